@@ -1,0 +1,166 @@
+"""The nouns of the instrument: values that never change, with their formulas.
+
+Identity is content: `Trial.id` hashes every field that determines the reply, so two experiments that want the same
+generation get the same row, and a changed field is another trial.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
+
+__all__ = [
+    "Attempt", "Grade", "Latent", "Member", "Op", "Reply", "Sampling", "Scope", "Trial", "content_id", "replace",
+]  # fmt: skip
+
+type_of_op = Literal["add", "clamp"]
+Scope = str
+"""Which positions an intervention touches: `all`, `prompt`, `generated`, or `[lo,hi)` in absolute positions."""
+
+
+def content_id(*parts: object, length: int = 32) -> str:
+    """sha256 over canonical JSON (sorted keys, shortest floats), cut to `length` hex digits."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Latent:
+    """One SAE latent."""
+
+    index: int
+    """Row of the decoder, 0-based."""
+    label: str = ""
+    """What it is said to stand for; empty when nobody has said."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Op:
+    """One intervention on the residual stream after block `layer`, with h the stream before any intervention.
+
+    add:   h ← h + value · W_dec[latent]
+    clamp: h ← h + (value − f_latent(h)) · W_dec[latent], the reconstruction error kept
+    Ops of one request act at once on the same h; add and clamp of one latent sum.
+    """
+
+    kind: type_of_op
+    latent: int
+    value: float
+    layer: int
+    """Decoder block whose output is changed, 0-based."""
+    sae: str
+    """Name in params.yaml's `saes`; whose rows are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    temperature: float
+    top_p: float
+    repetition_penalty: float
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One generation to be made. The first block determines the reply and makes the id; the second is why it is made."""
+
+    model: str
+    """Name in params.yaml."""
+    weights: str
+    """What the name meant: hub id or folder, revision or hash, dtype, quantization, adapter."""
+    prompt: str
+    """The whole user turn, suffix included."""
+    prompt_format: str
+    """`clean` or `double_header` (the authors' second BOS and header)."""
+    prefill: str = ""
+    """Text put at the start of the assistant's turn."""
+    seed: int
+    sampling: Sampling
+    ops: tuple[Op, ...] = ()
+    scope: Scope = "all"
+
+    question: str = ""
+    """The object-level question without any suffix."""
+    latent: Latent = field(default=Latent(-1))
+    """The distractor that the judge is told of; also of an unsteered trial. Index −1: none."""
+    boost: float = 0.0
+    """Coefficient on the distractor's decoder row; 0 when unsteered."""
+    threshold: float | None = None
+    """The distractor's own calibrated boost, when known."""
+
+    @property
+    def id(self) -> str:
+        ops = sorted([op.kind, op.latent, float(op.value), op.layer, op.sae] for op in self.ops)
+        s = self.sampling
+        sampling = [float(s.temperature), float(s.top_p), float(s.repetition_penalty), s.max_tokens]
+        return content_id(
+            "trial", self.model, self.weights, self.prompt, self.prompt_format, self.prefill, self.seed, sampling, ops,
+            self.scope,
+        )  # fmt: skip
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self) | {"id": self.id}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A trial's place in an experiment. One trial may be a member of many arms."""
+
+    experiment: str
+    model: str
+    arm: str
+    scale: str
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came back for one trial."""
+
+    trial_id: str
+    text: str
+    token_ids: tuple[int, ...]
+    n_prompt_tokens: int
+    finish_reason: str
+    """`stop` (the model ended its turn) or `length` (cut at max_tokens)."""
+    applied: int
+    """How many positions an intervention was applied to; 0 for an unsteered trial, never 0 for a steered one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A passage that the judge marks off as one try at the question."""
+
+    score: float
+    """0 to 100."""
+    text: str
+    """As the judge quoted it."""
+    start: int | None = None
+    """Offset in the reply where the quotation was found; None: it is not in the reply."""
+    end: int | None = None
+
+    @property
+    def located(self) -> bool:
+        return self.start is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """One judge's verdict on one reply about one distractor. Without attempts it is missing, with the reason beside."""
+
+    trial_id: str
+    latent: int
+    """The distractor the judge was told of; −1: none or blind."""
+    judge: str
+    """Name in params.yaml."""
+    judge_prompt: str
+    """Hash of the judge's instructions and parameters."""
+    attempts: tuple[Attempt, ...] = ()
+    missing: str | None = None
+    """Why there is no valid grade: `refused`, `malformed`, `no attempt`, `unreachable`, `budget`, …; None: graded."""
+    answer_key: str = ""
+    """The stored raw answer this grade was read from."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+    """US dollars; None: the price is unknown."""
