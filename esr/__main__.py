@@ -1,0 +1,73 @@
+"""python -m esr: ask the store, read the authors' files, see what is installed, know what a run would cost."""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from esr.errors import EsrError
+
+COMMANDS = {
+    "sql": (
+        "esr.command.sql",
+        "ask the store; sees the newest results, also while a run writes",
+        'python -m esr sql "from summary"',
+    ),
+    "import-reference": (
+        "esr.command.importing",
+        "read the authors' result files into the store",
+        "python -m esr import-reference ~/esr-data/experiment_results",
+    ),
+    "doctor": ("esr.command.doctor", "what is installed, which keys and GPUs, what would run", "python -m esr doctor"),
+    "plan": ("esr.command.plan", "what a run would take, without running", "python -m esr plan exp01 70b"),
+    "rejudge": (
+        "esr.command.rejudge",
+        "grade stored replies with another judge, only what it has not graded",
+        "python -m esr rejudge sonnet-4.5 --sample 1000 --where \"m.experiment = 'exp01'\"",
+    ),
+    "agreement": ("esr.command.agreement", "how far judges agree", "python -m esr agreement --sampled-by haiku-4.5"),
+    "schema": ("esr.command.schema", "every table and view of the store, column by column", "python -m esr schema outcomes"),
+}
+"""Name: module with `arguments(parser)` and `run(args) -> int`, help, example."""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m esr", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.epilog = "examples:\n" + "\n".join(f"  {example}" for _, _, example in COMMANDS.values())
+    some = top.add_subparsers(dest="command", metavar="command", required=True)
+    for name, (module, about, example) in COMMANDS.items():
+        one = some.add_parser(
+            name,
+            help=about,
+            description=about,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        one.set_defaults(module=module)
+        importlib.import_module(module).arguments(one)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        return int(importlib.import_module(args.module).run(args))
+    except EsrError as error:
+        sys.stderr.write(f"python -m esr {args.command}: {error}\n")
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        sys.stderr.write(f"python -m esr {args.command}: {error.filename or 'a file'} cannot be used: {error.strerror or error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was stored stays\n")
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

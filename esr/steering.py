@@ -1,0 +1,69 @@
+"""Trials in, replies out: batches go to the engine, and each is kept the moment it comes.
+
+`keep` makes a batch durable before the next is counted, so a crash loses at most the batches in flight.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from esr.batches import work
+from esr.engine import Engine, Output, Request
+from esr.errors import EngineError
+from esr.types import Reply, Trial
+
+log = logging.getLogger(__name__)
+
+Keep = Callable[[list[Reply]], object]
+
+
+def request(trial: Trial) -> Request:
+    return Request(
+        prompt=trial.prompt,
+        prompt_format=trial.prompt_format,
+        prefill=trial.prefill,
+        sampling=trial.sampling,
+        seed=trial.seed,
+        ops=trial.ops,
+        scope=trial.scope,
+    )
+
+
+def reply(trial: Trial, output: Output) -> Reply:
+    """What the trial got; a steered trial whose intervention touched nothing is refused."""
+    if trial.ops and output.applied == 0:
+        raise EngineError(
+            f"trial {trial.id} asks for {len(trial.ops)} interventions and the engine applied none; nothing of it is kept"
+        )
+    return Reply(
+        trial_id=trial.id,
+        text=output.text,
+        token_ids=output.token_ids,
+        n_prompt_tokens=len(output.prompt_token_ids),
+        finish_reason=output.finish_reason,
+        applied=output.applied,
+    )
+
+
+def steer(
+    engine: Engine,
+    trials: Sequence[Trial],
+    keep: Keep,
+    *,
+    batch: int,
+    in_flight: int,
+    go_on: Callable[[], None] = lambda: None,
+) -> int:
+    """The replies of `trials`, kept batch by batch; how many there were. `go_on` may raise before a batch is begun."""
+
+    def generate(some: Sequence[Trial]) -> list[Reply]:
+        go_on()
+        outputs = engine.generate([request(trial) for trial in some])
+        return [reply(trial, output) for trial, output in zip(some, outputs, strict=True)]
+
+    start, n = time.monotonic(), 0
+    for replies in work(generate, trials, size=batch, in_flight=in_flight):
+        keep(replies)
+        n += len(replies)
+    log.info("steered %d trials in %.0f s", n, time.monotonic() - start)
+    return n

@@ -1,0 +1,257 @@
+"""Probabilistic bisection for the boost at which a latent's mean first-attempt score meets the target.
+
+    search = Bisection(0, 100, 7, 5, target=0.3)
+    boost = search.ask()            # the posterior's median
+    search.tell(score)              # the authors' update, whatever the number of samples behind the score
+    search.tell(score, n=5)         # ours, whose weight follows the number of samples
+    search.estimate()
+
+The reference update follows PROTOCOL §3 to the last digit, its Beta-median shift included. Ours is in `esr.curve`. The search
+asks and is told; it never calls a model. `Search` holds many latents and asks for one batch a step.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from esr.curve import CurvePosterior
+from esr.errors import DataError
+from esr.params import Protocol
+from esr.params import Search as Bounds
+
+Status = Literal["converged", "never_bites", "always_bites", "unresolved"]
+TOLERANCE = 0.5
+"""A search has converged when its 95 % interval is narrower than this share of its estimate's distance from the lower bound."""
+PATIENCE = 3
+"""Steps without a single valid score after which a latent is given up as unresolved."""
+Floats = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+class Ask(NamedTuple):
+    """One question that was put and answered."""
+
+    boost: float
+    score: float
+    """Mean first-attempt score, in [0, 1]."""
+    n: int
+    """Samples behind the score; 0: told without a count, hence the reference update."""
+
+
+class Bisection:
+    """One latent's search on a uniform grid over [lower, upper]."""
+
+    def __init__(
+        self,
+        lower: float,
+        upper: float,
+        prior_mean: float | None,
+        prior_std: float | None,
+        target: float,
+        weight: float = 5.0,
+        grid: int = 10_000,
+    ) -> None:
+        if not (np.isfinite([lower, upper]).all() and lower < upper):
+            raise DataError(f"a search needs lower < upper and was given {lower!r} and {upper!r}")
+        if not 0 < target < 1:
+            raise DataError(f"a search needs a target between 0 and 1 and was given {target!r}")
+        self.lower, self.upper, self.target, self.weight = float(lower), float(upper), float(target), float(weight)
+        self.prior_mean, self.prior_std = prior_mean, prior_std
+        self.asks: list[Ask] = []
+        self.grid: Floats = np.linspace(self.lower, self.upper, grid)
+        self._log = np.zeros(grid) if prior_std is None else -0.5 * ((self.grid - (prior_mean or 0.0)) / prior_std) ** 2
+        self._log = self._log - self._log.max()
+
+    def ask(self) -> float:
+        """The boost to try next: the posterior's median."""
+        return self.estimate()
+
+    def tell(self, score: float, n: int | None = None, *, boost: float | None = None) -> None:
+        """What the boost scored (default: the boost last asked for); with `n`, the samples behind it."""
+        if not (0.0 <= score <= 1.0):
+            raise DataError(f"a search is told scores in [0, 1] and was told {score!r}; divide the judge's score by 100")
+        if n is not None and n < 1:
+            raise DataError(f"a score rests on at least one sample and was told with n = {n!r}")
+        if self.asks and (self.asks[-1].n == 0) != (n is None):
+            raise DataError("one search is told with n always or never; it was told both ways")
+        at = self.ask() if boost is None else float(boost)
+        self.asks.append(Ask(at, float(score), n or 0))
+        if n is None:
+            self._reference_update(at, float(score))
+        else:
+            self._curve.tell(at, float(score), n)
+
+    def estimate(self) -> float:
+        """The threshold as known so far: the median of the posterior, on the grid."""
+        return self._curve.quantile(0.5) if self._adaptive else self._quantile(0.5)
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """Central posterior interval; an end at a bound says that the bound is not ruled out."""
+        tail = (1 - confidence) / 2
+        quantile = self._curve.quantile if self._adaptive else self._quantile
+        return Interval(quantile(tail), quantile(1 - tail))
+
+    @property
+    def status(self) -> Status:
+        """`never_bites`: the score stays at or above the target up to the upper bound; `always_bites`: below it from the lower
+        bound on. The reference search has no opinion beyond its own asks, so there every ask must have gone one way."""
+        if not self.asks:
+            return "unresolved"
+        if self._adaptive:
+            if self._curve.never > 0.9:
+                return "never_bites"
+            if self._curve.always > 0.9:
+                return "always_bites"
+        elif all(ask.score >= self.target for ask in self.asks):
+            return "never_bites"
+        elif all(ask.score < self.target for ask in self.asks):
+            return "always_bites"
+        return "converged" if self._width() <= TOLERANCE else "unresolved"
+
+    def done(self, early_stop: float = 0.0) -> bool:
+        """Whether asking on is pointless: the 95 % interval is narrower than `early_stop` of the estimate, or the latent is known
+        never or always to bite. 0: never."""
+        if early_stop <= 0 or not self.asks:
+            return False
+        return self.status in ("never_bites", "always_bites") or self._width() <= early_stop
+
+    @property
+    def _adaptive(self) -> bool:
+        return bool(self.asks) and self.asks[-1].n > 0
+
+    @cached_property
+    def _curve(self) -> CurvePosterior:
+        return CurvePosterior(self.lower, self.upper, self.prior_mean, self.prior_std, self.target)
+
+    def _width(self) -> float:
+        low, high = self.interval()
+        return (high - low) / max(self.estimate() - self.lower, 1e-12)
+
+    def _quantile(self, q: float) -> float:
+        mass = np.cumsum(np.exp(self._log))
+        return float(self.grid[min(int(np.searchsorted(mass, q * mass[-1])), len(self.grid) - 1)])
+
+    def _reference_update(self, at: float, score: float) -> None:
+        """π(i) times p on the side where the root is believed to be, 1 − p on the other, √(p(1−p)) at the ask itself."""
+        below = float(beta.cdf(self.target, 0.5 + self.weight * score, 0.5 + self.weight * (1 - score)))
+        right = score >= self.target
+        p = 1 - below if right else below
+        if p < 0.5:
+            right, p = not right, 1 - p
+        i = int(np.searchsorted(self.grid, at))
+        with np.errstate(divide="ignore"):
+            yes, no = np.log(p), np.log1p(-p)
+        self._log[:i] += no if right else yes
+        self._log[i + 1 :] += yes if right else no
+        self._log[i] += 0.5 * (yes + no)
+        self._log -= self._log.max()
+
+
+class Score(NamedTuple):
+    """What one step found for one latent."""
+
+    mean: float
+    """Mean first-attempt score of the valid samples, in [0, 1]."""
+    n: int
+    """How many samples were valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One latent's calibration."""
+
+    latent: int
+    threshold: float
+    low: float
+    high: float
+    status: Status
+    asks: tuple[Ask, ...]
+
+
+class Search:
+    """Many latents searched in step: one batch of (latent, boost) a step, told together. Its state is the answers it was given."""
+
+    def __init__(self, latents: Sequence[int], bounds: Bounds, protocol: Protocol) -> None:
+        if len(set(latents)) != len(latents):
+            raise DataError("a search was given the same latent twice")
+        self.bounds, self.protocol = bounds, protocol
+        b = bounds
+        self._searches = {i: Bisection(b.lower, b.upper, b.prior_mean, b.prior_std, protocol.target) for i in latents}
+        self._misses = dict.fromkeys(latents, 0)
+        self._open: dict[int, float] | None = None
+
+    @property
+    def step(self) -> int:
+        """How many answered steps the furthest latent has behind it."""
+        return max((len(search.asks) for search in self._searches.values()), default=0)
+
+    @property
+    def done(self) -> bool:
+        return not self.ask()
+
+    def ask(self) -> list[tuple[int, float]]:
+        """The batch to try next, empty when every latent is finished; the same until it is told."""
+        if self._open is None:
+            self._open = {i: s.ask() for i, s in self._searches.items() if not self._finished(i)}
+        return list(self._open.items())
+
+    def tell(self, scores: Mapping[int, Score | None]) -> None:
+        """The scores of the batch; None, or a latent left out: no valid sample, asked again at the same boost."""
+        asked = dict(self.ask())
+        strangers = sorted(set(scores) - set(asked))
+        if strangers:
+            raise DataError(f"a search was told of latents {strangers[:5]} that it did not ask for")
+        for latent, boost in asked.items():
+            score = scores.get(latent)
+            if score is None or score.n == 0:
+                self._misses[latent] += 1
+                continue
+            self._misses[latent] = 0
+            self._searches[latent].tell(score.mean, None if self._reference else score.n, boost=boost)
+        self._open = None
+
+    def results(self) -> dict[int, Found]:
+        return {i: self._found(i, search) for i, search in self._searches.items()}
+
+    def state(self) -> dict[str, Any]:
+        """As JSON: what was answered, from which `resume` comes back to the same next batch."""
+        asks = {str(i): [list(ask) for ask in search.asks] for i, search in self._searches.items()}
+        return {
+            "bounds": self.bounds.model_dump(mode="json"),
+            "protocol": self.protocol.model_dump(mode="json"),
+            "asks": asks,
+            "misses": {str(i): n for i, n in self._misses.items()},
+        }
+
+    @classmethod
+    def resume(cls, state: Mapping[str, Any]) -> Self:
+        search = cls([int(i) for i in state["asks"]], Bounds(**state["bounds"]), Protocol(**state["protocol"]))
+        for latent, asks in state["asks"].items():
+            for boost, score, n in asks:
+                search._searches[int(latent)].tell(score, n or None, boost=boost)
+            search._misses[int(latent)] = state["misses"][latent]
+        return search
+
+    @property
+    def _reference(self) -> bool:
+        return self.protocol.search_mode == "reference"
+
+    def _finished(self, latent: int) -> bool:
+        search = self._searches[latent]
+        if len(search.asks) >= self.protocol.search_steps or self._misses[latent] >= PATIENCE:
+            return True
+        return search.done(self.protocol.early_stop)
+
+    def _found(self, latent: int, search: Bisection) -> Found:
+        low, high = search.interval()
+        status = "unresolved" if self._misses[latent] >= PATIENCE else search.status
+        return Found(latent, search.estimate(), low, high, status, tuple(search.asks))

@@ -1,0 +1,207 @@
+"""What to generate, worked out before anything is generated: plans, ladders, replays. Pure.
+
+    base = plan(params, experiment="exp01", model="70b", weights=w, latents=latents, thresholds=thresholds, questions=questions,
+                trials_per_latent=5)
+    quiet = replay(base, experiment="exp08", arm="no-steering", change=unsteered)
+    clamped = replay(base, experiment="exp03", arm="detectors", change=ablated(params, "70b", detectors))
+    told = replay(base, experiment="exp05", arm="self_monitor", change=suffixed("self_monitor"))
+    swept = ladder(params, base, levels=absolute_levels(thresholds.values(), 10, 3.0))
+
+A replay keeps latent, question and seed and changes one thing, so every comparison is paired. All randomness comes from the one
+root seed through named streams; a longer plan begins with the shorter one.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from esr import prompts
+from esr.errors import DataError
+from esr.params import Params
+from esr.types import Latent, Member, Op, Trial
+
+Change = Callable[[Trial], Trial]
+
+
+def stream(params: Params, *names: object) -> random.Random:
+    """The random stream that belongs to these names."""
+    return random.Random("/".join(str(part) for part in (params.seed, *names)))
+
+
+def steer_op(params: Params, model: str, latent: int, boost: float) -> tuple[Op, ...]:
+    """The distractor's decoder row added `boost` times at the steering layer; nothing at 0."""
+    m = params.model(model)
+    return (Op("add", latent, float(boost), m.steer_layer, m.sae),) if boost else ()
+
+
+def clamp_ops(params: Params, model: str, latents: Iterable[int], value: float = 0.0) -> tuple[Op, ...]:
+    """These latents held at `value` at the ablation layer."""
+    m = params.model(model)
+    return tuple(Op("clamp", latent, float(value), m.ablate_layer, m.sae) for latent in sorted(set(latents)))
+
+
+def plan(
+    params: Params,
+    *,
+    experiment: str,
+    model: str,
+    weights: str,
+    latents: Sequence[Latent],
+    thresholds: Mapping[int, float],
+    questions: Sequence[str],
+    trials_per_latent: int,
+    arm: str = "baseline",
+) -> list[Member]:
+    """Each latent steered at its own threshold on questions drawn without replacement."""
+    lacking = [latent.index for latent in latents if latent.index not in thresholds]
+    if lacking:
+        raise DataError(f"{experiment} was asked to steer latents {lacking[:5]} that have no threshold; calibrate them first")
+    out = []
+    for latent in latents:
+        rng = stream(params, "trials", latent.index)
+        threshold = float(thresholds[latent.index])
+        for question, seed in _draws(rng, questions, trials_per_latent, params.protocol.n_seeds):
+            trial = _trial(params, model, weights, latent, question, seed, threshold)
+            out.append(_member(params, experiment, model, arm, replace(trial, threshold=threshold)))
+    return out
+
+
+def search_step(
+    params: Params,
+    *,
+    model: str,
+    weights: str,
+    asks: Iterable[tuple[Latent, float]],
+    step: int | str,
+    questions: Sequence[str],
+    samples: int | None = None,
+) -> list[Member]:
+    """The samples of one step of the threshold search; `step` may also be a name, such as `verify`."""
+    n = params.protocol.samples_per_step if samples is None else samples
+    out = []
+    for latent, boost in asks:
+        rng = stream(params, "search", step, latent.index)
+        for question, seed in _draws(rng, questions, n, params.protocol.n_seeds):
+            trial = _trial(params, model, weights, latent, question, seed, float(boost), search=True)
+            out.append(_member(params, "calibration", model, f"step-{step}", trial))
+    return out
+
+
+def replay(members: Iterable[Member], *, experiment: str, arm: str, change: Change) -> list[Member]:
+    """The same trials with one thing changed."""
+    return [replace(member, experiment=experiment, arm=arm, trial=change(member.trial)) for member in members]
+
+
+def unsteered(trial: Trial) -> Trial:
+    """No intervention at all; the judge is still told of the distractor."""
+    return replace(trial, ops=(), boost=0.0)
+
+
+def ablated(params: Params, model: str, latents: Iterable[int]) -> Change:
+    """These latents held at zero, beside the steering."""
+    clamps = clamp_ops(params, model, latents)
+    return lambda trial: replace(trial, ops=trial.ops + clamps)
+
+
+def suffixed(variant: str) -> Change:
+    """The question followed by one space and a meta-prompt of esr/prompts/suffixes."""
+    return lambda trial: replace(trial, prompt=prompts.with_suffix(trial.question, variant, trial.latent.label))
+
+
+def boosted(params: Params, model: str, boost: Callable[[Trial], float]) -> Change:
+    """The distractor at another boost; its own threshold stays beside it."""
+
+    def change(trial: Trial) -> Trial:
+        value = float(boost(trial))
+        others = tuple(op for op in trial.ops if not (op.kind == "add" and op.latent == trial.latent.index))
+        return replace(trial, ops=steer_op(params, model, trial.latent.index, value) + others, boost=value)
+
+    return change
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The boosts of a sweep and the distribution they were laid over."""
+
+    kind: str
+    """`absolute`: the same boost for every latent · `relative`: multiples of each latent's own threshold."""
+    values: tuple[float, ...]
+    """Ascending, without doubles."""
+    mean: float
+    std: float
+    """Of the thresholds, ddof 0."""
+    n: int
+    """Thresholds behind mean and std."""
+
+
+def absolute_levels(thresholds: Iterable[float], levels: int, range_std: float) -> Levels:
+    """linspace(m − range·σ, m + range·σ), clipped at 0, without doubles."""
+    mean, std, n = _distribution(thresholds)
+    raw = np.linspace(mean - range_std * std, mean + range_std * std, levels)
+    return Levels("absolute", tuple(sorted({round(float(level), 9) for level in np.clip(raw, 0.0, None)})), mean, std, n)
+
+
+def relative_levels(thresholds: Iterable[float], multiples: Iterable[float]) -> Levels:
+    return Levels("relative", tuple(sorted({float(m) for m in multiples})), *_distribution(thresholds))
+
+
+def ladder(params: Params, members: Sequence[Member], *, levels: Levels, experiment: str = "exp02") -> list[Member]:
+    """Every trial at every level; the arm is `absolute-<boost>` or `relative-<multiple>`."""
+    out: list[Member] = []
+    for value in levels.values:
+        for member in members:
+            change = boosted(params, member.model, partial(_boost_at, levels, value))
+            out.append(replace(member, experiment=experiment, arm=f"{levels.kind}-{value:.6g}", trial=change(member.trial)))
+    return out
+
+
+def _boost_at(levels: Levels, value: float, trial: Trial) -> float:
+    if levels.kind == "absolute":
+        return value
+    if trial.threshold is None:
+        raise DataError(f"latent {trial.latent.index} has no threshold, so the level {value:g} of it is not defined")
+    return value * trial.threshold
+
+
+def _distribution(thresholds: Iterable[float]) -> tuple[float, float, int]:
+    known = np.array(sorted(thresholds), dtype=np.float64)
+    if known.size == 0:
+        raise DataError("a sweep is laid over the thresholds and none are known; calibrate first")
+    return float(known.mean()), float(known.std()), int(known.size)
+
+
+def _draws(rng: random.Random, questions: Sequence[str], n: int, n_seeds: int) -> list[tuple[str, int]]:
+    """n questions without replacement (through as many shuffles as it takes), each with its seed."""
+    if not questions:
+        raise DataError("a plan needs at least one question")
+    out: list[tuple[str, int]] = []
+    while len(out) < n:
+        shuffled = rng.sample(list(questions), len(questions))
+        seeds = [rng.randrange(n_seeds) for _ in shuffled]
+        out += zip(shuffled, seeds, strict=True)
+    return out[:n]
+
+
+def _trial(
+    params: Params, model: str, weights: str, latent: Latent, question: str, seed: int, boost: float, search: bool = False
+) -> Trial:
+    return Trial(
+        model=model,
+        weights=weights,
+        prompt=question,
+        prompt_format=params.protocol.prompt_format,
+        seed=seed,
+        sampling=params.sampling(model, search=search),
+        ops=steer_op(params, model, latent.index, boost),
+        scope=params.protocol.scope,
+        question=question,
+        latent=latent,
+        boost=boost,
+    )
+
+
+def _member(params: Params, experiment: str, model: str, arm: str, trial: Trial) -> Member:
+    return Member(experiment=experiment, model=model, arm=arm, scale=params.scale, trial=trial)
