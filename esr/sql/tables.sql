@@ -1,0 +1,142 @@
+-- The tables. Each holds what shards/<table>/*.parquet hold, each primary key once.
+-- A line of comment under a table or beside a column is its documentation; docs/store.md is generated from this file.
+
+-- One generation to be made or made: everything that determines the reply.
+CREATE TABLE trials (
+    trial_id VARCHAR PRIMARY KEY,     -- hash of every field below; of an imported trial, of its file and place in it
+    model VARCHAR NOT NULL,           -- name in params.yaml; an unknown model keeps the name its file gives it
+    weights VARCHAR,                  -- what the name meant: hub id or folder, revision or hash, dtype, quantization, adapter; NULL: imported
+    prompt VARCHAR NOT NULL,          -- the whole user turn, suffix included
+    prompt_format VARCHAR,            -- clean, or double_header (a second BOS and header); NULL: not recorded by the import's source
+    prefill VARCHAR,                  -- text put at the start of the assistant's turn
+    seed BIGINT,                      -- the sampling seed
+    temperature DOUBLE,               -- of the sampling
+    top_p DOUBLE,                     -- of the sampling
+    repetition_penalty DOUBLE,        -- of the sampling
+    max_tokens INTEGER,               -- length at which the reply is cut
+    scope VARCHAR,                    -- positions the interventions touch: all, prompt, generated or [lo,hi)
+    ops STRUCT(kind VARCHAR, latent INTEGER, value DOUBLE, layer INTEGER, sae VARCHAR)[] -- the interventions; empty: unsteered
+);
+
+-- A trial's place in an experiment. One trial may be a member of many arms.
+CREATE TABLE members (
+    experiment VARCHAR NOT NULL,      -- exp01 to exp10, or later ones
+    model VARCHAR NOT NULL,           -- as in trials
+    arm VARCHAR NOT NULL,             -- a condition within the experiment
+    scale VARCHAR NOT NULL,           -- full or smoke; rows of different scales are never pooled
+    plan VARCHAR NOT NULL,            -- hash of all trial ids of the arm as planned at once; 'reference': imported files
+    trial_id VARCHAR NOT NULL,        -- the trial
+    question VARCHAR,                 -- the object-level question without any suffix
+    latent INTEGER NOT NULL,          -- the distractor, also of an unsteered trial; -1: none
+    latent_label VARCHAR,             -- what the distractor is said to stand for
+    boost DOUBLE,                     -- coefficient on the distractor's decoder row; 0: unsteered
+    threshold DOUBLE,                 -- the distractor's own calibrated boost, when known
+    PRIMARY KEY (experiment, model, arm, scale, plan, trial_id, latent)
+);
+
+-- When an arm was planned. The views count the latest plan of each arm, so a changed study replaces its arm and does not join it.
+CREATE TABLE plans (
+    experiment VARCHAR NOT NULL,      -- as in members
+    model VARCHAR NOT NULL,           -- as in members
+    arm VARCHAR NOT NULL,             -- as in members
+    scale VARCHAR NOT NULL,           -- as in members
+    plan VARCHAR NOT NULL,            -- as in members
+    recorded_at TIMESTAMP NOT NULL,   -- UTC
+    PRIMARY KEY (experiment, model, arm, scale, plan, recorded_at)
+);
+
+-- What came back for a trial.
+CREATE TABLE replies (
+    trial_id VARCHAR PRIMARY KEY,     -- the trial
+    text VARCHAR NOT NULL,            -- the reply
+    token_ids INTEGER[],              -- as generated; NULL: imported
+    n_prompt_tokens INTEGER,          -- length of the rendered prompt
+    finish_reason VARCHAR,            -- stop (the model ended its turn) or length (cut at max_tokens); NULL: not recorded
+    applied BIGINT,                   -- positions an intervention was applied to; 0: unsteered
+    degraded BOOLEAN                  -- the words hold five times or more the same word of two letters or more in a row
+);
+
+-- One judge's verdict on one reply about one distractor. Of several with the same key a graded one stands before a missing one.
+CREATE TABLE grades (
+    trial_id VARCHAR NOT NULL,        -- the trial whose reply was graded
+    latent INTEGER NOT NULL,          -- the distractor the judge was told of; -1: none or blind
+    judge VARCHAR NOT NULL,           -- name in params.yaml
+    judge_prompt VARCHAR NOT NULL,    -- hash of the judge's instructions and parameters; 'reference': imported
+    attempts STRUCT(score DOUBLE, "text" VARCHAR, "start" INTEGER, "end" INTEGER)[], -- in order; score 0 to 100 or NULL; start and end: where the quotation stands in the reply
+    missing VARCHAR,                  -- why there is no valid grade; NULL: graded
+    answer_key VARCHAR,               -- the stored raw answer this grade was read from
+    input_tokens BIGINT,              -- sent to the judge
+    output_tokens BIGINT,             -- written by the judge
+    cost DOUBLE,                      -- US dollars; NULL: the price is unknown
+    graded_at TIMESTAMP,              -- UTC; of an imported grade, the time in the file's name
+    PRIMARY KEY (trial_id, latent, judge, judge_prompt)
+);
+
+-- The boost at which a latent bites.
+CREATE TABLE thresholds (
+    calibration_id VARCHAR PRIMARY KEY, -- hash of weights, protocol and latent; of an import, of its file and place
+    model VARCHAR NOT NULL,           -- as in trials
+    latent INTEGER NOT NULL,          -- the latent
+    label VARCHAR,                    -- what it is said to stand for
+    threshold DOUBLE,                 -- boost at which the mean first-attempt score meets the target
+    low DOUBLE,                       -- lower end of the 95 % posterior interval
+    high DOUBLE,                      -- upper end of it
+    status VARCHAR,                   -- converged, never_bites, always_bites, unresolved, reference or reference-ablated
+    target DOUBLE,                    -- the score looked for, in [0, 1]
+    verified_score DOUBLE,            -- mean first-attempt score at the threshold afterwards, in [0, 1]
+    asks STRUCT(boost DOUBLE, score DOUBLE, n INTEGER)[] -- the search: boosts tried, mean score in [0, 1], samples
+);
+
+-- Latents that are ablated: off-topic detectors and the controls in their place.
+CREATE TABLE detectors (
+    set_id VARCHAR NOT NULL,          -- hash of what the set depends on
+    model VARCHAR NOT NULL,           -- as in trials
+    latent INTEGER NOT NULL,          -- the latent
+    label VARCHAR,                    -- what it is said to stand for
+    kind VARCHAR NOT NULL,            -- detector, matched or uniform
+    rank INTEGER,                     -- place in the set, 0 first
+    matched_mean DOUBLE,              -- mean largest activation over pairs of a question and its own reply
+    matched_active DOUBLE,            -- share of those pairs in which it is active
+    mismatched_mean DOUBLE,           -- the same over questions with another question's reply
+    mismatched_active DOUBLE,         -- the same
+    PRIMARY KEY (set_id, latent)
+);
+
+-- One run of an experiment with everything that says how it was made.
+CREATE TABLE runs (
+    run_id VARCHAR PRIMARY KEY,       -- hash of the manifest and its start
+    experiment VARCHAR,               -- as in members
+    model VARCHAR,                    -- as in members
+    scale VARCHAR,                    -- as in members
+    started_at TIMESTAMP,             -- UTC
+    finished_at TIMESTAMP,            -- UTC; NULL: not finished when recorded
+    status VARCHAR,                   -- how it ended
+    cost DOUBLE,                      -- US dollars of judging in this run; NULL: unknown
+    manifest JSON                     -- revision, params, versions, engine, SAE, prompts, host
+);
+
+-- Files read by `python -m esr import-reference`, used or not.
+CREATE TABLE imports (
+    file VARCHAR NOT NULL,            -- path below the imported folder
+    sha256 VARCHAR PRIMARY KEY,       -- of its bytes; the same bytes count once under any name
+    kind VARCHAR NOT NULL,            -- results, regraded, threshold_cache, detectors, …, or foreign
+    rows BIGINT,                      -- rows that entered
+    problems VARCHAR[]                -- what could not be used, and why
+);
+
+-- Which file an imported row came from.
+CREATE TABLE provenance (
+    sha256 VARCHAR NOT NULL,          -- as in imports
+    relation VARCHAR NOT NULL,        -- the table the row is in: trials, thresholds, detectors
+    id VARCHAR NOT NULL,              -- the row's trial_id, calibration_id or set_id
+    PRIMARY KEY (sha256, relation, id)
+);
+
+-- What imported files hold beside trials: activation statistics, episodes, ratings, samples.
+CREATE TABLE findings (
+    sha256 VARCHAR NOT NULL,          -- as in imports
+    kind VARCHAR NOT NULL,            -- as in imports
+    item VARCHAR NOT NULL,            -- the entry of the file: an episode, a latent, a label
+    content JSON,                     -- as it stands there
+    PRIMARY KEY (sha256, kind, item)
+);

@@ -1,0 +1,145 @@
+-- The views. The definitions of the study stand here and nowhere else.
+
+-- The members that count: of each arm, those of the plan recorded last. Imported members stand until an own plan of the same arm is recorded.
+CREATE OR REPLACE VIEW current_members AS
+WITH recorded AS (
+    SELECT experiment, model, arm, scale, plan, recorded_at FROM plans
+    UNION ALL
+    SELECT DISTINCT experiment, model, arm, scale, plan, TIMESTAMP '1970-01-01' FROM members
+), latest AS (
+    SELECT experiment, model, arm, scale, plan
+    FROM recorded
+    QUALIFY row_number() OVER (PARTITION BY experiment, model, arm, scale ORDER BY recorded_at DESC, plan) = 1
+)
+SELECT
+    m.experiment,                     -- as in members
+    m.model,                          -- as in members
+    m.arm,                            -- as in members
+    m.scale,                          -- as in members
+    m.plan,                           -- as in members
+    m.trial_id,                       -- as in members
+    m.question,                       -- as in members
+    m.latent,                         -- as in members
+    m.latent_label,                   -- as in members
+    m.boost,                          -- as in members
+    m.threshold                       -- as in members
+FROM members m SEMI JOIN latest USING (experiment, model, arm, scale, plan);
+
+-- Every grade of a member by the newest version of each judge's instructions in that arm, valid or not. A blind grade (latent -1) belongs to every member of its trial.
+CREATE OR REPLACE VIEW judged AS
+WITH pairs AS (
+    SELECT m.experiment, m.model, m.arm, m.scale, m.latent AS member_latent, g.*
+    FROM current_members m JOIN grades g ON g.trial_id = m.trial_id AND (g.latent = m.latent OR g.latent = -1)
+), versions AS (
+    SELECT experiment, model, arm, scale, judge, judge_prompt,
+        row_number() OVER (
+            PARTITION BY experiment, model, arm, scale, judge
+            ORDER BY bool_or(missing IS NULL) DESC, max(graded_at) DESC NULLS LAST, judge_prompt
+        ) AS age
+    FROM pairs GROUP BY experiment, model, arm, scale, judge, judge_prompt
+)
+SELECT
+    p.experiment,                     -- as in members
+    p.model,                          -- as in members
+    p.arm,                            -- as in members
+    p.scale,                          -- as in members
+    p.trial_id,                       -- as in members
+    p.member_latent AS latent,        -- the member's distractor
+    p.judge,                          -- as in grades
+    p.judge_prompt,                   -- as in grades
+    list_filter(p.attempts, lambda a: a.score IS NOT NULL) AS attempts, -- in order, those without a score left out
+    p.missing,                        -- as in grades
+    p.cost,                           -- as in grades
+    p.graded_at                       -- as in grades
+FROM pairs p SEMI JOIN (FROM versions WHERE age = 1) USING (experiment, model, arm, scale, judge, judge_prompt)
+QUALIFY row_number() OVER (PARTITION BY p.experiment, p.model, p.arm, p.scale, p.trial_id, p.member_latent, p.judge ORDER BY p.missing IS NOT NULL, p.latent DESC) = 1;
+
+-- One row per graded member. Graded: the judge marked off at least one attempt with a score, and nothing failed before.
+CREATE OR REPLACE VIEW outcomes AS
+SELECT
+    m.experiment,                     -- as in members
+    m.model,                          -- as in members
+    m.arm,                            -- as in members
+    j.judge,                          -- as in grades
+    m.scale,                          -- as in members
+    m.trial_id,                       -- as in members
+    m.latent,                         -- as in members
+    m.latent_label,                   -- as in members
+    m.question,                       -- as in members
+    t.seed,                           -- as in trials
+    m.boost,                          -- as in members
+    m.threshold,                      -- as in members
+    t.prompt,                         -- as in trials
+    len(j.attempts)::INTEGER AS n_attempts, -- m, the attempts with a score
+    j.attempts[1].score AS first_score, -- s1, 0 to 100
+    j.attempts[-1].score AS last_score, -- sm, 0 to 100
+    len(j.attempts) >= 2 AS multi,    -- m >= 2
+    len(j.attempts) >= 2 AND j.attempts[-1].score > j.attempts[1].score AS corrected, -- m >= 2 and sm > s1, strictly
+    r.degraded,                       -- as in replies; NULL: the reply is not here
+    j.attempts[-1].score - j.attempts[1].score AS gain, -- sm - s1; 0 for a single attempt
+    r.finish_reason = 'length' AS truncated, -- the reply was cut at max_tokens; NULL: not recorded
+    list_transform(j.attempts, lambda a: a.score) AS scores, -- s1 to sm
+    j.judge_prompt,                   -- as in grades
+    j.graded_at                       -- as in grades
+FROM current_members m
+JOIN judged j USING (experiment, model, arm, scale, trial_id, latent)
+JOIN trials t USING (trial_id)
+LEFT JOIN replies r USING (trial_id)
+WHERE j.missing IS NULL AND len(j.attempts) > 0;
+
+-- One row per attempt with a score of a graded member.
+CREATE OR REPLACE VIEW attempts AS
+SELECT
+    experiment,                       -- as in members
+    model,                            -- as in members
+    arm,                              -- as in members
+    judge,                            -- as in grades
+    scale,                            -- as in members
+    trial_id,                         -- as in members
+    latent,                           -- as in members
+    i::INTEGER AS n,                  -- which attempt, 1 first
+    attempts[i].score AS score,       -- 0 to 100
+    attempts[i]."text" AS "text",     -- as the judge quoted it
+    attempts[i]."start" AS "start",   -- offset in the reply where the quotation was found; NULL: it is not in the reply
+    attempts[i]."end" AS "end"        -- and where it ends
+FROM (SELECT *, unnest(range(1, len(attempts) + 1)) AS i FROM judged WHERE missing IS NULL);
+
+-- One row per experiment, model, arm, judge and scale. Rates are in [0, 1]; NULL where the denominator is 0.
+CREATE OR REPLACE VIEW summary AS
+WITH planned AS (
+    SELECT experiment, model, arm, scale, count(*) AS members, any_value(plan) = 'reference' AS imported FROM current_members GROUP BY ALL
+), judges AS (
+    SELECT experiment, model, arm, scale, judge, count(*) AS asked FROM judged GROUP BY ALL
+), counted AS (
+    SELECT experiment, model, arm, scale, judge,
+        count(*) AS n_graded,
+        count(*) FILTER (multi) AS n_multi,
+        count(*) FILTER (corrected) AS n_corrected,
+        count(*) FILTER (degraded) AS n_degraded,
+        avg(first_score) AS first_score_mean,
+        avg(gain) AS gain_all_mean,
+        avg(gain) FILTER (multi) AS gain_multi_mean
+    FROM outcomes GROUP BY ALL
+)
+SELECT
+    p.experiment,                     -- as in members
+    p.model,                          -- as in members
+    p.arm,                            -- as in members
+    j.judge,                          -- as in grades; NULL: nothing of the arm has met a judge
+    p.scale,                          -- as in members
+    CASE WHEN p.imported AND j.judge IS NOT NULL THEN j.asked ELSE p.members END AS n_planned, -- members of the arm; of imported files, those that hold an entry of this judge
+    coalesce(c.n_graded, 0) AS n_graded, -- those with a valid grade: the denominator of every rate
+    n_planned - coalesce(c.n_graded, 0) AS n_missing, -- those without; never counted as zero
+    coalesce(c.n_multi, 0) AS n_multi, -- graded, with two attempts or more
+    coalesce(c.n_corrected, 0) AS n_corrected, -- of those, with the last score above the first
+    coalesce(c.n_degraded, 0) AS n_degraded, -- graded, with a degraded reply
+    c.first_score_mean,               -- mean s1, 0 to 100
+    c.n_multi / nullif(c.n_graded, 0) AS multi_attempt_rate, -- n_multi / n_graded
+    c.n_corrected / nullif(c.n_graded, 0) AS esr_rate, -- n_corrected / n_graded
+    c.n_corrected / nullif(c.n_multi, 0) AS improvement_rate, -- n_corrected / n_multi
+    c.gain_all_mean,                  -- mean sm - s1 over all graded, a single attempt counting 0
+    c.gain_multi_mean                 -- mean sm - s1 over those with two attempts or more
+FROM planned p
+LEFT JOIN judges j USING (experiment, model, arm, scale)
+LEFT JOIN counted c ON c.experiment = p.experiment AND c.model = p.model AND c.arm = p.arm AND c.scale = p.scale AND c.judge = j.judge
+ORDER BY ALL;

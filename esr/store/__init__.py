@@ -1,0 +1,113 @@
+"""The store: results as durable Parquet shards, and a DuckDB file with views to query them by.
+
+store = Store()                                   # $ESR_STORE, or store/ in the checkout
+store.put_members(members); store.put_replies(replies); store.put_grades(grades)
+store.sql("from summary")                         # a pyarrow.Table that sees the newest shards, also while others write
+"""
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from esr.params import HOME
+from esr.store import database, rows, schema, shards
+from esr.store.database import Ingested
+from esr.types import Grade, Member, Reply, content_id
+
+__all__ = ["Ingested", "Store"]
+
+Rows: TypeAlias = Sequence[Mapping[str, Any]] | pa.Table
+
+
+class Store:
+    """One folder of results. Every method may be called from any thread, process or host at any time."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = Path(root or os.environ.get("ESR_STORE") or HOME / "store").absolute()
+        self._ids: dict[str, tuple[set[str], set[str]]] = {}
+        self._lock = threading.Lock()
+
+    def put(self, table: str, rows_: Rows, *, key: str | None = None) -> Path:
+        """One durable shard, named by `key` or by its content. The same key again is a no-op."""
+        data = schema.typed(table, rows_ if isinstance(rows_, pa.Table) else rows.plain(table, rows_))
+        return shards.write(self.root, table, data, key or shards.content_key(data))
+
+    def put_members(self, members: Sequence[Member], *, plan: str | None = None) -> None:
+        """Trials and their places in experiments. An arm is given whole: it replaces what was planned for that arm before."""
+        if not members:
+            return
+        arms: dict[tuple[str, str, str, str], list[Member]] = {}
+        for member in members:
+            arms.setdefault((member.experiment, member.model, member.arm, member.scale), []).append(member)
+        self.put("trials", rows.trials(members))
+        for arm, some in arms.items():
+            named = plan or content_id("plan", sorted({(m.trial.id, m.trial.latent.index) for m in some}))
+            self.put("members", rows.members(some, named))
+            where = dict(zip(("experiment", "model", "arm", "scale"), arm, strict=True))
+            self.put("plans", [{**where, "plan": named, "recorded_at": datetime.now(UTC)}])
+
+    def put_replies(self, replies: Sequence[Reply]) -> None:
+        if replies:
+            self.put("replies", rows.replies(replies), key=content_id("replies", sorted(reply.trial_id for reply in replies)))
+
+    def put_grades(self, grades: Sequence[Grade]) -> None:
+        if grades:
+            named = sorted((g.trial_id, g.latent, g.judge, g.judge_prompt, g.missing or "") for g in grades)
+            self.put("grades", rows.grades(grades, datetime.now(UTC)), key=content_id("grades", named))
+
+    def put_thresholds(self, found: Sequence[Mapping[str, Any]]) -> None:
+        if found:
+            self.put("thresholds", found)
+
+    def put_run(self, run: Mapping[str, Any]) -> str:
+        """One row of `runs`; its id, made from its content when it has none."""
+        named = str(run.get("run_id") or content_id("run", json.dumps(dict(run), sort_keys=True, default=str)))
+        self.put("runs", [{**run, "run_id": named}])
+        return named
+
+    def known(self, table: str, ids: Sequence[str]) -> set[str]:
+        """Which of these ids are durable in the table, its newest shards included."""
+        spec = schema.table(table)
+        with self._lock:
+            read, have = self._ids.setdefault(table, (set(), set()))
+            new = {name: path for name, path in shards.files(self.root, table).items() if name not in read}
+            if len(new) > 1:
+                with ThreadPoolExecutor(4) as pool:
+                    found = list(pool.map(lambda path: _ids(table, path, spec.id), new.values()))
+            else:
+                found = [_ids(table, path, spec.id) for path in new.values()]
+            for name, some in zip(new, found, strict=True):
+                read.add(name)
+                have.update(some)
+            return have.intersection(ids)
+
+    def ingest(self) -> Ingested:
+        """Brings the DuckDB file up to date; deferred when somebody holds it."""
+        return database.ingest(self.root)
+
+    def rebuild(self) -> Ingested:
+        """The DuckDB file anew from the shards."""
+        return database.ingest(self.root, anew=True)
+
+    def sql(self, query: str, params: Sequence[object] = ()) -> pa.Table:
+        """The answer of tables and views that hold every shard durable now."""
+        return database.query(self.root, query, params)
+
+
+def _ids(table: str, path: Path, column: str) -> list[str]:
+    if shards.inspect(table, path) is None:
+        return []
+    try:
+        ids: list[str] = pq.ParquetFile(path).read(columns=[column])[column].to_pylist()
+        return ids
+    except (OSError, ValueError, pa.ArrowException):
+        shards.leave(path, "has a whole footer and a damaged body")
+        return []

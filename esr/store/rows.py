@@ -1,0 +1,121 @@
+"""Nouns as rows: what a member, a reply or a grade is in the tables."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from esr.degraded import degraded
+from esr.errors import StoreError
+from esr.store import schema
+from esr.types import Grade, Member, Reply, Trial
+
+Row = dict[str, Any]
+
+
+def trials(members: Sequence[Member]) -> list[Row]:
+    """Each trial once."""
+    return [trial(t) for t in {member.trial.id: member.trial for member in members}.values()]
+
+
+def trial(t: Trial) -> Row:
+    return {
+        "trial_id": t.id,
+        "model": t.model,
+        "weights": t.weights,
+        "prompt": t.prompt,
+        "prompt_format": t.prompt_format,
+        "prefill": t.prefill,
+        "seed": t.seed,
+        **asdict(t.sampling),
+        "scope": t.scope,
+        "ops": [asdict(op) for op in t.ops],
+    }
+
+
+def members(some: Sequence[Member], plan: str) -> list[Row]:
+    found = {
+        (m.trial.id, m.trial.latent.index): {
+            "experiment": m.experiment,
+            "model": m.model,
+            "arm": m.arm,
+            "scale": m.scale,
+            "plan": plan,
+            "trial_id": m.trial.id,
+            "question": m.trial.question,
+            "latent": m.trial.latent.index,
+            "latent_label": m.trial.latent.label,
+            "boost": float(m.trial.boost),
+            "threshold": m.trial.threshold,
+        }
+        for m in some
+    }
+    return list(found.values())
+
+
+def replies(some: Sequence[Reply]) -> list[Row]:
+    return [
+        {
+            "trial_id": r.trial_id,
+            "text": r.text,
+            "token_ids": list(r.token_ids),
+            "n_prompt_tokens": r.n_prompt_tokens,
+            "finish_reason": r.finish_reason,
+            "applied": r.applied,
+            "degraded": degraded(r.text),
+        }
+        for r in some
+    ]
+
+
+def grades(some: Sequence[Grade], at: datetime) -> list[Row]:
+    return [
+        {
+            "trial_id": g.trial_id,
+            "latent": g.latent,
+            "judge": g.judge,
+            "judge_prompt": g.judge_prompt,
+            "attempts": [asdict(attempt) for attempt in g.attempts],
+            "missing": g.missing,
+            "answer_key": g.answer_key,
+            "input_tokens": g.input_tokens,
+            "output_tokens": g.output_tokens,
+            "cost": g.cost,
+            "graded_at": at,
+        }
+        for g in some
+    ]
+
+
+def plain(table: str, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Rows with times as naive UTC and trees as JSON text."""
+    times = [f.name for f in schema.table(table).schema if pa.types.is_timestamp(f.type)]
+    texts = [f.name for f in schema.table(table).schema if pa.types.is_string(f.type)]
+    out = []
+    for row in rows:
+        done = dict(row)
+        for name in times:
+            done[name] = utc(done.get(name))
+        for name in texts:
+            if isinstance(done.get(name), (dict, list)):
+                done[name] = json.dumps(done[name], ensure_ascii=False, sort_keys=True, default=str)
+        out.append(done)
+    return out
+
+
+def utc(given: object) -> datetime | None:
+    """A time or its ISO text as naive UTC; a text without a zone is UTC."""
+    at = given
+    if isinstance(given, str):
+        try:
+            at = datetime.fromisoformat(given)
+        except ValueError:
+            raise StoreError(f"{given[:100]!r} is not a time; write it as 2026-02-06T12:00:00Z") from None
+    if at is None or (isinstance(at, datetime) and at.tzinfo is None):
+        return at
+    if not isinstance(at, datetime):
+        raise StoreError(f"{at!r:.100} is not a time; give a datetime or ISO text")
+    return at.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,161 @@
+"""The tables as the SQL files define them: columns, keys, Arrow types, and what each is for."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from esr.errors import StoreError, one_of
+
+VERSION = 2
+"""Of the tables in esr/sql/tables.sql; esr/store/migration.py reads shards of every earlier one."""
+
+BETTER = {
+    "grades": "missing IS NOT NULL, CASE WHEN missing IS NULL THEN graded_at END, graded_at DESC",
+    "runs": "finished_at DESC NULLS LAST",
+    "thresholds": "status, threshold",
+}
+"""Which of several rows with one primary key stands: the first in this order. Elsewhere such rows are equal."""
+
+
+@cache
+def sql(name: str) -> str:
+    return (files("esr") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    name: str
+    schema: pa.Schema
+    key: tuple[str, ...]
+    """Primary key."""
+    required: tuple[str, ...]
+    """Columns that are never NULL."""
+
+    @property
+    def id(self) -> str:
+        """The column that `Store.known` asks about."""
+        return "sha256" if self.name in ("imports", "provenance", "findings") else next(c for c in self.key if c.endswith("_id"))
+
+
+@cache
+def tables() -> dict[str, Table]:
+    with duckdb.connect() as con:
+        con.execute(sql("tables"))
+        keys = con.execute(
+            "SELECT table_name, constraint_column_names FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' ORDER BY table_name"
+        ).fetchall()
+        required = con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT is_nullable").fetchall()
+        return {
+            name: Table(
+                name,
+                pa.schema([pa.field(f.name, f.type) for f in con.table(name).to_arrow_table().schema]),
+                tuple(key),
+                tuple(column for table, column in required if table == name),
+            )
+            for name, key in keys
+        }
+
+
+def table(name: str) -> Table:
+    known = tables()
+    if name not in known:
+        raise StoreError(one_of("table", name, list(known), "the store"))
+    return known[name]
+
+
+def typed(name: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> pa.Table:
+    """`rows` as the table's Arrow type; an unknown column, a wrong type or a missing key is refused by name."""
+    spec = table(name)
+    given = list(dict.fromkeys(key for row in rows for key in row)) if not isinstance(rows, pa.Table) else rows.column_names
+    for column in given:
+        if column not in spec.schema.names:
+            raise StoreError(one_of("column", column, spec.schema.names, f"table {name!r}"))
+    try:
+        if isinstance(rows, pa.Table):
+            columns = [rows[f.name].cast(f.type) if f.name in given else pa.nulls(len(rows), f.type) for f in spec.schema]
+            data = pa.table(columns, schema=spec.schema)
+        else:
+            data = pa.Table.from_pylist([dict(row) for row in rows], schema=spec.schema)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise StoreError(f"rows for table {name!r} do not have its types: {' '.join(str(error).split())[:200]}") from None
+    for column in spec.required:
+        if data[column].null_count:
+            raise StoreError(
+                f"{data[column].null_count} rows for table {name!r} lack {column!r}, which identifies them; nothing was stored"
+            )
+    return data.combine_chunks()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    type: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A table or view as its SQL comments describe it."""
+
+    name: str
+    kind: str
+    about: str
+    key: str
+    columns: tuple[Column, ...]
+
+
+def described() -> list[Described]:
+    """Every table and view, in the order of the SQL files; a column without a comment is a mistake in them."""
+    with duckdb.connect() as con:
+        con.execute(sql("tables"))
+        con.execute(sql("views"))
+        rows = con.execute(
+            "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY table_name, column_index"
+        ).fetchall()
+    types: dict[str, dict[str, str]] = {}
+    for name, column, kind in rows:
+        types.setdefault(name, {})[column] = kind
+    out = []
+    for kind, text in (("table", sql("tables")), ("view", sql("views"))):
+        for about, name, body in re.findall(r"((?:^-- [^\n]*\n)+)CREATE (?:OR REPLACE VIEW|TABLE) (\w+)(.*?;)$", text, re.M | re.S):
+            comments = _comments(body)
+            columns = tuple(Column(column, kind_, comments[column]) for column, kind_ in types[name].items())
+            key = ", ".join(tables()[name].key) if kind == "table" else ""
+            lines = [line.removeprefix("-- ") for line in about.splitlines()]
+            out.append(Described(name, kind, " ".join(lines), key, columns))
+    return out
+
+
+def _comments(body: str) -> dict[str, str]:
+    """The comment of each column: the last word before the comma is the column of a view, the first that of a table."""
+    found: dict[str, str] = {}
+    for line in body.splitlines():
+        code, mark, comment = line.partition("-- ")
+        if not mark:
+            continue
+        code = code.strip().rstrip(",")
+        first, last = code.split()[0].split(".")[-1], code.split()[-1].split(".")[-1]
+        for name in (first, last):
+            found.setdefault(name.strip('"'), comment.strip())
+    return found
+
+
+def markdown() -> str:
+    """docs/store.md."""
+    head = (
+        "# The store\n\nGenerated from esr/sql by `python -m esr schema --markdown`. Schema version "
+        f'{VERSION}. Query it with `python -m esr sql "from summary"`, which always sees the newest shards, or open `store/esr.duckdb`.\n'
+    )
+    parts = [head]
+    for item in described():
+        key = f" Primary key: {item.key}." if item.key else ""
+        lines = [f"\n## {item.kind} `{item.name}`\n", f"{item.about}{key}\n", "| column | type | |", "|---|---|---|"]
+        lines += [f"| {c.name} | {c.type.replace('|', '/')} | {c.about} |" for c in item.columns]
+        parts.append("\n".join(lines) + "\n")
+    return "".join(parts)

@@ -1,0 +1,176 @@
+"""Shards: one durable Parquet file per batch, named by its content. They are the truth of the store.
+
+A shard appears whole or not at all: it is written beside its place, fsynced and renamed. Any number of processes write at
+once and none waits. A file that is torn or not ours is named once in a warning and left alone.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from esr.errors import StoreError
+from esr.store import schema
+
+log = logging.getLogger(__name__)
+
+_left: dict[str, int] = {}
+"""Files that are left alone and named already, with the time of their last change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    table: str
+    name: str
+    """`<table>/<key>.parquet`."""
+    path: Path
+    version: int
+    """Schema version that wrote it."""
+    written: str
+    """ISO time, UTC."""
+    rows: int
+    size: int
+    """Bytes, unpacked."""
+
+
+def content_key(data: pa.Table) -> str:
+    """Hash of the rows as Arrow lays them out."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, data.schema) as writer:
+        writer.write_table(data)
+    return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()[:32]
+
+
+def write(root: Path, table: str, data: pa.Table, key: str) -> Path:
+    """The durable shard `key`; when it is there already, nothing is written."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}", key):
+        raise StoreError(f"a shard cannot be named {key[:200]!r}; use letters, digits, '.', '_' and '-'")
+    folder = root / "shards" / table
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path, n = folder / f"{key}.parquet", 0
+        while path.exists():
+            if inspect(table, path) is not None:
+                return path
+            n += 1  # a torn file bears the name: it is left alone and these rows go beside it
+            path = folder / f"{key}.{n}.parquet"
+        _place(_encoded(table, data), path)
+        return path
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"{len(data)} rows for table {table!r} cannot be written to {str(folder)!r}: {reason}; nothing of them was kept"
+        ) from None
+
+
+def _encoded(table: str, data: pa.Table) -> memoryview:
+    facts = {"esr_table": table, "esr_schema": str(schema.VERSION), "esr_written": datetime.now(UTC).isoformat()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(data.replace_schema_metadata(facts), sink, compression="zstd", write_page_checksum=True)
+    return memoryview(sink.getvalue())
+
+
+def _place(content: memoryview, path: Path) -> None:
+    """Write, fsync, rename, fsync the folder; on any failure nothing is left behind."""
+    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def inspect(table: str, path: Path) -> Shard | None:
+    """The shard at `path`; None when the file is torn, foreign or of a newer schema."""
+    problem = ""
+    try:
+        if _left.get(str(path)) == path.stat().st_mtime_ns:
+            return None
+        footer = pq.read_metadata(path)
+        facts = footer.metadata or {}
+        if facts.get(b"esr_table", b"").decode() == table:
+            version = int(facts[b"esr_schema"])
+            if 1 <= version <= schema.VERSION:
+                size = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
+                return Shard(
+                    table, f"{table}/{path.name}", path, version, facts.get(b"esr_written", b"").decode(), footer.num_rows, size
+                )
+            problem = f"was written with schema version {version} and this is version {schema.VERSION}"
+        else:
+            problem = "is Parquet but not a shard of this table"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        problem = "is torn or not Parquet"
+    leave(path, problem)
+    return None
+
+
+def whole(shard: Shard) -> bool:
+    """Whether the body can be read; if not, the file is left alone."""
+    try:
+        pq.ParquetFile(shard.path, page_checksum_verification=True).read()
+        return True
+    except (OSError, ValueError, pa.ArrowException):
+        leave(shard.path, "has a whole footer and a damaged body")
+        return False
+
+
+def leave(path: Path, problem: str) -> None:
+    """Name a file that is left alone; once a process while it stays as it is."""
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    if _left.get(str(path)) != changed:
+        _left[str(path)] = changed
+        log.warning("%s %s; it is left alone and nothing of it is read", path, problem)
+
+
+def listed(root: Path) -> dict[str, Path]:
+    """Every file that should be a shard, by `<table>/<file>`, sorted; what else lies there is named."""
+    out: dict[str, Path] = {}
+    top = root / "shards"
+    known = schema.tables()
+    try:
+        entries = sorted(os.scandir(top), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return out
+    for entry in entries:
+        if entry.name not in known or not entry.is_dir():
+            if not entry.name.startswith("."):
+                leave(Path(entry.path), "is no table's folder of shards")
+            continue
+        for file in sorted(os.scandir(entry.path), key=lambda entry: entry.name):
+            if file.name.startswith("."):
+                continue
+            if file.name.endswith(".parquet") and file.is_file():
+                out[f"{entry.name}/{file.name}"] = Path(file.path)
+            else:
+                leave(Path(file.path), "is not a shard")
+    return out
+
+
+def files(root: Path, table: str) -> dict[str, Path]:
+    """The files of one table, by `<table>/<file>`."""
+    try:
+        entries = list(os.scandir(root / "shards" / table))
+    except FileNotFoundError:
+        return {}
+    return {f"{table}/{e.name}": Path(e.path) for e in entries if e.name.endswith(".parquet") and not e.name.startswith(".")}
