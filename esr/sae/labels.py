@@ -1,0 +1,38 @@
+"""What latents are said to stand for: a CSV with the columns index_in_sae and label."""
+
+import csv
+from pathlib import Path
+
+from esr.errors import SaeError
+from esr.types import Latent
+
+COLUMNS = ("index_in_sae", "label")
+
+
+def read_labels(path: Path, *, d_sae: int | None = None) -> list[Latent]:
+    """Latents in the order of their index; latents without a line or with an empty label are not in it."""
+    if not path.is_file():
+        raise SaeError(f"no labels at {str(path)!r}; a CSV with the columns {', '.join(COLUMNS)} would do")
+    labels: dict[int, str] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if not set(COLUMNS) <= set(rows.fieldnames or ()):
+            raise SaeError(
+                f"{path.name} has the columns {', '.join(rows.fieldnames or ()) or 'none'}; it needs {' and '.join(COLUMNS)}"
+            )
+        for row in rows:
+            index, label = _index(row["index_in_sae"], f"{path.name} line {rows.line_num}", d_sae), (row["label"] or "").strip()
+            if index in labels and labels[index] != label:
+                raise SaeError(f"{path.name} labels latent {index} twice, {labels[index]!r:.80} and {label!r:.80}")
+            labels[index] = label
+    return [Latent(index, label) for index, label in sorted(labels.items()) if label]
+
+
+def _index(text: str | None, where: str, d_sae: int | None) -> int:
+    try:
+        index = int(text or "")
+    except ValueError:
+        raise SaeError(f"{where}: index_in_sae is {text!r:.80}, not a number") from None
+    if index < 0 or (d_sae is not None and index >= d_sae):
+        raise SaeError(f"{where}: latent {index} is not among the SAE's {d_sae if d_sae is not None else 'non-negative'}")
+    return index
