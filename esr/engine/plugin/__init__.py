@@ -1,0 +1,65 @@
+"""The vLLM plugin: per-request SAE steering, clamping and capture on stock vLLM.
+
+`register` is vLLM's general plugin entry point, called in every process. It wraps two functions, which do nothing more for an
+engine whose additional_config has no `sae_steering`, and lets the engine's processes end with the one that opened them.
+"""
+
+from functools import wraps
+from typing import Any
+
+from esr.engine.plugin.spec import FIELD, FORMAT, KEY, Sites, Spec, parse
+
+__all__ = ["FIELD", "FORMAT", "KEY", "Sites", "Spec", "parse", "register"]
+
+EXTENSION = "esr.engine.plugin.worker.SteeringWorker"
+
+
+def register() -> None:
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    from esr.engine.plugin.orphans import end_with_parent
+
+    end_with_parent()
+    _wrap(EngineArgs, "create_engine_config", _configuring)
+    _wrap(InputProcessor, "process_inputs", _admitting)
+
+
+def _wrap(owner: type, name: str, make: Any) -> None:
+    plain = getattr(owner, name)
+    if not getattr(plain, "esr", False):
+        wrapper: Any = wraps(plain)(make(plain))
+        wrapper.esr = True
+        setattr(owner, name, wrapper)
+
+
+def _configuring(plain: Any) -> Any:
+    def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
+        block = (self.additional_config or {}).get(KEY)
+        if block:
+            if self.worker_extension_cls not in ("", EXTENSION):
+                from esr.errors import EngineError
+
+                raise EngineError(f"steering brings its own worker extension; {self.worker_extension_cls!r} is asked for as well")
+            self.worker_extension_cls = EXTENSION
+        config = plain(self, *args, **kwargs)
+        if block:
+            from esr.engine.plugin.refusals import check
+
+            check(config, Sites.parse(block))
+        return config
+
+    return create_engine_config
+
+
+def _admitting(plain: Any) -> Any:
+    def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = plain(self, *args, **kwargs)
+        params = request.sampling_params
+        if params is not None and params.extra_args and FIELD in params.extra_args:
+            from esr.engine.plugin.admission import admit
+
+            admit(self.vllm_config, request)
+        return request
+
+    return process_inputs

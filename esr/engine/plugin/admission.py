@@ -1,0 +1,57 @@
+"""Each request on its way in: checked, made canonical, and set apart in the prefix cache. A ValueError here is HTTP 400."""
+
+from functools import cache
+from typing import Any
+
+from esr.engine.plugin.spec import FIELD, KEY, Sites, parse
+from esr.errors import SpecError
+from esr.types import content_id
+
+_SITES: dict[str, Sites] = {}
+
+
+def sites_of(config: Any) -> Sites:
+    block = (config.additional_config or {}).get(KEY)
+    if not block:
+        raise SpecError(f"the request asks for steering and this engine has none; start it with additional_config[{KEY!r}]")
+    key = content_id(block)
+    if key not in _SITES:
+        _SITES[key] = Sites.parse(block)
+    return _SITES[key]
+
+
+def admit(config: Any, request: Any) -> None:
+    try:
+        _admit(config, request)
+    except SpecError as error:
+        raise _refusal()(str(error)) from None
+
+
+@cache
+def _refusal() -> type[SpecError]:
+    """A SpecError that is also of the kind for which vLLM's server, of each version, answers 400 and not 500."""
+    from vllm.exceptions import VLLMValidationError
+
+    class Refusal(SpecError, VLLMValidationError):
+        __str__ = Exception.__str__
+
+        def __init__(self, message: str) -> None:
+            Exception.__init__(self, message)
+            self.parameter, self.value = FIELD, None
+
+    return Refusal
+
+
+def _admit(config: Any, request: Any) -> None:
+    params = request.sampling_params
+    sites = sites_of(config)
+    model = config.model_config
+    spec = parse(params.extra_args[FIELD], sites, layers=model.get_total_num_hidden_layers(), width=model.get_hidden_size())
+    if request.prompt_embeds is not None:
+        raise SpecError("steering takes token ids, not prompt embeddings")
+    if spec.id and params.n > 1:
+        raise SpecError(f"an `id` names one reply and n is {params.n}; send {params.n} requests")
+    request.cache_salt = spec.salt(sites, request.cache_salt)
+    if spec.capture is not None:
+        params.skip_reading_prefix_cache = True
+    params.extra_args = {**params.extra_args, FIELD: spec.as_json()}

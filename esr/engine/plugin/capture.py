@@ -1,0 +1,240 @@
+"""From captured streams to what was asked of them: encoded outside the graph, in chunks, and kept until taken.
+
+The operation leaves the stream of each capturing token in one buffer. Before the next step overwrites it, `flush` encodes those
+rows on the same CUDA stream and starts their way to the host without waiting. Rows are kept by absolute position: what a
+preemption computes again replaces what was there, and a gap is an error, never a shorter answer.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from esr.engine import Capture
+from esr.engine.plugin.site import Bank
+
+CHUNK = 64 << 20
+"""Activations in flight at once: 256 MiB of float32."""
+TAIL = 3
+"""Newest generated rows that a `max` keeps apart: a step that ran past the reply's end must not count."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """Consecutive rows of one request; `first` is their position."""
+
+    first: int
+    values: Tensor
+    indices: Tensor | None
+
+
+@dataclass(slots=True)
+class Holding:
+    """What one request's capture has gathered."""
+
+    capture: Capture
+    n_prompt: int
+    lo: int
+    hi: int
+    pieces: list[Piece] = field(default_factory=list)
+    best: Tensor | None = None
+    """max: [d_sae] so far, without `tail`."""
+    where: Tensor | None = None
+    tail: dict[int, Tensor] = field(default_factory=dict)
+    """max: position → activations."""
+    last: int = -1
+    size: int = 0
+    """Bytes held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows [start, start + count) of the buffer are positions first, first + 1, … of a request."""
+
+    holding: Holding
+    start: int
+    count: int
+    first: int
+
+
+def encode(x: Tensor, bank: Bank, sae: str, latents: tuple[int, ...] = (), *, exact: bool = True, act: bool = True) -> Tensor:
+    """Activations [rows, d_sae] or [rows, len(latents)] of streams x [rows, width].
+
+    exact: float32 products; otherwise TensorFloat-32 on a GPU, whose error is below that of a bfloat16 model's stream.
+    act: False for a ReLU's pre-activations, whose order is the activations' own above zero.
+    """
+    W, b, threshold = bank.encoder(sae)
+    if latents:
+        chosen = torch.tensor(latents, device=x.device)
+        W, b, threshold = W[chosen], b[chosen], threshold[chosen]
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = not exact
+    pre = torch.addmm(b, x, W.T)
+    torch.backends.cuda.matmul.allow_tf32 = before
+    return pre.masked_fill_(pre <= threshold, 0.0) if act else pre
+
+
+def largest(f: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row and where; on a GPU through the k best of 128-wide blocks, which hold them all."""
+    n = f.shape[-1]
+    if not f.is_cuda or n % 128 or n < 512 * k:
+        top = f.topk(k, dim=-1)
+        return top.values, top.indices
+    blocks = f.view(len(f), n // 128, 128)
+    best = blocks.amax(-1).topk(k, dim=-1, sorted=False).indices
+    some = blocks.gather(1, best[..., None].expand(-1, -1, 128)).flatten(1)
+    top = some.topk(k, dim=-1)
+    return top.values, best.gather(1, top.indices // 128) * 128 + top.indices % 128
+
+
+def flush(spans: list[Span], rows: Tensor, bank: Bank, *, exact: bool) -> int:
+    """Encode the rows of one step; the bytes that holdings grew by."""
+    groups: dict[tuple[Any, ...], list[Span]] = defaultdict(list)
+    for span in spans:
+        c = span.holding.capture
+        groups[c.sae, c.mode, c.k, c.latents].append(span)
+    return sum(_group(group, rows, bank, exact) for group in groups.values())
+
+
+def _group(spans: list[Span], rows: Tensor, bank: Bank, exact: bool) -> int:
+    c = spans[0].holding.capture
+    wide = len(c.latents) if c.mode == "latents" else bank.size[c.sae]
+    grown = 0
+    for part in _chunks(spans, max(1, CHUNK // wide)):
+        bare = c.mode == "topk" and bank.relu[c.sae]
+        f = encode(_gather(part, rows), bank, c.sae, c.latents if c.mode == "latents" else (), exact=exact, act=not bare)
+        at = 0
+        if c.mode == "max":
+            for span in part:
+                grown += _fold(span, f[at : at + span.count])
+                at += span.count
+            continue
+        if c.mode == "topk":
+            top, at_latents = largest(f, c.k)
+            values, indices = to_host(top.clamp_(min=0)), to_host(at_latents.to(torch.int32))
+        else:
+            values, indices = to_host(f), None
+        for span in part:
+            piece = slice(at, at + span.count)
+            grown += _keep(span, values[piece], None if indices is None else indices[piece])
+            at += span.count
+    return grown
+
+
+def _chunks(spans: list[Span], size: int) -> Iterator[list[Span]]:
+    """The same rows in groups of at most `size`."""
+    part: list[Span] = []
+    room = size
+    for span in spans:
+        start, first, left = span.start, span.first, span.count
+        while left:
+            n = min(left, room)
+            part.append(Span(span.holding, start, n, first))
+            start, first, left, room = start + n, first + n, left - n, room - n
+            if not room:
+                yield part
+                part, room = [], size
+    if part:
+        yield part
+
+
+def _gather(part: list[Span], rows: Tensor) -> Tensor:
+    if len(part) == 1:
+        return rows[part[0].start : part[0].start + part[0].count]
+    at = np.concatenate([np.arange(span.start, span.start + span.count) for span in part])
+    return rows[to_device(torch.from_numpy(at), rows.device)]
+
+
+def _keep(span: Span, values: Tensor, indices: Tensor | None) -> int:
+    holding = span.holding
+    holding.pieces.append(Piece(span.first, values, indices))
+    holding.last = max(holding.last, span.first + span.count - 1)
+    grown = values.nbytes + (indices.nbytes if indices is not None else 0)
+    holding.size += grown
+    return grown
+
+
+def _fold(span: Span, f: Tensor) -> int:
+    holding, size = span.holding, span.holding.size
+    if holding.best is None:
+        holding.best = torch.full_like(f[0], -torch.inf)
+        holding.where = torch.zeros_like(f[0], dtype=torch.int32)
+    prompt = max(0, min(span.count, holding.n_prompt - span.first))
+    if prompt:
+        _merge(holding, f[:prompt], span.first)
+    for i in range(prompt, span.count):
+        holding.tail[span.first + i] = f[i].clone()
+    for position in sorted(holding.tail)[:-TAIL]:
+        _merge(holding, holding.tail.pop(position)[None], position)
+    holding.last = max(holding.last, span.first + span.count - 1)
+    holding.size = (2 + len(holding.tail)) * f[0].nbytes
+    return holding.size - size
+
+
+def _merge(holding: Holding, f: Tensor, first: int) -> None:
+    """Of equal values the first position stays."""
+    assert holding.best is not None
+    assert holding.where is not None
+    value, at = f.max(0)
+    where = (at + first).to(torch.int32)
+    better = (value > holding.best) | ((value == holding.best) & (where < holding.where))
+    holding.best = torch.where(better, value, holding.best)
+    holding.where = torch.where(better, where, holding.where)
+
+
+def to_host(x: Tensor) -> Tensor:
+    """On its way to the host; readable after a synchronization."""
+    if x.device.type == "cpu":
+        return x
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Through a fresh pinned buffer, whose reuse the allocator delays until the copy has been made."""
+    return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)
+
+
+def assemble(holding: Holding, n_rows: int | None) -> dict[str, Any]:
+    """Plain bytes for the way back; `n_rows`: positions that belong to the sequence. Call after a synchronization."""
+    end = holding.last + 1 if n_rows is None else n_rows
+    positions = np.arange(holding.lo, max(holding.lo, min(holding.hi, end)), dtype=np.int32)
+    out: dict[str, Any] = {
+        "mode": holding.capture.mode,
+        "positions": positions.tobytes(),
+        "expected": len(positions),
+        "indices": None,
+    }
+    if holding.capture.mode == "max":
+        for position in sorted(holding.tail):
+            if position < end:
+                _merge(holding, holding.tail[position][None], position)
+        if holding.best is None or holding.where is None or not len(positions):
+            return {"error": "the capture of mode 'max' holds no position of this sequence"}
+        if holding.last + 1 < positions[-1] + 1:
+            return {"error": f"the capture ends at position {holding.last} and the sequence at {positions[-1]}"}
+        values, indices = holding.best.cpu(), holding.where.cpu()
+        return out | {"values": values.numpy().tobytes(), "indices": indices.numpy().tobytes(), "shape": [len(values)]}
+    return out | _rows(holding, positions)
+
+
+def _rows(holding: Holding, positions: np.ndarray) -> dict[str, Any]:
+    c = holding.capture
+    n = len(positions)
+    wide = holding.pieces[0].values.shape[1] if holding.pieces else len(c.latents) or c.k
+    values, indices = np.zeros((n, wide), np.float32), np.zeros((n, wide), np.int32) if c.mode == "topk" else None
+    there = np.zeros(n, bool)
+    for piece in holding.pieces:
+        a, b = max(piece.first, holding.lo), min(piece.first + len(piece.values), holding.lo + n)
+        if a < b:
+            to, of = slice(a - holding.lo, b - holding.lo), slice(a - piece.first, b - piece.first)
+            values[to], there[to] = piece.values[of].numpy(), True
+            if indices is not None and piece.indices is not None:
+                indices[to] = piece.indices[of].numpy()
+    if not there.all():
+        return {"error": f"the capture holds {int(there.sum())} of {n} rows; the first gap is at position {positions[~there][0]}"}
+    ids = None if indices is None else indices.tobytes()
+    return {"values": values.tobytes(), "indices": ids, "shape": [n, wide]}

@@ -1,0 +1,146 @@
+"""What the plugin adds to each worker process: hooks at load, a self-test at start, calls that take counts and captures.
+
+Importing this module changes nothing for an engine without sites.
+
+vLLM imports it through `worker_extension_cls`, which the plugin sets when additional_config has sites.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from esr.engine.plugin.site import install, state_of
+from esr.engine.plugin.spec import KEY
+from esr.errors import EngineError
+
+if TYPE_CHECKING:
+    from esr.engine.plugin.state import SteerState
+
+log = logging.getLogger(__name__)
+
+
+class SteeringWorker:
+    """Mixed into vLLM's worker; every name starts with esr_ so that none collides."""
+
+    vllm_config: Any
+
+    def esr_take(self, ids: list[str], rows: list[int | None]) -> list[dict[str, Any] | None]:
+        """By id: what was applied, and the capture; None for an id that is not known."""
+        state = self.esr_state()
+        state.synchronize()
+        return [state.take(id, n) for id, n in zip(ids, rows, strict=True)]
+
+    def esr_forget(self, ids: list[str]) -> None:
+        for id in ids:
+            self.esr_state().forget(id)
+
+    def esr_stats(self) -> dict[str, int]:
+        return self.esr_state().stats()
+
+    def esr_state(self) -> "SteerState":
+        state: SteerState | None = state_of(self.vllm_config)
+        if state is None:
+            raise EngineError("this worker's model was loaded without its hooks; the loader is one that the plugin does not know")
+        return state
+
+
+def _wrapped(owner: type, name: str, make: Callable[[Any], Any]) -> None:
+    plain = owner.__dict__[name]
+    if not getattr(plain, "esr", False):
+        wrapper: Any = wraps(plain)(make(plain))
+        wrapper.esr = True
+        setattr(owner, name, wrapper)
+
+
+def _loading(plain: Any) -> Any:
+    def load_model(self: Any, vllm_config: Any, model_config: Any, *args: Any, **kwargs: Any) -> Any:
+        model = plain(self, vllm_config, model_config, *args, **kwargs)
+        block = (vllm_config.additional_config or {}).get(KEY)
+        if block and model_config is vllm_config.model_config and state_of(vllm_config) is None:
+            install(model, vllm_config, block)
+        return model
+
+    return load_model
+
+
+def _warming(plain: Any) -> Any:
+    def compile_or_warm_up_model(self: Any, *args: Any, **kwargs: Any) -> Any:
+        out = plain(self, *args, **kwargs)
+        if (self.vllm_config.additional_config or {}).get(KEY):
+            _self_test(self)
+        return out
+
+    return compile_or_warm_up_model
+
+
+def _self_test(worker: Any) -> None:
+    """A dummy run through the compiled model must pass every hook: a stale compiled graph, or a loader that went past the plugin,
+    is found here and not in results."""
+    state = worker.esr_state()
+    for tokens in sorted({1, min(32, worker.vllm_config.scheduler_config.max_num_batched_tokens)}):
+        state.begin_probe()
+        worker.model_runner._dummy_run(tokens)
+        count, due = state.end_probe(), tokens * len(state.sites.layers)
+        if count < due or count % len(state.sites.layers):
+            raise EngineError(
+                f"the self-test steered {count} of {due} tokens times blocks; the compiled model was made without the hooks, so clear "
+                "vLLM's compile cache (VLLM_CACHE_ROOT) and start again"
+            )
+    log.info("self-test passed: blocks %s are hooked", list(state.sites.layers))
+
+
+def _preparing(plain: Any) -> Any:
+    def _prepare_inputs(self: Any, scheduler_output: Any, num_scheduled_tokens: Any, *args: Any, **kwargs: Any) -> Any:
+        out = plain(self, scheduler_output, num_scheduled_tokens, *args, **kwargs)
+        state = state_of(self.vllm_config)
+        if state is not None:
+            from esr.engine.plugin.seeds import spare_unfinished
+            from esr.engine.plugin.state import prepare_v1
+
+            prepare_v1(state, self, np.asarray(num_scheduled_tokens))
+            spare_unfinished(self)
+        return out
+
+    return _prepare_inputs
+
+
+def _updating(plain: Any) -> Any:
+    def _update_states(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        state = state_of(self.vllm_config)
+        if state is not None:
+            for request in scheduler_output.finished_req_ids:
+                state.leave(request, pooled=True)
+        return plain(self, scheduler_output, *args, **kwargs)
+
+    return _update_states
+
+
+def _resting(plain: Any) -> Any:
+    def _dummy_run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        state = state_of(self.vllm_config)
+        if state is not None:
+            state.flush()
+            state.rest()
+        return plain(self, *args, **kwargs)
+
+    return _dummy_run
+
+
+def _patch() -> None:
+    from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+    from vllm.platforms import current_platform
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    _wrapped(BaseModelLoader, "load_model", _loading)
+    _wrapped(GPUModelRunner, "_update_states", _updating)
+    _wrapped(GPUModelRunner, "_prepare_inputs", _preparing)
+    _wrapped(GPUModelRunner, "_dummy_run", _resting)
+    module, name = ("cpu_worker", "CPUWorker") if current_platform.is_cpu() else ("gpu_worker", "Worker")
+    _wrapped(getattr(import_module(f"vllm.v1.worker.{module}"), name), "compile_or_warm_up_model", _warming)
+
+
+_patch()

@@ -1,0 +1,395 @@
+"""The production engine: stock vLLM with the steering plugin, asynchronous inside, callable from any thread.
+
+One event loop in a background thread owns the engine; every caller's requests join one continuous batch. After a reply its counts
+are taken from the worker: an intervention that was not applied as often as it was due is an EngineError.
+"""
+
+import asyncio
+import atexit
+import json
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import numpy as np
+
+from esr.engine import Output, Reading, Request
+from esr.engine.admission import MAX_ALL, Admission, span
+from esr.engine.chat import Chat
+from esr.engine.plugin.spec import END, FIELD, KEY, Sites, Spec
+from esr.errors import EngineError, SpecError
+from esr.params import ModelParams, Params, resolve
+from esr.sae import open_sae
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CPU_DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+"""GiB of key-value cache: vLLM would take half the machine."""
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a worker says of one request."""
+
+    executed: int
+    expected: int
+    error: str | None
+    capture: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class Ticket:
+    id: str
+    rows: int
+    future: "asyncio.Future[Taken]"
+
+
+class VllmEngine:
+    """Engine over vLLM's AsyncLLM. `options` go to AsyncEngineArgs and win over what params.yaml implies."""
+
+    def __init__(self, params: Params, name: str, **options: Any) -> None:
+        self.params = params
+        self.block: ModelParams = params.model(name)
+        self.sites = sites_for(params, name)
+        for key, value in QUIET.items():
+            os.environ.setdefault(key, value)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"vllm-{name}", daemon=True)
+        self._thread.start()
+        self._closed = False
+        self._tickets: list[Ticket] = []
+        self._collecting = False
+        try:
+            self._engine = self._call(self._start(options))
+        except BaseException:
+            self._stop_loop()
+            raise
+        atexit.register(self.close)
+        config = self._engine.model_config
+        tokenizer = self._tokenizer()
+        self.chat = Chat(tokenizer, self.block.family)
+        self.max_model_len: int = config.max_model_len
+        self.vocabulary: int = config.get_vocab_size()
+        self.admission = Admission(
+            config.get_total_num_hidden_layers(), config.get_hidden_size(), lambda sae: open_sae(params, sae),
+            self.block.allow_layer_mismatch,
+        )  # fmt: skip
+
+    # the protocol
+
+    def generate(self, requests: Sequence[Request]) -> list[Output]:
+        plans = [self._plan(request) for request in requests]
+        return self._call(self._gather([self._generate(request, *plan) for request, plan in zip(requests, plans, strict=True)]))
+
+    def read(self, requests: Sequence[Request]) -> list[Reading]:
+        plans = []
+        for request in requests:
+            if request.capture is None:
+                raise SpecError("a reading needs a capture that says what to read")
+            plans.append(self._plan(request, reading=True))
+        return self._call(self._gather([self._read(ids, spec) for ids, spec in plans]))
+
+    def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
+        return self.chat.render(prompt, prompt_format, prefill)
+
+    def offsets(self, token_ids: Sequence[int]) -> list[tuple[int, int]]:
+        return self.chat.offsets(token_ids)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        saes = {f"sae/{name}": sha for name, sha in self.sites.sha256.items()}
+        found = {f"{package}_version": version(package) for package in ("torch", "transformers")}
+        return found | saes | {
+            "backend": "vllm", "vllm_version": _vllm_version(), "model": self.block.weights, "dtype": self.block.dtype,
+            "quantization": self.block.quantization or "none", "layers": ",".join(map(str, self.sites.layers)),
+            "sites": self.sites.digest, "tensor_parallel": str(self.block.tensor_parallel),
+        }  # fmt: skip
+
+    def close(self) -> None:
+        """End the engine's processes; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        self._stop_loop()
+        del self._engine
+
+    def stats(self) -> dict[str, int]:
+        """What the worker holds; all zero counts when idle."""
+        found: dict[str, int] = self._call(self._engine.collective_rpc("esr_stats"))[0]
+        return found
+
+    # inside the loop
+
+    async def _start(self, options: dict[str, Any]) -> Any:
+        from esr.engine.plugin import register
+
+        for key, value in CPU_DEFAULTS.items():
+            os.environ.setdefault(key, value)
+        register()
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_options(self.block, self.sites) | options))
+
+    async def _end(self) -> None:
+        self._engine.shutdown()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _gather(self, work: list[Coroutine[Any, Any, T]]) -> list[T]:
+        """All or nothing: the first failure aborts the rest."""
+        tasks = [asyncio.ensure_future(one) for one in work]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
+    async def _generate(self, request: Request, ids: tuple[int, ...], spec: Spec) -> Output:
+        limit = min(request.sampling.max_tokens, self.max_model_len - len(ids))
+        reply, finish = await self._run(ids, spec, self._sampling(request, limit))
+        n_rows = len(ids) + len(reply) - 1
+        taken = await self._take(spec, n_rows)
+        return Output(
+            text=self.chat.decode(reply), token_ids=tuple(reply), prompt_token_ids=ids, finish_reason=finish,
+            applied=_applied(spec, taken, len(ids), n_rows), reading=_reading(spec, taken),
+        )  # fmt: skip
+
+    async def _read(self, ids: tuple[int, ...], spec: Spec) -> Reading:
+        from vllm import SamplingParams
+
+        await self._run(ids, spec, SamplingParams(max_tokens=1, temperature=0, detokenize=False))
+        taken = await self._take(spec, len(ids))
+        _applied(spec, taken, len(ids), len(ids))
+        reading = _reading(spec, taken)
+        assert reading is not None
+        return reading
+
+    async def _run(self, ids: tuple[int, ...], spec: Spec, sampling: Any) -> tuple[list[int], str]:
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling.output_kind = RequestOutputKind.FINAL_ONLY
+        if spec.id:
+            sampling.extra_args = {FIELD: spec.as_json()}
+        done = False
+        try:
+            prompt = TokensPrompt(prompt_token_ids=list(ids))
+            async for output in self._engine.generate(prompt, sampling, request_id=uuid.uuid4().hex, lora_request=self._adapter):
+                final = output.outputs[0]
+            done = True
+        except ValueError as error:
+            raise SpecError(str(error)) from error
+        except Exception as error:  # vLLM's own kinds, which callers do not know
+            raise EngineError(f"vLLM failed on a request and may have to be opened again: {error!r:.300}") from error
+        finally:
+            if spec.id and not done and not self._closed and not self._engine.errored:
+                await self._engine.collective_rpc("esr_forget", args=([spec.id],))
+        if final.finish_reason not in ("stop", "length"):
+            raise EngineError(f"vLLM ended a request with {final.finish_reason!r}, neither stop nor length")
+        return list(final.token_ids), str(final.finish_reason)
+
+    @cached_property
+    def _adapter(self) -> Any:
+        if not self.block.adapter:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        return LoRARequest("adapter", 1, str(resolve(self.block.adapter)))
+
+    async def _take(self, spec: Spec, n_rows: int) -> Taken | None:
+        """Ask together with whoever else waits: one call to the worker for many replies."""
+        if not spec.id:
+            return None
+        ticket = Ticket(spec.id, n_rows, self._loop.create_future())
+        self._tickets.append(ticket)
+        if not self._collecting:
+            self._collecting = True
+            self._collector = asyncio.ensure_future(self._collect())
+        return await ticket.future
+
+    async def _collect(self) -> None:
+        while self._tickets:
+            tickets, self._tickets = self._tickets[:256], self._tickets[256:]
+            args = ([ticket.id for ticket in tickets], [ticket.rows for ticket in tickets])
+            try:
+                answers = (await self._engine.collective_rpc("esr_take", args=args))[0]
+            except Exception as error:  # handed to whoever waits
+                for ticket in tickets:
+                    if not ticket.future.done():
+                        ticket.future.set_exception(EngineError(f"the worker did not answer: {error!r:.200}"))
+                continue
+            for ticket, answer in zip(tickets, answers, strict=True):
+                if not ticket.future.done():
+                    ticket.future.set_result(
+                        Taken(**answer) if answer else Taken(0, 0, "the worker does not know this request", None)
+                    )
+        self._collecting = False
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._closed:
+            work.close()
+            raise EngineError("the engine is closed; open it again")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=60)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    # requests to vLLM's terms
+
+    def _plan(self, request: Request, *, reading: bool = False) -> tuple[tuple[int, ...], Spec]:
+        self.admission.check(request)
+        ids = self._ids(request)
+        n_prompt = len(self.render(request.prompt, request.prompt_format)) if reading and request.prompt else len(ids)
+        capture = request.capture
+        if capture is not None:
+            rows = len(ids) if reading else len(ids) + request.sampling.max_tokens
+            if capture.mode == "all" and (size := rows * self.params.sae(capture.sae).d_sae) > MAX_ALL:
+                raise SpecError(
+                    f"a capture of mode 'all' would return {size} numbers; at most {MAX_ALL}, so name positions or latents"
+                )
+            if capture.mode == "max" and not span(capture.positions, n_prompt).within(0, rows):
+                raise SpecError(f"a capture of mode 'max' over {capture.positions!r}, which holds no position of this sequence")
+            if n_prompt != len(ids):
+                capture = replace(capture, positions=_absolute(capture.positions, n_prompt))
+        scope = request.scope if n_prompt == len(ids) else _absolute(request.scope, n_prompt)
+        steered = bool(request.ops or capture)
+        return ids, Spec(ops=request.ops, scope=scope, capture=capture, id=uuid.uuid4().hex if steered else "")
+
+    def _ids(self, request: Request) -> tuple[int, ...]:
+        ids = request.token_ids or self.render(request.prompt, request.prompt_format, request.prefill)
+        if bad := [i for i in ids if not 0 <= i < self.vocabulary]:
+            raise SpecError(f"token id {bad[0]} is not among the model's {self.vocabulary}")
+        if len(ids) >= self.max_model_len:
+            raise SpecError(f"the prompt has {len(ids)} tokens and the model takes fewer than {self.max_model_len}")
+        return tuple(ids)
+
+    def _sampling(self, request: Request, limit: int) -> Any:
+        from vllm import SamplingParams
+
+        s = request.sampling
+        return SamplingParams(
+            temperature=s.temperature, top_p=s.top_p, repetition_penalty=s.repetition_penalty, max_tokens=limit, seed=request.seed,
+            stop_token_ids=list(self.chat.stop_ids), ignore_eos=True, detokenize=False,
+        )  # fmt: skip
+
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        local = resolve(self.block.hub)
+        if local.is_dir():
+            return AutoTokenizer.from_pretrained(str(local))
+        return AutoTokenizer.from_pretrained(self.block.hub, revision=self.block.revision)
+
+
+def sites_for(params: Params, name: str) -> Sites:
+    """All that this model's experiments may touch: its own SAE, and every other one in params.yaml trained on a block of it that is
+    a local folder of its width; blocks to steer, read and ablate at."""
+    block = params.model(name)
+    own = params.sae(block.sae)
+    saes = {own.name: own}
+    layers = {block.steer_layer, block.read_layer, block.ablate_layer}
+    for sae in params.saes.values():
+        if (
+            sae.loader == "folder" == own.loader
+            and sae.d_in == block.width
+            and sae.layer < block.layers
+            and resolve(sae.repo or "").is_dir()
+        ):
+            saes[sae.name] = sae
+            layers.add(sae.layer)
+    return Sites(
+        saes={sae: saes[sae].model_copy(update={"repo": _absolute_repo(saes[sae].repo)}) for sae in saes},
+        sha256={sae: open_sae(params, sae).sha256 for sae in saes},
+        layers=tuple(sorted(layers)), allow_layer_mismatch=block.allow_layer_mismatch,
+    )  # fmt: skip
+
+
+def _absolute_repo(repo: str | None) -> str | None:
+    return str(resolve(repo)) if repo and resolve(repo).is_dir() else repo
+
+
+def engine_options(block: ModelParams, sites: Sites) -> dict[str, Any]:
+    """AsyncEngineArgs for a model of params.yaml."""
+    local = resolve(block.hub)
+    options: dict[str, Any] = {
+        "model": str(local) if local.is_dir() else block.hub, "dtype": block.dtype, "max_model_len": block.max_model_len,
+        "tensor_parallel_size": block.tensor_parallel, "generation_config": "vllm", "enable_log_requests": False,
+        "disable_log_stats": True, "additional_config": {KEY: sites.as_config()},
+    }  # fmt: skip
+    if not local.is_dir():
+        options["revision"] = block.revision
+    if block.quantization:
+        options["quantization"] = block.quantization
+    if block.adapter:
+        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(block.adapter)}
+    return options
+
+
+def _rank(adapter: str) -> int:
+    """The smallest rank that vLLM knows and the adapter fits in."""
+    path = resolve(adapter) / "adapter_config.json"
+    if not path.is_file():
+        raise EngineError(f"no adapter at {adapter!r}: it has no adapter_config.json")
+    rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
+    fitting = [known for known in (8, 16, 32, 64, 128, 256) if known >= rank]
+    if not fitting:
+        raise EngineError(f"the adapter {adapter!r} has rank {rank} and vLLM takes at most 256")
+    return fitting[0]
+
+
+def _absolute(scope: str, n_prompt: int) -> str:
+    found = span(scope, n_prompt)
+    return f"[{found.lo},{END if found.hi is None else found.hi})"
+
+
+def _applied(spec: Spec, taken: Taken | None, n_prompt: int, n_rows: int) -> int:
+    """Positions of the sequence steered, over the request's blocks; positions read from the prefix cache were steered when made."""
+    if taken is None or not spec.ops:
+        return 0
+    lo, hi = spec.steered(n_prompt)
+    due = max(0, min(hi, n_rows) - lo) * len({op.layer for op in spec.ops})
+    if taken.executed != taken.expected:
+        raise EngineError(
+            f"an intervention was applied {taken.executed} times where {taken.expected} were due; the reply is discarded"
+        )
+    if taken.executed == 0 and due > n_prompt * len({op.layer for op in spec.ops}):
+        raise EngineError(f"an intervention due at {due} positions was applied at none; the reply is discarded")
+    return due
+
+
+def _reading(spec: Spec, taken: Taken | None) -> Reading | None:
+    if spec.capture is None or taken is None:
+        return None
+    if taken.error or taken.capture is None:
+        raise EngineError(f"a capture failed: {taken.error or 'nothing came back'}")
+    found = taken.capture
+    indices = found["indices"]
+    positions = np.frombuffer(found["positions"], np.int32)
+    return Reading(
+        positions=positions, values=np.frombuffer(found["values"], np.float32).reshape(found["shape"]),
+        indices=None if indices is None else np.frombuffer(indices, np.int32).reshape(found["shape"]), expected=found["expected"],
+    )  # fmt: skip
+
+
+def _vllm_version() -> str:
+    import vllm
+
+    return str(vllm.__version__)
