@@ -1,0 +1,65 @@
+"""What self-correction gains: a row a model, histogram of last minus first score beside the two rates (figure 2)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from esr.export import Arm, Recorded, arms
+from esr.figures import style
+from esr.figures.numbers import TITLES, as_json, drawn, method, paper
+
+WIDTH = 20 / 3
+EDGES = -100 - WIDTH / 2 + WIDTH * np.arange(32)
+"""Bins of width 6.67 over ±100, shifted by half a bin so that 0 is in the middle of one."""
+RATES = ["multi_attempt_rate", "esr_rate"]
+
+
+def rows(found: Sequence[Recorded], arm: str, title: str) -> tuple[Figure, dict[str, object]]:
+    """One row a model, in the order given: small models first."""
+    counted = [(r, next(a for a in arms(r) if a.name == arm)) for r in found]
+    with style.canvas(len(counted), 3, 0.9 + 1.25 * len(counted), width_ratios=[2, 1, 1], sharex="col") as (figure, axes):
+        data = {r.model: _row(line, r, a) for line, (r, a) in zip(axes, counted, strict=True)}
+        for panel, metric in zip(axes[0][1:], RATES, strict=True):
+            panel.set_title(TITLES[metric], loc="left")
+        axes[0][0].set_title("Last minus first score, multi-attempt trials", loc="left")
+        figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+        style.footnote(figure, _foot(counted))
+    return figure, {"title": title, "models": data}
+
+
+def _row(axes: Sequence[Axes], found: Recorded, arm: Arm) -> dict[str, object]:
+    gains = arm.rows.loc[arm.rows["multi"] > 0, "gain"].to_numpy()
+    density, _ = np.histogram(gains, EDGES, density=True) if gains.size else (np.zeros(31), EDGES)
+    axes[0].bar(EDGES[:-1], density, width=WIDTH, align="edge", color=style.SHADES[2], edgecolor=style.INK, linewidth=0.5)
+    axes[0].axvline(0, color=style.INK, linestyle="--", linewidth=0.8)
+    improved = drawn(arm, "improvement_rate")
+    said = f"{improved.value:.0f} % improved (n {improved.n})" if improved.value is not None else "no multi-attempt trial"
+    axes[0].text(0.02, 0.95, said, transform=axes[0].transAxes, va="top", fontsize=7)
+    axes[0].set_ylabel(found.model)
+    axes[0].set_yticks([])
+    for panel, metric in zip(axes[1:], RATES, strict=True):
+        d = drawn(arm, metric)
+        panel.barh([0], [d.value or 0.0], height=0.5, **style.bar_look(0))
+        style.error_bar(panel, 0, d.value or 0.0, d.bounds, flat=True)
+        published = paper(arm.experiment, found.model, arm.name, metric)
+        if published is not None:
+            style.mark_paper(panel, 0.38, published, flat=True)
+        panel.set_yticks([])
+        panel.set_ylim(-0.6, 0.6)
+        panel.set_xlim(left=0)
+        panel.set_xlabel(f"{d.value or 0.0:.1f} % ({d.k}/{d.n})", fontsize=7)
+    numbers = as_json(arm, [*RATES, "improvement_rate", "first_score_mean", "gain_all_mean", "gain_multi_mean"], found.model)
+    return numbers | {"histogram": {"edges": EDGES.tolist(), "density": density.tolist(), "n": int(gains.size)}}
+
+
+def _foot(counted: Sequence[tuple[Recorded, Arm]]) -> str:
+    about = counted[0][0].about
+    n = "; ".join(
+        f"{r.model}: n {a.n:,}, {a.missing} missing, judge {r.about['judge']}, scale {r.about['scale']}" for r, a in counted
+    )
+    diamonds = any(paper(a.experiment, r.model, a.name, m) is not None for r, a in counted for m in RATES)
+    return f"{style.wrapped(n)}.\n{method(about['confidence'], about['bootstrap_draws'])}" + (
+        " Diamonds: the paper." if diamonds else ""
+    )

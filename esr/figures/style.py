@@ -1,0 +1,96 @@
+"""One look for every figure, readable in grey, and one way to save it: PDF, PNG and a JSON of every number drawn.
+
+Arms differ in lightness and hatching, never in hue alone. The same numbers give the same bytes: no dates, no tool names.
+"""
+
+import json
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH = 7.0
+"""Inches: the text width of the paper."""
+SHADES = ("#1b3a5b", "#e8a04c", "#7fb3c8", "#c8553d", "#b9c7a5", "#5f4b66", "#f1dcb1", "#8a8a8a")
+HATCHES = ("", "///", "", "xx", "...", "\\\\\\", "", "++")
+INK, FAINT = "#222222", "#bbbbbb"
+LOOK: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "hatch.linewidth": 0.6,
+    "pdf.fonttype": 42,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 160,
+}
+
+
+@contextmanager
+def canvas(rows: int, columns: int, height: float, **grid: Any) -> Iterator[tuple[Figure, Any]]:
+    """A figure in the house look with rows × columns axes (always a 2-d array); nothing global is changed."""
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(WIDTH, height))
+        yield figure, figure.subplots(rows, columns, squeeze=False, **grid)
+
+
+def save(figure: Figure, data: dict[str, Any], folder: Path, name: str) -> list[Path]:
+    """name.png, name.pdf and name.json in the folder, PNG first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png, pdf, numbers = (folder / f"{name}.{kind}" for kind in ("png", "pdf", "json"))
+    with mpl.rc_context(LOOK):
+        figure.savefig(png, metadata={"Software": None})
+        figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    numbers.write_text(json.dumps(_rounded(data), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return [png, pdf, numbers]
+
+
+def footnote(figure: Figure, text: str) -> None:
+    """What n is and how the intervals were made, under the figure."""
+    figure.supxlabel(text, fontsize=6.5, color=INK, x=0.01, ha="left")
+
+
+def wrapped(text: str, width: int = 150) -> str:
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def bar_look(i: int) -> dict[str, Any]:
+    return {"color": SHADES[i % len(SHADES)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": INK, "linewidth": 0.6}
+
+
+def error_bar(axes: Axes, at: float, value: float, bounds: tuple[float, float] | None, *, flat: bool = False) -> None:
+    """An interval around a value; nothing where there is none."""
+    if bounds is None:
+        return
+    arms = [[max(value - bounds[0], 0.0)], [max(bounds[1] - value, 0.0)]]
+    x, y, across, along = (value, at, arms, None) if flat else (at, value, None, arms)
+    for colour, width in (("white", 2.6), (INK, 0.9)):  # a light casing, so that the bar is seen on a dark one
+        axes.errorbar([x], [y], along, across, "none", ecolor=colour, elinewidth=width, capsize=2, capthick=width, zorder=4)
+
+
+def mark_paper(axes: Axes, at: float, value: float, *, flat: bool = False) -> None:
+    """The paper's value beside ours: an open diamond."""
+    x, y = (value, at) if flat else (at, value)
+    axes.plot([x], [y], marker="D", markersize=4.5, markerfacecolor="white", markeredgecolor=INK, linestyle="none", zorder=5)
+
+
+def _rounded(data: Any) -> Any:
+    """Floats to 9 significant digits, so that the last bit of a sum does not make another file."""
+    if isinstance(data, float):
+        return float(f"{data:.9g}")
+    if isinstance(data, dict):
+        return {str(key): _rounded(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_rounded(value) for value in data]
+    return data
