@@ -1,0 +1,104 @@
+"""python -m esr doctor: what is installed, which keys and GPUs, what is in the store, what would run. Names of keys, never values."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from esr.params import Params
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+
+
+def run(args: Namespace) -> int:
+    from esr import params as parameters
+    from esr.manifest import libraries, revision
+    from esr.store import Store
+
+    params = parameters.load()
+    gpus = _gpus()
+    found: dict[str, Any] = {
+        "python": sys.version.split()[0],
+        "revision": revision(),
+        "libraries": libraries(),
+        "gpus": gpus,
+        "keys": _keys(params),
+        "store": _store(Store()),
+        "models": {name: _model(params, name, gpus) for name in params.models},
+    }
+    sys.stdout.write(json.dumps(found, indent=1, default=str) + "\n" if args.json else _told(found))
+    return 0
+
+
+def _gpus() -> list[str]:
+    if not shutil.which("nvidia-smi"):
+        return []
+    try:
+        words = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def _keys(params: "Params") -> dict[str, bool]:
+    """Whether each judge's key is set, in the environment or in .env."""
+    from esr.params import HOME
+
+    lines = (HOME / ".env").read_text(encoding="utf-8").splitlines() if (HOME / ".env").is_file() else []
+    written = {line.split("=", 1)[0].strip() for line in lines if "=" in line and line.split("=", 1)[1].strip()}
+    names = sorted({judge.key_env for judge in params.judges.values() if judge.key_env})
+    return {name: bool(os.environ.get(name)) or name in written for name in names}
+
+
+def _store(store: Any) -> dict[str, Any]:
+    from esr.store import schema, shards
+
+    files = shards.listed(store.root)
+    found: dict[str, Any] = {"root": str(store.root), "exists": store.root.is_dir(), "shards": len(files), "schema": schema.VERSION}
+    place = store.root if store.root.is_dir() else Path(store.root).parent
+    found["writable"] = os.access(place, os.W_OK)
+    found["free_gib"] = shutil.disk_usage(place).free >> 30 if place.is_dir() else None
+    if files:
+        counts = store.sql("select experiment, count(*) as n from current_members group by all order by all").to_pylist()
+        found["members"] = {row["experiment"]: row["n"] for row in counts}
+    return found
+
+
+def _model(params: "Params", name: str, gpus: list[str]) -> str:
+    """Whether a run of this model could start here."""
+    from esr.params import resolve
+
+    model = params.models[name]
+    if model.revision == "local":
+        there = (resolve(model.hub) / "config.json").is_file()
+        return "runs here, on a CPU too" if there else f"its folder {model.hub} lacks config.json; `make organism` makes it"
+    key = params.judge(model.judge).key_env
+    needs = [] if gpus else ["a GPU"]
+    needs += [f"the key {key} for its judge {model.judge}"] if key and not _keys(params)[key] else []
+    return f"needs {' and '.join(needs)}" if needs else f"runs here; {model.hub} is downloaded when it is not there"
+
+
+def _told(found: dict[str, Any]) -> str:
+    revision, store = found["revision"], found["store"]
+    commit = (revision["commit"] or "not a checkout")[:12] + (" with changes" if revision["dirty"] else "")
+    members = ", ".join(f"{n:,} in {name}" for name, n in store.get("members", {}).items()) or "no trials yet"
+    lines = [
+        f"python {found['python']}, revision {commit}",
+        "libraries: " + ", ".join(f"{name} {version}" for name, version in found["libraries"].items()),
+        "GPUs: " + ("; ".join(found["gpus"]) or "none; the CPU engine serves the tiny models"),
+        "keys: " + ", ".join(f"{name} {'set' if there else 'not set'}" for name, there in found["keys"].items()),
+        f"store {store['root']}: {store['shards']:,} shards, {members}"
+        + ("" if store["writable"] else "; it cannot be written to")
+        + (f"; {store['free_gib']} GiB free" if store["free_gib"] is not None else ""),
+        "models:",
+        *(f"  {name}: {state}" for name, state in found["models"].items()),
+    ]
+    return "\n".join(lines) + "\n"
