@@ -1,0 +1,45 @@
+"""Where Prefect keeps what it writes: beside the results, never in a home folder shared by every project.
+
+Prefect ignores PREFECT_HOME for results and memo files, so each place is named. What the user has set stays.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from esr.params import HOME
+
+
+def settings(store: Path) -> dict[str, str]:
+    """The environment of every process that runs, serves or works for flows."""
+    return {
+        "PREFECT_HOME": str(store / "prefect"),
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(store / "cache"),
+        "PREFECT_SERVER_MEMO_STORE_PATH": str(store / "prefect" / "memo.toml"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_TASK_RUN_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "esr",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def home() -> Path:
+    return Path(os.environ.get("ESR_STORE") or HOME / "store").absolute()
+
+
+def results() -> Path:
+    """Where cached values lie, also under a worker that was started without these settings."""
+    return home() / "cache"
+
+
+def prepare() -> None:
+    """Before Prefect is first imported."""
+    if not os.environ.get("PREFECT_API_URL"):
+        os.environ.pop("PREFECT_API_URL", None)
+    for name, value in settings(home()).items():
+        os.environ.setdefault(name, value)
+    with suppress(OSError):  # a store that cannot be written is said when a run begins
+        Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
