@@ -1,0 +1,149 @@
+"""What a person at a terminal sees of a run: the plan before, progress meanwhile, the table after."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from uuid import UUID
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from esr import closing
+from esr.bench import backend
+from esr.errors import EsrError
+from esr.workload import workload
+from tasks import board
+from tasks.study import Study
+
+PAUSE = 0.25
+
+
+class ServerError(EsrError, ConnectionError):
+    """The Prefect server that was named is not there."""
+
+
+WIDE = 150
+"""Columns that the closing table takes on one line an arm."""
+LINES_EVERY = 15.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+def plan(study: Study) -> str:
+    """What is asked for and how much of it is in the store already."""
+    asked = workload(study.params, study.model, study.experiment)
+    parts = [f"{asked.search:,} replies to calibrate {asked.latents} latents"]
+    if asked.discovery:
+        parts.append(f"{asked.discovery:,} to find detectors")
+    if asked.baseline:
+        parts.append(f"{asked.baseline:,} of experiment 1")
+    if asked.own:
+        parts.append(f"{asked.own:,} in {asked.arms} arm{'s' if asked.arms > 1 else ''} of its own")
+    there = study.bench.progress(study.experiment, study.judge)
+    stored = f"{there.replies:,} replies and {there.grades:,} grades of {there.trials:,} planned trials are there and are not computed again"
+    return (
+        f"{study.title}, engine {backend()}\n"
+        f"plan: at most {' + '.join(parts)} = {asked.replies:,} replies; {asked.judge_calls:,} judge calls; "
+        f"{asked.tokens / 1e6:.3g} M tokens\n"
+        f"store {study.bench.store.root}: {stored if there.trials else 'nothing of it is there yet'}"
+    )
+
+
+def reach_server() -> None:
+    """The server that PREFECT_API_URL names answers; without that, the run brings its own."""
+    from prefect.client.orchestration import get_client
+
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return
+    with get_client(sync_client=True) as client:
+        if client.api_healthcheck() is not None:
+            raise ServerError(f"no Prefect server answers at {url}; start it with `prefect server start`, or unset PREFECT_API_URL")
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[None]:
+    """Stage, done of total, rate, remaining, missing, cost: a live table on a terminal, now and then a line elsewhere."""
+    done = threading.Event()
+    show = _live if console.is_terminal else _lines
+    thread = threading.Thread(target=show, args=(console, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(5)
+
+
+def _live(console: Console, done: threading.Event) -> None:
+    with Live(_table(), console=console, refresh_per_second=4, transient=False) as live:
+        while not done.wait(PAUSE):
+            live.update(_table())
+        live.update(_table())
+
+
+def _lines(console: Console, done: threading.Event) -> None:
+    said = ""
+    while not done.wait(LINES_EVERY):
+        text = " · ".join(" ".join(_row(stage)) for stage in board.stages() if stage.done < stage.total or not stage.total)
+        if text and text != said:
+            console.print(text)
+            said = text
+
+
+def _table() -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("stage", "done", "rate", "remaining", "missing", "cost"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in board.stages():
+        table.add_row(*_row(stage))
+    return table
+
+
+def _row(stage: board.Stage) -> list[str]:
+    left = stage.remaining
+    return [
+        stage.name,
+        f"{stage.done:,}/{stage.total:,}" if stage.total else f"{stage.done:,}",
+        f"{stage.rate:.1f}/s" if stage.done > stage.stored else "stored" if stage.stored else "",
+        f"{left // 60:.0f}:{left % 60:02.0f}" if left else "",
+        f"{stage.missing} missing" if stage.missing else "",
+        "unknown cost" if stage.cost is None else f"${stage.cost:.2f}" if stage.cost else "",
+    ]
+
+
+@contextmanager
+def history(patience: float = 10.0) -> Iterator[None]:
+    """A server of the run's own has written the whole run down before it goes: it takes events in after they are sent."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    yield
+    if os.environ.get("PREFECT_API_URL") or board.head.flow_run is None:
+        return
+    end = monotonic() + patience
+    mine = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(board.head.flow_run)]))
+    with get_client(sync_client=True) as client:
+        while monotonic() < end:
+            runs = client.read_task_runs(flow_run_filter=mine, limit=200)
+            if all(run.state is not None and run.state.is_final() for run in runs):
+                return
+            sleep(0.2)
+
+
+def close(study: Study, console: Console) -> None:
+    """Arm, n, missing, first score, multi-attempt, ESR with intervals, paired difference; and where the figure is."""
+    found = closing.lines(study.bench.store, study.params, study.experiment, study.model, study.judge)
+    table = Table(title=study.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    narrow = console.is_terminal and console.width < WIDE
+    for name in closing.HEADER:
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=not narrow)
+    for line in found:
+        table.add_row(*(cell.replace(" [", "\n[") if narrow else cell for cell in line.cells()))
+    shown = Console(width=console.width if narrow else max(console.width, WIDE), highlight=False, soft_wrap=True)
+    shown.print(table)
+    console.print(closing.NOTE)
+    for picture in board.head.figures:
+        console.print(f"figure: {picture}")
