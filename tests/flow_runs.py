@@ -1,0 +1,97 @@
+"""Runs of flows for tests: the fake engine, small params, a store of their own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from esr.params import HOME
+
+LATENTS = 6
+EXPERIMENTS = ("exp01", "exp02", "exp03", "exp05", "exp08", "exp10")
+SMOKE: dict[str, Any] = {
+    "protocol": {"search_steps": 3, "samples_per_step": 2, "verify_samples": 1, "bootstrap_draws": 50},
+    "work": {"shard": 12, "judge_shard": 12, "calibrate_shard": 3, "batch": 4, "in_flight": 2},
+    "exp01": {"latents": LATENTS, "trials_per_latent": 6},
+    "exp02": {"latents": 3, "trials_per_latent": 3, "levels": 3, "relative": [0.5, 1.0]},
+    "exp03": {"derangements": 2, "active": 1e-8, "mismatched_share": 0.8, "matched_share": 0.0},
+    "exp05": {"variants": ["self_monitor", "stay_on_topic"]},
+    "exp10": {"sets": 1, "matchings": ["matched", "uniform"]},
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with params, a store and a log of what the engine generated."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "generated.jsonl"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "ESR_STORE": str(self.store),
+            "ESR_PARAMS": str(self.root / "params.yaml"),
+            "ESR_ENGINE": "fake",
+            "ESR_FAKE_LOG": str(self.log),
+        }
+
+    def generated(self) -> Counter[str]:
+        """How often each request was generated."""
+        return Counter(self.log.read_text().splitlines()) if self.log.exists() else Counter()
+
+    def command(self, *words: str, **env: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows", *words],
+            cwd=HOME,
+            env={**os.environ, **self.env, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *words: str, **env: str) -> tuple[int, str]:
+        process = self.command(*words, **env)
+        said, _ = process.communicate(timeout=300)
+        return process.returncode, said
+
+
+def place(root: Path, judges: dict[str, dict[str, Any]] | None = None, *, once: bool = False) -> Place:
+    """Params as shipped but for small smoke counts and labels of the fake latents' subjects; `once`: as they were the first time."""
+    if once and (root / "params.yaml").is_file():
+        return Place(root)
+    root.mkdir(parents=True, exist_ok=True)
+    tree = yaml.safe_load((HOME / "params.yaml").read_text())
+    subjects = [line.split("\t")[0] for line in (HOME / "esr/organism/data/subjects.tsv").read_text().splitlines()[1:]]
+    with (root / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["index_in_sae", "label"])
+        rows.writerows((5 * i + 3, subjects[i % len(subjects)]) for i in range(400))
+    tree["saes"]["tiny-l3"]["labels"] = str(root / "labels.csv")
+    tree["scales"]["smoke"] = SMOKE
+    for name, change in (judges or {}).items():
+        tree["judges"][name].update(change)
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    return Place(root)
+
+
+def summary(where: Place) -> list[dict[str, Any]]:
+    """The view, without what is allowed to differ between two runs."""
+    from esr.store import Store
+
+    rows = Store(where.store).sql("select * from summary order by all").to_pylist()
+    return json.loads(json.dumps(rows, default=str))

@@ -1,0 +1,126 @@
+"""Detectors, their controls and the pairs that they are found in."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esr.batches import cut, work
+from esr.detectors import Activations, derangements, detectors, matched, pairs, uniform
+from esr.errors import DataError
+from esr.params import load
+from esr.workload import workload
+
+EXP = load("tiny").exp03
+
+
+def seen(d: int = 200, seed: int = 0) -> Activations:
+    rng = np.random.default_rng(seed)
+    active, mean = rng.random(d), rng.random(d)
+    active[:5], mean[:5] = 0, 0
+    return Activations(np.where(np.arange(d) < 20, 0.0, active), np.where(np.arange(d) < 20, 0.0, mean), active, mean)
+
+
+@given(n=st.integers(2, 12), count=st.integers(1, 6), seed=st.integers(0, 10**6))
+def test_a_derangement_leaves_nothing_in_its_place(n: int, count: int, seed: int) -> None:
+    found = derangements(n, count, seed)
+    assert found == derangements(n, count, seed)
+    assert found
+    for order in found:
+        assert sorted(order) == list(range(n))
+        assert all(i != j for i, j in enumerate(order))
+
+
+def test_twenty_questions_have_ten_distinct_derangements() -> None:
+    assert len({tuple(order) for order in derangements(20, 10, 1)}) == 10
+    with pytest.raises(DataError, match="at least 2"):
+        derangements(1, 1, 0)
+
+
+def test_pairs_hold_each_reply_once_under_its_own_and_once_a_derangement_under_another() -> None:
+    found = pairs(["a", "b", "c"], [["a1", "a2"], ["b1", "b2"], ["c1", "c2"]], derangements(3, 2, 0))
+    assert sum(pair.matched for pair in found) == 6
+    assert len(found) == 6 + 2 * 6
+    assert all((pair.text[0] == pair.prompt) == pair.matched for pair in found)
+
+
+def test_detectors_are_quiet_in_matched_pairs_and_active_in_most_others() -> None:
+    found = detectors(seen(), EXP, {7: "seven"})
+    assert found
+    assert all(d.matched_active <= EXP.matched_share and d.mismatched_active >= EXP.mismatched_share for d in found)
+    assert [d.rank for d in found] == list(range(len(found)))
+    assert sorted(found, key=lambda d: -d.mismatched_active) == found
+    assert len(found) <= EXP.max_detectors
+
+
+def test_without_a_detector_nothing_is_ablated_in_silence() -> None:
+    none = Activations(*(np.ones(9) for _ in range(4)))
+    with pytest.raises(DataError, match="nothing to ablate"):
+        detectors(none, EXP, {})
+
+
+@pytest.mark.parametrize("draw", [matched, uniform])
+def test_controls_are_others_and_as_many_and_follow_their_seed(draw) -> None:  # type: ignore[no-untyped-def]  # two functions of one shape
+    what = seen()
+    found = detectors(what, EXP, {})
+    barred = [50, 51]
+    one, again, other = draw(what, found, barred, 42, {}), draw(what, found, barred, 42, {}), draw(what, found, barred, 43, {})
+    assert one == again != other
+    latents = {d.latent for d in one}
+    assert len(latents) == len(found)
+    assert not latents & ({d.latent for d in found} | set(barred))
+
+
+def test_matched_controls_lie_nearer_than_uniform_ones() -> None:
+    what = seen(2000)
+    found = detectors(what, EXP, {})
+
+    def far(controls: list) -> float:  # type: ignore[type-arg]  # of detectors
+        frequency = (what.matched_active + what.mismatched_active) / 2
+        return float(np.mean([abs(frequency[c.latent] - frequency[d.latent]) for c, d in zip(controls, found, strict=True)]))
+
+    assert far(matched(what, found, [], 42, {})) < 0.5 * far(uniform(what, found, [], 42, {}))
+
+
+def test_matched_controls_are_never_dead() -> None:
+    what = seen()
+    assert all(c.matched_mean + c.mismatched_mean > 0 for c in matched(what, detectors(what, EXP, {}), [], 1, {}))
+
+
+def test_activations_travel_as_text() -> None:
+    what = seen()
+    back = Activations.from_text(what.to_text())
+    assert np.allclose(back.mismatched_mean, what.mismatched_mean, atol=1e-6)
+    assert detectors(back, EXP, {})[0].latent == detectors(what, EXP, {})[0].latent
+
+
+@given(items=st.lists(st.integers(), max_size=50), size=st.integers(1, 9), flight=st.integers(1, 4))
+def test_batches_hold_everything_once(items: list[int], size: int, flight: int) -> None:
+    assert [x for batch in cut(items, size) for x in batch] == items
+    assert sorted(x for batch in work(list, items, size=size, in_flight=flight) for x in batch) == sorted(items)
+
+
+def test_a_failed_batch_keeps_what_the_others_computed_and_begins_no_more() -> None:
+    begun: list[int] = []
+
+    def some(batch) -> int:  # type: ignore[no-untyped-def]  # a slice of the list below
+        begun.append(batch[0])
+        if batch[0] == 2:
+            raise ValueError("no")
+        return int(batch[0])
+
+    kept: list[int] = []
+    with pytest.raises(ValueError, match="no"):
+        kept.extend(work(some, list(range(100)), size=1, in_flight=1))
+    assert kept == [0, 1]
+    assert begun == [0, 1, 2]
+
+
+def test_the_70b_run_is_as_large_as_the_paper_says() -> None:
+    params = load("70b")
+    asked = workload(params, "70b", "exp01")
+    assert asked.search == 500 * (10 * 5 + params.protocol.verify_samples)
+    assert asked.baseline == 2500
+    assert workload(params, "70b", "exp05").own == 7 * 2500
+    assert workload(params, "70b", "exp10").arms == 6
+    assert workload(params, "70b", "exp02").baseline == 0

@@ -1,0 +1,116 @@
+"""Break the engine on purpose and see parity with the reference fail, or the engine stop: the parity tests can fail.
+
+vLLM runs inside this process, so that a fault can be put into its worker.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import make_toy
+
+from esr.engine import Request
+from esr.engine.hf import HfEngine
+from esr.engine.plugin import KEY, Spec, ops, register
+from esr.engine.plugin.state import SteerState
+from esr.engine.vllm import sites_for
+from esr.types import Op, Sampling
+
+SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=12)
+REQUESTS = [
+    Request(token_ids=tuple(range(10, 22)), sampling=SAMPLING, ops=chosen)
+    for chosen in (
+        (),
+        (Op("add", 7, 9.0, 1, "early"),),
+        (Op("clamp", 9, 6.0, 2, "late"),),
+        (Op("add", 3, 5.0, 1, "early"), Op("clamp", 4, 5.0, 2, "late")),
+        (Op("add", 11, 9.0, 1, "early"), Op("clamp", 11, 7.0, 1, "early")),
+        (Op("add", 60, 8.0, 2, "late"),),
+    )
+]
+
+
+class Inside:
+    def __init__(self, llm: Any, wanted: list[tuple[int, ...]], stops: tuple[int, ...]) -> None:
+        self.llm, self.wanted, self.stops = llm, wanted, stops
+
+    def replies(self) -> list[tuple[int, ...]]:
+        from vllm import SamplingParams, TokensPrompt
+
+        self.llm.reset_prefix_cache()
+        params = [
+            SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, stop_token_ids=list(self.stops), extra_args={"sae": Spec(ops=r.ops).as_json()} if r.ops else None)
+            for r in REQUESTS
+        ]  # fmt: skip
+        prompts = [TokensPrompt(prompt_token_ids=list(r.token_ids)) for r in REQUESTS]
+        return [tuple(o.outputs[0].token_ids) for o in self.llm.generate(prompts, params, use_tqdm=False)]
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
+    from vllm import LLM
+
+    toy = make_toy(tmp_path_factory.mktemp("toy"), "llama")
+    reference = HfEngine.open(toy.params, toy.name)
+    wanted = [output.token_ids for output in reference.generate(REQUESTS)]
+    assert len(set(wanted)) == len(wanted), "the requests must differ for this to show anything"
+    patch = pytest.MonkeyPatch()
+    patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    register()
+    llm = LLM(
+        model=str(toy.folder), dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=8, distributed_executor_backend="uni",
+        additional_config={KEY: sites_for(toy.params, toy.name).as_config()},
+    )  # fmt: skip
+    yield Inside(llm, wanted, reference.chat.stop_ids)
+    llm.llm_engine.engine_core.shutdown()
+    patch.undo()
+
+
+def test_without_a_fault_the_replies_are_the_reference_s(inside: Inside) -> None:
+    assert inside.replies() == inside.wanted
+
+
+def wrong_layer(patch: pytest.MonkeyPatch, _: Inside) -> None:
+    right = ops.reference
+    patch.setattr(ops, "reference", lambda h, r, positions, state, site: right(h, r, positions, state, 1 - site))
+
+
+def forgotten_residual(patch: pytest.MonkeyPatch, _: Inside) -> None:
+    right = ops.reference
+    patch.setattr(ops, "reference", lambda h, r, *rest: right(h, torch.zeros_like(r), *rest))
+
+
+def sequential(patch: pytest.MonkeyPatch, _: Inside) -> None:
+    """Each intervention sees what the one before it did, where all should see the same stream."""
+    right = ops._intervene
+
+    def one_by_one(h: torch.Tensor, r: torch.Tensor, n: Any, triples: Any, state: SteerState) -> None:
+        for j in range(int(n.max(initial=0))):
+            right(h, r, (n > j).astype(n.dtype), triples[:, 3 * j :], state)
+
+    patch.setattr(ops, "_intervene", one_by_one)
+
+
+@pytest.mark.parametrize("fault", [wrong_layer, forgotten_residual, sequential], ids=lambda fault: fault.__name__)
+def test_a_fault_in_the_operation_changes_replies(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, fault: Callable[[pytest.MonkeyPatch, Inside], None]
+) -> None:
+    fault(monkeypatch, inside)
+    broken = inside.replies()
+    assert broken[0] == inside.wanted[0]
+    assert broken != inside.wanted
+
+
+def test_a_map_of_the_step_before_stops_the_engine(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Last in this file: the engine does not survive it. A row steered too often or not at all is noticed by its count."""
+    right = SteerState._map
+    calls = iter(range(10_000))
+
+    def stale(self: SteerState, *args: Any) -> None:
+        if next(calls) % 2 == 0:
+            right(self, *args)
+
+    monkeypatch.setattr(SteerState, "_map", stale)
+    with pytest.raises(Exception, match=r"applied .* times where .* were due"):  # vLLM may wrap the EngineError
+        [inside.replies() for _ in range(3)]

@@ -1,0 +1,232 @@
+"""Figures: drawn from exported files alone, every number beside them, the same results the same bytes."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from esr import export, figures, params, report
+from esr.agreement import pairs
+from esr.errors import DataError
+from esr.export import Recorded
+from esr.figures import style, sweep
+from esr.figures.__main__ import main
+from esr.figures.agreement import matrix
+from esr.figures.numbers import paper
+from esr.metrics import NAMES
+
+
+def outcomes(
+    experiment: str, model: str, arm: str, multi_rate: float, first: float, boost: float = 5.0, n: int = 12
+) -> pd.DataFrame:
+    """n latents × 6 trials, seeded by the arm's name; questions and seeds the same in every arm."""
+    rng = np.random.default_rng(int(hashlib.sha256(f"{experiment}{arm}".encode()).hexdigest()[:8], 16))
+    size = n * 6
+    multi = rng.random(size) < multi_rate
+    s1 = np.clip(rng.normal(first, 15, size), 0, 100)
+    gain = np.where(multi, rng.normal(25, 30, size), 0.0)
+    return pd.DataFrame(
+        {
+            "experiment": experiment,
+            "model": model,
+            "arm": arm,
+            "judge": "lexical",
+            "scale": "full",
+            "trial_id": [f"{experiment}{arm}{i}" for i in range(size)],
+            "latent": np.repeat(np.arange(n), 6),
+            "question": np.tile([f"q{i}" for i in range(6)], n),
+            "seed": np.arange(size),
+            "boost": boost,
+            "threshold": 5.0,
+            "n_attempts": 1 + multi.astype(int),
+            "first_score": s1,
+            "last_score": s1 + gain,
+            "multi": multi,
+            "corrected": multi & (gain > 0),
+            "degraded": rng.random(size) < 0.1,
+            "gain": gain,
+        }
+    )
+
+
+BASE = ("exp01", "baseline", 0.3, 30)
+LEVELS = (0.0, 1.0, 3.0, 5.0, 7.0, 9.0)
+ARMS = {
+    "exp01": [BASE],
+    "exp02": [("exp02", f"absolute-{v:g}", 0.4 - abs(v - 4) / 15, 90 - 9 * v) for v in LEVELS]
+    + [("exp02", f"relative-{v:g}", 0.4 - abs(v - 1) / 5, 90 - 40 * v) for v in (0.0, 0.5, 1.0, 1.5, 2.0)],
+    "exp03": [BASE, ("exp03", "detectors", 0.15, 32)],
+    "exp05": [BASE, *(("exp05", v, 0.5, 35) for v in params.load("tiny").exp05.variants)],
+    "exp08": [BASE, ("exp08", "no-steering", 0.0, 90)],
+    "exp10": [
+        BASE,
+        ("exp03", "detectors", 0.15, 32),
+        *(("exp10", f"{kind}-{i}", 0.28, 30) for kind in ("matched", "uniform") for i in range(3)),
+    ],
+}
+
+
+def recorded(experiment: str, model: str = "tiny") -> Recorded:
+    rows = pd.concat([outcomes(e, model, a, m, f) for e, a, m, f in ARMS[experiment]], ignore_index=True)
+    counts = [{"experiment": e, "arm": a, "n_planned": 74, "n_graded": 72, "n_missing": 2} for e, a, *_ in ARMS[experiment]]
+    p = params.load("tiny")
+    about = {
+        "experiment": experiment,
+        "model": model,
+        "scale": "full",
+        "judge": "lexical",
+        "arms": counts,
+        "exclude_degraded": False,
+    }
+    about |= {"confidence": 0.95, "bootstrap_draws": 200, "seed": 1, "levels": p.exp02.levels, "range_std": p.exp02.range_std}
+    return Recorded(rows.sort_values(export.ORDER, ignore_index=True), about)
+
+
+def exported(tmp_path: Path, experiment: str, model: str = "tiny") -> Path:
+    folder = tmp_path / "export" / experiment / model
+    export.write(recorded(experiment, model), folder)
+    return folder
+
+
+@pytest.mark.parametrize("experiment", ARMS)
+def test_every_experiment_draws_its_files_and_the_same_bytes_again(tmp_path, experiment):
+    folder = exported(tmp_path, experiment)
+    once = figures.redraw([folder], tmp_path / "a")
+    again = figures.redraw([folder], tmp_path / "b")
+    assert [p.suffix for p in once] == [".png", ".pdf", ".json", ".csv", ".json"]
+    assert [p.read_bytes() for p in once] == [p.read_bytes() for p in again]
+
+
+def test_an_export_read_back_is_what_was_written_and_the_same_bytes_again(tmp_path):
+    found = recorded("exp10")
+    files = export.write(found, tmp_path / "a")
+    back = export.read(tmp_path / "a")
+    pd.testing.assert_frame_equal(back.outcomes, found.outcomes[list(export.COLUMNS)], check_dtype=False)
+    assert back.about == found.about
+    assert [p.read_bytes() for p in export.write(back, tmp_path / "b")] == [p.read_bytes() for p in files]
+
+
+def test_the_number_table_has_a_line_an_arm_and_metric(tmp_path):
+    files = figures.redraw([exported(tmp_path, "exp03")], tmp_path)
+    table = pd.read_csv(files[3])
+    assert len(table) == 2 * len(NAMES)
+    row = table[(table["arm"] == "detectors") & (table["metric"] == "multi_attempt_rate")].iloc[0]
+    rows = recorded("exp03").outcomes
+    ours, base = rows[rows["arm"] == "detectors"], rows[rows["arm"] == "baseline"]
+    assert row["value"] == pytest.approx(ours["multi"].mean(), abs=1e-6)
+    assert row["difference"] == pytest.approx(ours["multi"].mean() - base["multi"].mean(), abs=1e-6)
+    assert (row["pairs"], row["missing"], row["planned"]) == (72, 2, 74)
+
+
+def test_a_stamp_changes_when_and_only_when_results_do(tmp_path):
+    found = recorded("exp01")
+    export.stamp(found, tmp_path / "a.json")
+    export.stamp(recorded("exp01"), tmp_path / "b.json")
+    other = found.outcomes.assign(first_score=found.outcomes["first_score"] + 1e-9)
+    export.stamp(Recorded(other, found.about), tmp_path / "c.json")
+    a, b, c = ((tmp_path / f"{x}.json").read_text() for x in "abc")
+    assert a == b != c
+
+
+def test_every_drawn_bar_is_in_the_json_with_its_interval_and_n(tmp_path):
+    data = json.loads(figures.redraw([exported(tmp_path, "exp03")], tmp_path)[2].read_text())
+    assert [arm["arm"] for arm in data["arms"]] == ["baseline", "detectors"]
+    rate = data["arms"][1]["esr_rate"]
+    rows = recorded("exp03").outcomes
+    corrected = rows[rows["arm"] == "detectors"]["corrected"]
+    assert (rate["k"], rate["n"], rate["interval"]) == (int(corrected.sum()), 72, "wilson")
+    assert rate["value"] == pytest.approx(100 * corrected.mean())
+    assert rate["bounds"][0] < rate["value"] < rate["bounds"][1]
+    assert rate["difference"]["pairs"] == 72
+    assert rate["paper"] is None  # tiny is no published model
+
+
+def test_the_papers_values_are_drawn_for_published_models_only(tmp_path):
+    assert paper("exp01", "70b", "baseline", "esr_rate") == pytest.approx(3.8)
+    assert paper("exp10", "70b", "uniform-2", "esr_rate") == pytest.approx(4.2)
+    assert paper("exp10", "70b", "matched-0", "esr_rate") is None
+    assert paper("exp01", "tiny", "baseline", "esr_rate") is None
+    assert paper("exp01", "8b", "baseline", "esr_rate") is None  # reported as "< 1 %" only
+    peaks = json.loads(figures.redraw([exported(tmp_path, "exp02", "70b")], tmp_path)[2].read_text())["paper_peaks"]
+    assert peaks["improvement_rate"] == pytest.approx([-1.0, 83.0])
+    data = json.loads(figures.redraw([exported(tmp_path, "exp03", "70b")], tmp_path)[2].read_text())
+    assert data["arms"][1]["multi_attempt_rate"]["paper"] == pytest.approx(5.5)
+
+
+def test_several_models_stand_small_to_large_in_one_figure(tmp_path):
+    folders = [exported(tmp_path, "exp05", model) for model in ("70b", "tiny", "8b")]
+    files = figures.redraw(folders, tmp_path)
+    assert files[0].name == "exp05-models.png"
+    assert set(json.loads(files[2].read_text())["models"]) == {"tiny", "8b", "70b"}
+    with pytest.raises(DataError, match="one experiment"):
+        figures.redraw([folders[0], exported(tmp_path, "exp01")], tmp_path)
+
+
+def test_the_histogram_has_a_bin_around_zero_and_counts_multi_attempt_trials(tmp_path):
+    data = json.loads(figures.redraw([exported(tmp_path, "exp01")], tmp_path)[2].read_text())
+    histogram = data["models"]["tiny"]["histogram"]
+    middle = [(a, b) for a, b in zip(histogram["edges"], histogram["edges"][1:], strict=False) if a < 0 < b]
+    assert middle[0] == pytest.approx((-10 / 3, 10 / 3))
+    assert histogram["n"] == int(recorded("exp01").outcomes["multi"].sum())
+
+
+def test_a_ladders_rungs_give_back_the_thresholds_they_were_laid_over():
+    thresholds = np.random.default_rng(0).gamma(4, 2, 50)
+    mean, std = thresholds.mean(), thresholds.std()
+    levels = sorted({float(f"{v:.6g}") for v in np.clip(np.linspace(mean - 3 * std, mean + 3 * std, 10), 0, None)})
+    assert levels[0] == 0
+    assert sweep.spacing(levels, 10, 3.0) == pytest.approx((mean, std), rel=1e-4)
+    assert sweep.spacing([0, 1, 2, 4], 10, 3.0) is None
+
+
+def test_an_arm_without_multi_attempt_trials_is_drawn_too(tmp_path):
+    found = recorded("exp08")
+    none = found.outcomes.assign(multi=False, corrected=False, gain=0.0)
+    export.write(Recorded(none, found.about), tmp_path / "x")
+    assert figures.redraw([tmp_path / "x"], tmp_path)
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    with pytest.raises(DataError, match="run the experiment"):
+        figures.redraw([tmp_path], tmp_path)
+
+
+def test_the_table_of_paper_and_ours_holds_what_was_run_and_nothing_else(tmp_path):
+    text = report.table([exported(tmp_path, "exp03", "70b"), exported(tmp_path, "exp01", "tiny")])
+    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| exp0")]
+    assert {(line[0].strip("| "), line[1], line[2]) for line in lines} == {
+        ("exp03", "70b", "detectors"),
+        ("exp01", "tiny", "baseline"),
+    }
+    esr = next(line for line in lines if line[1] == "70b" and line[3] == "ESR rate")
+    rows = recorded("exp03").outcomes
+    assert esr[4] == "2.8 %"
+    assert esr[5] == f"{100 * rows[rows['arm'] == 'detectors']['corrected'].mean():.1f} %"
+    assert esr[8].rstrip(" |").startswith("-22.2 (")
+    assert all(line[4] == "–" for line in lines if line[1] == "tiny")
+
+
+def test_the_command_line_draws_from_exports_and_says_in_one_line_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ESR_STORE", str(tmp_path))
+    exported(tmp_path, "exp01")
+    assert main(["draw", "exp01", "tiny"]) == 0
+    assert (tmp_path / "figures" / "exp01-tiny.png").is_file()
+    report.main()
+    assert "| exp01 | tiny |" in (tmp_path / "figures" / "table.md").read_text()
+    assert main(["draw", "exp05", "tiny"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_matrix_of_judges_is_drawn_with_every_number_beside_it(tmp_path):
+    rows = recorded("exp01").outcomes
+    judges = [rows, rows.assign(judge="strict", corrected=False), rows.assign(judge="late", multi=~rows["multi"])]
+    found = pairs(pd.concat(judges), draws=50)
+    figure, data = matrix(found, "Judges")
+    files = style.save(figure, data, tmp_path, "agreement")
+    drawn = json.loads(files[2].read_text())["pairs"]
+    assert {(p["judge"], p["other"]) for p in drawn} == {("late", "lexical"), ("late", "strict"), ("lexical", "strict")}
+    alike = next(p for p in drawn if (p["judge"], p["other"]) == ("lexical", "strict"))
+    assert (alike["multi"]["value"], alike["kappa"]["value"], alike["n"]) == (1, 1, 72)

@@ -1,0 +1,123 @@
+"""Flows whole, on the fake engine and a real Prefect server of the tests' own."""
+
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flow_runs import EXPERIMENTS, LATENTS, SMOKE, Place, place, summary
+
+from esr.store import Store
+
+TRIALS = LATENTS * SMOKE["exp01"]["trials_per_latent"]
+ARMS = {
+    "exp01": {"baseline"},
+    "exp02": None,
+    "exp03": {"detectors"},
+    "exp05": {"self_monitor", "stay_on_topic"},
+    "exp08": {"no-steering"},
+    "exp10": {"matched-0", "uniform-0"},
+}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Place]:
+    """All experiments run once, one after the other, in this process."""
+    where = place(tmp_path_factory.mktemp("flows"))
+    before = dict(os.environ)
+    os.environ.update(where.env, PREFECT_LOGGING_LEVEL="ERROR")
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        for name in EXPERIMENTS:
+            flow(name)("tiny", scale="smoke")
+        yield where
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def flow(name: str):  # type: ignore[no-untyped-def]  # a Prefect flow, whose type says nothing here
+    return getattr(importlib.import_module(f"flows.{name}"), name)
+
+
+def test_every_experiment_grades_every_trial_that_it_plans(here: Place) -> None:
+    rows = {(row["experiment"], row["arm"]): row for row in summary(here)}
+    for experiment, arms in ARMS.items():
+        found = {arm for name, arm in rows if name == experiment}
+        assert found if arms is None else found == arms
+    assert all(row["n_planned"] == row["n_graded"] > 0 and row["n_missing"] == 0 for row in rows.values())
+
+
+def test_a_second_run_computes_nothing(here: Place) -> None:
+    made, shards = here.generated(), sorted((here.store / "shards" / "replies").iterdir())
+    for name in EXPERIMENTS:
+        flow(name)("tiny", scale="smoke")
+    assert here.generated() == made
+    assert sorted((here.store / "shards" / "replies").iterdir()) == shards
+
+
+def test_no_trial_is_generated_twice_over_all_experiments(here: Place) -> None:
+    assert set(here.generated().values()) == {1}
+
+
+def test_replays_keep_latent_question_and_seed(here: Place) -> None:
+    rows = Store(here.store).sql("select experiment, arm, latent, question, seed from outcomes").to_pylist()
+    keys: dict[tuple[str, str], set[tuple[int, str, int]]] = {}
+    for row in rows:
+        keys.setdefault((row["experiment"], row["arm"]), set()).add((row["latent"], row["question"], row["seed"]))
+    base = keys[("exp01", "baseline")]
+    for (experiment, _), some in keys.items():
+        assert some == base if experiment in ("exp03", "exp05", "exp08", "exp10") else some <= base
+
+
+def test_controls_are_neither_detectors_nor_distractors(here: Place) -> None:
+    store = Store(here.store)
+    kinds: dict[str, set[int]] = {}
+    for row in store.sql("select kind, latent from detectors").to_pylist():
+        kinds.setdefault(row["kind"], set()).add(row["latent"])
+    steered = set(store.sql("select distinct latent from members")["latent"].to_pylist())
+    assert kinds["detector"]
+    sets = store.sql("select latent, count(distinct set_id) as n from detectors where kind = 'matched' group by latent")
+    assert set(sets["n"].to_pylist()) == {1}
+    for control in ("matched", "uniform"):
+        assert len(kinds[control]) == len(kinds["detector"])
+        assert not kinds[control] & (kinds["detector"] | steered)
+
+
+def test_each_run_leaves_a_manifest_and_its_artifacts(here: Place) -> None:
+    from prefect.client.orchestration import get_client
+
+    runs = Store(here.store).sql("select experiment, status from runs").to_pylist()
+    assert {row["experiment"] for row in runs if row["status"] == "completed"} == set(EXPERIMENTS)
+    with get_client(sync_client=True) as client:
+        keys = {artifact.key for artifact in client.read_artifacts()}
+    for name in EXPERIMENTS:
+        assert {f"{name}-tiny-smoke-lexical-{what}" for what in ("closing", "replies", "figure")} <= keys
+
+
+def test_a_flow_run_stays_far_below_three_hundred_task_runs() -> None:
+    from flows import path
+
+    for n in (1, 250, 27_500, 10**6):
+        assert -(-n // path._size(n, 250)) <= path.SHARDS
+    assert 5 * path.SHARDS < 300
+
+
+def test_figures_lie_in_the_store(here: Place) -> None:
+    names = {file.name for file in (here.store / "figures").iterdir()}
+    assert {f"{name}-tiny-smoke.{kind}" for name in EXPERIMENTS for kind in ("png", "pdf", "json")} <= names
+
+
+def test_a_changed_plan_takes_the_old_ones_place(here: Place, tmp_path: Path) -> None:
+    text = (here.root / "params.yaml").read_text()
+    changed = text.replace(f"trials_per_latent: {SMOKE['exp01']['trials_per_latent']}", "trials_per_latent: 2")
+    assert changed != text
+    try:
+        (here.root / "params.yaml").write_text(changed)
+        flow("exp01")("tiny", scale="smoke")
+        rows = [row for row in summary(here) if row["experiment"] == "exp01"]
+        assert [row["n_planned"] % 2 == 0 and row["n_planned"] <= 2 * LATENTS for row in rows] == [True]
+    finally:
+        (here.root / "params.yaml").write_text(text)
+        flow("exp01")("tiny", scale="smoke")

@@ -1,0 +1,124 @@
+"""Killed at any moment: what was answered is never asked again, and every reply ends graded or missing with its reason."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judge_server import Provider, Schedule, named
+from judge_setup import KEY, asked_after, child, forks, grade_on_a_full_disk, on_disk, params_at
+
+REASONS = {None, "refused", "malformed", "truncated", "unreachable"}
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Provider]:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("ESR_LIMITS", str(tmp_path / "limits"))
+    server = Provider(schedule=Schedule(latency=0.08, jitter=0.05)).start()
+    yield server
+    server.stop()
+
+
+def killed(process: Any, provider: Provider, answers: int, limit: float = 20.0) -> float:
+    """SIGKILL once that many further requests came in; the moment of it."""
+    before, deadline = len(provider.requests), time.time() + limit
+    while len(provider.requests) < before + answers and time.time() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    return time.time()
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+def test_a_killed_run_asks_nothing_that_was_answered(mode: str, provider: Provider, tmp_path: Path) -> None:
+    n = 400
+    provider.schedule.faults = 0.2
+    provider.schedule.batch_seconds = 0.6
+    provider.schedule.retry_after = 0.1
+    params = params_at(provider.url, judging={"mode": mode}, concurrency=32)
+    rng = random.Random(mode)
+    for _ in range(6 if mode == "live" else 2):
+        process = child(params, "haiku-4.5", tmp_path, n)
+        moment = killed(process, provider, rng.randint(1, 60) if mode == "live" else 1)
+        time.sleep(0.15)  # what the server still sends to the dead is logged
+        kept = on_disk(tmp_path)
+        process = child(params, "haiku-4.5", tmp_path, n)
+        again = killed(process, provider, rng.randint(1, 60) if mode == "live" else 1)
+        assert not kept & (asked_after(provider, moment) - asked_after(provider, again))
+    out = tmp_path / "out.json"
+    process = child(params, "haiku-4.5", tmp_path, n, out)
+    process.join(60)
+    grades = json.loads(out.read_text())["grades"]
+    assert len(grades) == n
+    assert {grade["missing"] for grade in grades} <= REASONS
+    assert sum(grade["missing"] is None for grade in grades) > 0.9 * n
+    assert all((grade["attempts"] > 0) == (grade["missing"] is None) for grade in grades)
+    if mode == "live":  # only what was on the wire at one of the kills
+        assert sum(times - 1 for times in provider.answered().values()) <= 32 * 12
+    else:
+        handed = [named(item["params"]["messages"]) for batch in provider.batches.values() for item in batch["requests"]]
+        assert len(handed) == len(set(handed)), "no question is part of two batches"
+        assert not [entry for entry in provider.requests if entry["path"] == "/v1/messages"]
+
+
+def test_a_batch_whose_receipt_was_never_seen_is_found_again(provider: Provider, tmp_path: Path) -> None:
+    import sqlite3
+
+    provider.schedule.batch_seconds = 1.0
+    params = params_at(provider.url, judging={"mode": "batch"})
+    killed(child(params, "haiku-4.5", tmp_path, 20), provider, 1)
+    db = sqlite3.connect(tmp_path / "answers.sqlite")
+    db.execute("UPDATE batches SET provider_id = NULL")
+    db.commit()
+    db.close()
+    out = tmp_path / "out.json"
+    child(params, "haiku-4.5", tmp_path, 20, out).join(30)
+    assert {grade["missing"] for grade in json.loads(out.read_text())["grades"]} == {None}
+    assert len(provider.batches) == 1
+
+
+def test_two_processes_share_the_work_and_ask_everything_once(provider: Provider, tmp_path: Path) -> None:
+    params = params_at(provider.url, concurrency=8)
+    outs = [tmp_path / "a.json", tmp_path / "b.json"]
+    for process in [child(params, "haiku-4.5", tmp_path, 200, out) for out in outs]:
+        process.join(60)
+    graded = [json.loads(out.read_text()) for out in outs]
+    assert graded[0]["grades"] == graded[1]["grades"]
+    assert sum(one["calls"] for one in graded) == 200 == len(provider.requests)
+    assert min(one["calls"] for one in graded) > 20
+    assert provider.most_flying <= 8
+
+
+def test_a_dead_process_holds_nothing(provider: Provider, tmp_path: Path) -> None:
+    provider.schedule.latency = 3.0
+    params = params_at(provider.url, concurrency=4)
+    killed(child(params, "haiku-4.5", tmp_path, 4), provider, 0, limit=0)
+    process = child(params, "haiku-4.5", tmp_path, 4)
+    time.sleep(1.5)
+    process.kill()
+    process.join()
+    provider.schedule.latency = 0.0
+    began, out = time.time(), tmp_path / "out.json"
+    child(params, "haiku-4.5", tmp_path, 4, out).join(30)
+    assert {grade["missing"] for grade in json.loads(out.read_text())["grades"]} == {None}
+    assert time.time() - began < 3.0
+
+
+def test_a_full_disk_stops_the_paying_and_loses_nothing(provider: Provider, tmp_path: Path) -> None:
+    store, said = tmp_path / "store", tmp_path / "said.txt"
+    params = params_at(provider.url, concurrency=4)
+    full = forks.Process(target=grade_on_a_full_disk, args=(params, "haiku-4.5", store, 400, said, 200_000))
+    full.start()
+    full.join(60)
+    assert said.read_text().startswith("StoreError: the judges' answers cannot be written")
+    kept = on_disk(store)
+    assert 0 < len(kept) < 300
+    assert len(provider.requests) <= len(kept) + 2 * 4
+    out, moment = tmp_path / "out.json", time.time()
+    child(params_at(provider.url), "haiku-4.5", store, 400, out).join(60)
+    assert {grade["missing"] for grade in json.loads(out.read_text())["grades"]} == {None}
+    assert not kept & asked_after(provider, moment)

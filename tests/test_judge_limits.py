@@ -1,0 +1,84 @@
+"""Limits hold and are reached, in one process and over two."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from judge_server import Provider, Schedule
+from judge_setup import KEY, asks, child, params_at
+
+from esr.judge.open import provider_judge
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Provider]:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("ESR_LIMITS", str(tmp_path / "limits"))
+    server = Provider(schedule=Schedule(latency=0.3)).start()
+    yield server
+    server.stop()
+
+
+def rate(provider: Provider, low: float = 0.0, high: float = float("inf")) -> float:
+    """Starts a second, as the provider saw them, without the first and the last half second."""
+    every = [entry["at"] for entry in provider.requests]
+    low, high = max(low, min(every)) + 0.5, min(high, max(every)) - 0.5
+    starts = [at for at in every if low < at < high]
+    return (len(starts) - 1) / (max(starts) - min(starts))
+
+
+def test_a_hundred_parallel_calls_keep_the_limit_and_reach_it(provider: Provider, tmp_path: Path) -> None:
+    judge = provider_judge(params_at(provider.url, concurrency=100, per_minute=1800), "haiku-4.5", store=tmp_path)
+    judge.grades(asks(270))
+    judge.close()
+    assert 0.95 * 30 <= rate(provider) <= 1.05 * 30
+
+
+def test_two_processes_together_keep_the_limit_and_reach_it(provider: Provider, tmp_path: Path) -> None:
+    params = params_at(provider.url, concurrency=100, per_minute=1800)
+    outs = [tmp_path / "a.json", tmp_path / "b.json"]
+    processes = [
+        child(params, "haiku-4.5", tmp_path / name, 180, out, first)
+        for name, out, first in zip("ab", outs, (0, 10_000), strict=True)
+    ]
+    for process in processes:
+        process.join(60)
+    ran = [json.loads(out.read_text()) for out in outs]
+    together = rate(provider, max(one["began"] for one in ran), min(one["ended"] for one in ran))
+    assert 0.95 * 30 <= together <= 1.05 * 30
+    assert {grade["missing"] for one in ran for grade in one["grades"]} == {None}
+
+
+def test_no_more_calls_fly_than_allowed(provider: Provider, tmp_path: Path) -> None:
+    judge = provider_judge(params_at(provider.url, concurrency=5), "haiku-4.5", store=tmp_path)
+    began = time.monotonic()
+    judge.grades(asks(20))
+    judge.close()
+    assert provider.most_flying == 5
+    assert 1.2 <= time.monotonic() - began < 2.5
+
+
+def test_a_storm_of_refusals_ends_with_every_grade(provider: Provider, tmp_path: Path) -> None:
+    provider.schedule = Schedule(latency=0.02, faults=0.3, kinds=("429", "429-after"), retry_after=0.2)
+    judge = provider_judge(params_at(provider.url, judging={"attempts": 10}), "haiku-4.5", store=tmp_path)
+    assert {grade.missing for grade in judge.grades(asks(200))} == {None}
+    judge.close()
+    assert len(provider.requests) <= 1.6 * 200
+
+
+def test_a_provider_whose_limit_is_lower_than_ours_is_not_given_up(provider: Provider, tmp_path: Path) -> None:
+    provider.schedule = Schedule(latency=0.05, limit=25)
+    judge = provider_judge(params_at(provider.url, judging={"attempts": 4}), "haiku-4.5", store=tmp_path)
+    assert {grade.missing for grade in judge.grades(asks(150))} == {None}
+    judge.close()
+    assert len(provider.requests) < 4 * 150  # a limit that is found out, not told: some calls are refused on the way down
+
+
+def test_too_many_refusals_alone_end_it(provider: Provider, tmp_path: Path) -> None:
+    provider.schedule = Schedule(faults=1.0, kinds=("429",))
+    judge = provider_judge(params_at(provider.url, judging={"attempts": 2}), "haiku-4.5", store=tmp_path)
+    assert judge.grades(asks(1))[0].missing == "unreachable"
+    assert len(provider.requests) == 2
+    judge.close()

@@ -1,0 +1,223 @@
+"""The authors' files give the numbers that were worked out by hand, and nothing foreign enters."""
+
+import json
+import random
+
+import pytest
+from authors_folder import AuthorsFolder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esr import params
+from esr.__main__ import main
+from esr.errors import DataError
+from esr.reference import File, Names, found, stream
+from esr.reference.scores import number, whole
+from esr.store import Store
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    root = tmp_path_factory.mktemp("authors")
+    authors = AuthorsFolder(root / "data")
+    foreign = authors.build()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ESR_STORE", str(root / "store"))
+        assert main(["import-reference", str(root / "data"), "--all"]) == 0
+        yield authors, foreign, Store()
+
+
+def counts(store):
+    return {
+        t: store.sql(f"select count(*) as n from {t}")["n"][0].as_py()
+        for t in ("trials", "members", "grades", "thresholds", "findings", "imports")
+    }
+
+
+def test_every_rate_is_what_the_intentions_come_to(imported):
+    authors, _, store = imported
+    rows = {(r["experiment"], r["model"], r["arm"], r["judge"]): r for r in store.sql("from summary").to_pylist()}
+    assert set(rows) == set(authors.expected)
+    for key, expect in authors.expected.items():
+        wanted = expect.row()
+        got = {name: rows[key][name] for name in wanted}
+        assert got == pytest.approx(wanted, rel=1e-12), key
+        assert {name for name, value in got.items() if value is None} == {name for name, value in wanted.items() if value is None}
+
+
+def test_importing_again_changes_nothing(imported, capsys):
+    authors, _, store = imported
+    before = counts(store)
+    assert main(["import-reference", str(authors.root)]) == 0
+    assert counts(store) == before
+    assert "in the store already" in capsys.readouterr().out
+
+
+def test_what_is_foreign_is_named_and_nothing_of_it_enters(imported, tmp_path, monkeypatch, capsys):
+    authors, foreign, store = imported
+    used = set(store.sql("select file from imports")["file"].to_pylist())
+    assert not [name for name in foreign if any(file.endswith(name) for file in used)]
+    assert store.sql("from members where latent >= 900 and latent < 950").num_rows == 0
+    assert main(["import-reference", str(authors.root), "--all"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in foreign)
+
+
+def test_a_cut_off_file_gives_its_whole_latents_and_says_so(imported):
+    _, _, store = imported
+    row = store.sql("from imports where file like '%late_TIMEOUT%'").to_pylist()[0]
+    assert "3 whole latents are taken" in row["problems"][0]
+    assert store.sql("from members where latent = 799").num_rows == 0
+
+
+def test_every_row_says_which_file_it_came_from(imported):
+    _, _, store = imported
+    for relation, column in (("trials", "trial_id"), ("thresholds", "calibration_id"), ("detectors", "set_id")):
+        query = f"select {column} from {relation} anti join (from provenance semi join imports using (sha256)) p on p.id = {column}"
+        assert store.sql(query).num_rows == 0
+
+
+def test_the_smaller_files_come_in(imported):
+    _, _, store = imported
+    rows = store.sql(
+        "select latent, threshold, target, status from thresholds semi join (select p.id as calibration_id from provenance p "
+        "join imports i using (sha256) where i.kind = 'threshold_cache') using (calibration_id) order by all"
+    ).to_pylist()
+    assert [(r["latent"], r["threshold"], r["target"], r["status"]) for r in rows] == [
+        (11, 9.5, 0.3, "reference"), (12, 8.25, None, "reference"), (7580, 9.4, None, "reference"), (7580, 10.4, None, "reference-ablated"),
+    ]  # fmt: skip
+    assert store.sql("select latent, mismatched_active from detectors order by rank").to_pylist() == [
+        {"latent": 17481, "mismatched_active": 0.9}, {"latent": 9168, "mismatched_active": None}, {"latent": 40119, "mismatched_active": None},
+    ]  # fmt: skip
+    items = {
+        (r["kind"], r["item"]): json.loads(r["content"]) for r in store.sql("select kind, item, content from findings").to_pylist()
+    }
+    assert items["concreteness", "castles"] == 90
+    assert items["sequential_activations", "latent 33044"] == [0.0, 1.5]
+    assert items["episodes", "e1"]["response"] == "r"
+    assert items["baseline_stats", "otd_per_episode"] == [0.1, "nan"]
+    assert items["analysis_results", "results"] == [1, 2]
+
+
+def test_a_question_is_found_under_its_suffix(imported):
+    _, _, store = imported
+    rows = store.sql("select distinct question, prompt from outcomes where arm = 'self_monitor'").to_pylist()
+    assert rows
+    assert all(r["prompt"].startswith(r["question"] + " If you") for r in rows)
+
+
+def test_of_an_ablated_run_the_clamps_are_kept(imported):
+    _, _, store = imported
+    query = (
+        "select distinct arm, len(ops) as n, ops[2].kind as kind from trials join members using (trial_id) "
+        "where arm in ('detectors', 'detectors-10') order by all"
+    )
+    rows = [("detectors", 26, "clamp"), ("detectors", 27, "clamp"), ("detectors-10", 11, "clamp")]
+    assert [tuple(row.values()) for row in store.sql(query).to_pylist()] == rows
+
+
+@pytest.mark.parametrize(
+    ("value", "score"),
+    [(85, 85.0), ("85", 85.0), (" 62.5 ", 62.5), (0, 0.0), ("1e2", 100.0), (None, None), (True, None), ("", None), ("85%", None), ("nan", None),
+     (float("inf"), None), ([85], None), ({}, None), (10**400, None)],
+)  # fmt: skip
+def test_a_score_is_a_finite_number_or_its_text(value, score):
+    assert number(value) == score
+
+
+def test_a_latent_is_a_whole_number_that_fits():
+    assert [whole(v) for v in (7, "7", 7.0, "7.5", 1 << 40, True, None)] == [7, 7, 7, None, None, None, None]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), lambda t: st.lists(t, max_size=4) | st.dictionaries(st.text(), t, max_size=4), max_leaves=20), st.integers(1, 40))  # fmt: skip
+def test_a_streamed_file_says_what_json_says(tmp_path, items, chunk):
+    tree = {"a": items, "results_by_feature": [items, 12, items], "z": 3.5}
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(tree, indent=2, ensure_ascii=False), encoding="utf-8", errors="surrogatepass")
+    try:
+        wanted = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "CHUNK", chunk)
+        read = list(stream.entries(path))
+    assert read[1] == ("results_by_feature", stream.LIST)
+    assert [read[0], *read[2:]] == [
+        ("a", wanted["a"]),
+        *(("results_by_feature", item) for item in wanted["results_by_feature"]),
+        ("z", 3.5),
+    ]
+
+
+def mutated(text: str, rng: random.Random) -> bytes:
+    data = bytearray(text.encode())
+    for _ in range(rng.choice([1, 1, 3, 20])):
+        at, kind = rng.randrange(len(data)), rng.randrange(4)
+        if kind == 0:
+            data[at] = rng.randrange(256)
+        elif kind == 1:
+            del data[at : at + rng.choice([1, 5, 200])]
+        elif kind == 2:
+            data[at:at] = rng.choice([b"}", b"]", b'"', b",", b"null", b"\\u0000", b"\\ud800", b"[[[[", b"1e999", b"NaN"])
+        elif len(data) > 50:
+            del data[at:]
+            break
+        if not data:
+            data = bytearray(b" ")
+    return bytes(data)
+
+
+def test_a_mutated_file_never_crashes_the_import_or_enters_silently(tmp_path):
+    """What Python's json refuses is refused, what it takes is stored with every trial it holds, and no other error comes out."""
+    rng = random.Random(7)
+    authors = AuthorsFolder(tmp_path / "data")
+    path = authors.results(
+        "experiment_results_Meta-Llama-3.3-70B-Instruct_20260101_000000.json", "Meta-Llama-3.3-70B-Instruct", ("a", "b", "c"), n=4
+    )
+    text, names, refused, store = path.read_text(), Names(params.load()), 0, Store(tmp_path / "store")
+    for _ in range(250):
+        path.write_bytes(mutated(text, rng))
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError):
+            tree = None
+        try:
+            file = File(tmp_path, path, names)
+            batches = list(file.batches())
+        except DataError:
+            refused += 1
+            assert (
+                tree is None
+                or not isinstance(tree, dict)
+                or not isinstance(tree.get("results_by_feature"), list)
+                or "experiment_config" not in tree
+                or isinstance(tree["experiment_config"], str)
+            )
+            continue
+        assert tree is not None
+        trials = [row for batch in batches for row in batch.get("trials", [])]
+        held = sum(
+            len(f.get("trials") or [])
+            for f in tree["results_by_feature"]
+            if isinstance(f, dict) and isinstance(f.get("trials"), list)
+        )
+        assert len(trials) == held or file.problems
+        for batch in batches:
+            for table, rows in batch.items():
+                store.put(table, rows)
+        assert len(store.known("trials", [row["trial_id"] for row in trials])) == len(trials)
+    assert store.ingest().deferred is None
+    assert 30 < refused < 245
+
+
+def test_a_folder_without_any_of_their_files_is_a_users_mistake(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
+    (tmp_path / "x").mkdir()
+    assert main(["import-reference", str(tmp_path / "x")]) == 2
+    assert main(["import-reference", str(tmp_path / "nowhere")]) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 2
+    assert "Traceback" not in errors
+    with pytest.raises(DataError, match="no such folder"):
+        found(tmp_path / "nowhere")
