@@ -1,0 +1,225 @@
+"""Kill runs at random moments, resume them, and compare with a run that nobody killed.
+
+    python scripts/kill_matrix.py --moments 10 --out docs/benchmarks/kill_matrix.json
+
+For each experiment on `tiny` (fake engine with a delay, provider judge on a local server): SIGKILL of the flow process, of the
+worker with its flow process, and of the judge server, each at a moment drawn evenly over the length of an uninterrupted run.
+After each the same line is run again to its end. Written down: whether the summary equals the uninterrupted run's, how many
+replies were generated twice, how many judge answers were paid twice, and how many of either were in flight when it was killed.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from flow_runs import EXPERIMENTS, SMOKE, Place, place, summary  # noqa: E402  # the tests' folder is not a package
+
+DELAY = "0.15"
+LATENCY = 0.05
+CONCURRENCY = 8
+"""Judge calls in flight at most."""
+WORK = SMOKE["work"]
+
+
+class Judge:
+    """The judge server as a process that can be killed and comes back on the same port."""
+
+    def __init__(self, log: Path) -> None:
+        self.log, self.port = log, 0
+        self.begin()
+
+    def begin(self) -> None:
+        line = [sys.executable, str(ROOT / "tests/judge_server.py"), "--port", str(self.port), "--latency", str(LATENCY)]
+        self.process = subprocess.Popen([*line, "--log", str(self.log)], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        self.url = self.process.stdout.readline().strip().split()[-1]
+        self.port = int(self.url.rsplit(":", 1)[1])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def paid(self) -> Counter[str]:
+        """How often each question was answered in full."""
+        if not self.log.exists():
+            return Counter()
+        entries = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
+        return Counter(entry["question"] for entry in entries if entry["delivered"])
+
+
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[str]:
+    port = random.randrange(20_000, 30_000)
+    env = {**os.environ, "PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "ERROR"}
+    line = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--port", str(port)]
+    process = subprocess.Popen(line, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_for(lambda: subprocess.run(["curl", "-sf", f"{url}/health"], capture_output=True).returncode == 0, 120)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(ready: Any, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            raise TimeoutError("not ready in time")
+        time.sleep(0.2)
+
+
+class Round:
+    """One experiment in a fresh place."""
+
+    def __init__(self, folder: Path, experiment: str, api: str) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self.experiment, self.api = experiment, api
+        base = place(folder.parent / "params", {"haiku-4.5": {"per_minute": 0, "concurrency": CONCURRENCY}}, once=True)
+        shutil.copytree(base.root, folder)
+        self.where = Place(folder)
+        self.judge = Judge(folder / "calls.jsonl")
+        self.env = {
+            "ESR_FAKE_DELAY": DELAY,
+            "PREFECT_API_URL": api,
+            "ANTHROPIC_BASE_URL": self.judge.url,
+            "ANTHROPIC_API_KEY": "sk-local",
+        }
+
+    def words(self) -> list[str]:
+        return [self.experiment, "tiny", "--scale", "smoke", "--judge", "haiku-4.5"]
+
+    def finish(self) -> tuple[int, str]:
+        return self.where.run(*self.words(), **self.env)
+
+    def close(self) -> None:
+        self.judge.kill()
+
+
+def kill_flow(r: Round, after: float) -> None:
+    process = r.where.command(*r.words(), **r.env)
+    time.sleep(after)
+    process.kill()
+    process.communicate()
+
+
+def kill_judge(r: Round, after: float) -> None:
+    process = r.where.command(*r.words(), **r.env)
+    time.sleep(after)
+    r.judge.kill()
+    time.sleep(1.0)
+    r.judge.begin()
+    process.communicate(timeout=300)
+
+
+def kill_worker(r: Round, after: float) -> None:
+    """The worker and the flow process under it, as when a machine goes down."""
+    prefect = str(Path(sys.executable).parent / "prefect")
+    env = {**os.environ, **r.where.env, **r.env}
+    settings = subprocess.run([sys.executable, "-m", "deployments", "env"], env=env, cwd=ROOT, capture_output=True, text=True)
+    env |= dict(line.removeprefix("export ").split("=", 1) for line in settings.stdout.splitlines())
+    log = (r.where.root / "worker.log").open("a")
+    pool = f"kill-{r.where.root.name}"
+    quiet: dict[str, Any] = {"env": env, "cwd": ROOT, "stdout": log, "stderr": log}
+    subprocess.run([prefect, "work-pool", "create", pool, "--type", "process", "--overwrite"], check=True, **quiet)
+    entry = f"flows/{r.experiment}.py:{r.experiment}"
+    subprocess.run([prefect, "--no-prompt", "deploy", entry, "--name", pool, "--pool", pool], check=True, **quiet)
+    worker = subprocess.Popen([prefect, "worker", "start", "--pool", pool], start_new_session=True, **quiet)
+    given = ["--param", "model=tiny", "--param", "scale=smoke", "--param", "judge=haiku-4.5"]
+    subprocess.run([prefect, "deployment", "run", f"{r.experiment}/{pool}", *given], check=True, **quiet)
+    time.sleep(after + 4)
+    for pid in children(worker.pid):
+        os.kill(pid, signal.SIGKILL)
+    worker.wait()
+
+
+def children(pid: int) -> list[int]:
+    """The process and all below it."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
+    return [pid, *(grandchild for child in found for grandchild in children(int(child)))]
+
+
+KILLS = {"flow": kill_flow, "worker": kill_worker, "judge": kill_judge}
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--moments", type=int, default=10, help="moments at which each experiment's flow process is killed")
+    words.add_argument("--others", type=int, default=3, help="moments at which its worker and its judge server are killed")
+    words.add_argument("--experiments", nargs="*", default=list(EXPERIMENTS))
+    words.add_argument("--seed", type=int, default=20260206)
+    words.add_argument("--out", type=Path)
+    asked = words.parse_args()
+    rounds: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name, prefect_server(Path(name) / "prefect") as api:
+        whole = {experiment: uninterrupted(Path(name) / f"{experiment}-whole", experiment, api) for experiment in asked.experiments}
+        for i in range(max(asked.moments, asked.others)):
+            for experiment in asked.experiments:
+                summary_of_it, seconds = whole[experiment]
+                for kind in KILLS if i < asked.others else ("flow",):
+                    after = random.Random(f"{asked.seed}/{experiment}/{kind}/{i}").uniform(0.5, seconds)
+                    folder = Path(name) / f"{experiment}-{kind}-{i}"
+                    rounds.append(one(folder, experiment, api, kind, after, summary_of_it))
+                    print(json.dumps(rounds[-1]), flush=True)
+                    if asked.out:
+                        asked.out.write_text(json.dumps(report(rounds), indent=1) + "\n")
+
+
+def uninterrupted(folder: Path, experiment: str, api: str) -> tuple[list[dict[str, Any]], float]:
+    r = Round(folder, experiment, api)
+    start = time.monotonic()
+    code, said = r.finish()
+    seconds = time.monotonic() - start
+    r.close()
+    assert code == 0, said
+    return summary(r.where), seconds
+
+
+def one(folder: Path, experiment: str, api: str, kind: str, after: float, whole: list[dict[str, Any]]) -> dict[str, Any]:
+    r = Round(folder, experiment, api)
+    KILLS[kind](r, after)
+    before, paid = r.where.generated(), r.judge.paid()
+    code, said = r.finish()
+    twice = [n - 1 for n in r.where.generated().values() if n > 1]
+    paid_twice = [n - 1 for n in r.judge.paid().values() if n > 1]
+    equal = summary(r.where) == whole
+    r.close()
+    if code == 0 and equal:
+        shutil.rmtree(folder)
+    return {
+        "experiment": experiment, "killed": kind, "after_s": round(after, 2), "resumed_exit": code, "summary_equal": equal,
+        "replies_at_kill": sum(before.values()), "answers_at_kill": sum(paid.values()), "replies_in_all": sum(r.where.generated().values()) if folder.exists() else None,
+        "generated_twice": sum(twice), "paid_twice": sum(paid_twice), "said": said[-400:] if code else "",
+    }  # fmt: skip
+
+
+def report(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "rounds": len(rounds),
+        "summary_equal": sum(r["summary_equal"] for r in rounds),
+        "resumed": sum(r["resumed_exit"] == 0 for r in rounds),
+        "generated_twice_at_most": max(r["generated_twice"] for r in rounds),
+        "paid_twice_at_most": max(r["paid_twice"] for r in rounds),
+        "batch": WORK["batch"],
+        "batches_in_flight_at_most": WORK["in_flight"] * 2,
+        "judge_calls_in_flight_at_most": CONCURRENCY,
+        "each": rounds,
+    }
+
+
+if __name__ == "__main__":
+    main()
