@@ -27,6 +27,8 @@ RECENT, MANY = 20, 4
 """Of the last 20 calls, how many refusals for being too many tell that the provider's own limit is lower than ours."""
 PAUSE, REST = 0.3, 0.25
 """Seconds between two steps back, and without a new call after each such refusal."""
+FIRST = 16
+"""Calls in the air at first where no limit is set; twice as many with every round of answers, until the provider refuses some."""
 EIGHT = struct.Struct("<d")
 
 
@@ -49,7 +51,8 @@ class Limits:
             os.open(f"{base}.{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for name in ("clock", "turn", "waiting")
         )
         self._stay_back = False
-        self.allowed = float(concurrency)
+        self._rising = not per_minute
+        self.allowed = float(min(concurrency, FIRST) if self._rising else concurrency)
         """Places that this process uses at most: fewer when the provider says that we are too many, more again with every answer."""
         self._recent: deque[bool] = deque(maxlen=RECENT)
         self._stepped_back = self._rest_until = 0.0
@@ -106,7 +109,7 @@ class Limits:
 
     def answered(self) -> None:
         self._recent.append(False)
-        self.allowed = min(float(self.concurrency), self.allowed + 1 / self.allowed)
+        self.allowed = min(float(self.concurrency), self.allowed + (1 if self._rising else 1 / self.allowed))
         self._given_back.set()
 
     def refused(self) -> None:
@@ -116,7 +119,7 @@ class Limits:
         if sum(self._recent) >= MANY and now > self._stepped_back + PAUSE:
             self.allowed, self._stepped_back = max(1.0, 0.5 * self.allowed), now
         if sum(self._recent) >= MANY:
-            self._rest_until = now + REST
+            self._rising, self._rest_until = False, now + REST
 
     async def start(self) -> None:
         """Waits for a start; called right before each request goes out."""
