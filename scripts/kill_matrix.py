@@ -2,10 +2,10 @@
 
     python scripts/kill_matrix.py --moments 10 --out docs/benchmarks/kill_matrix.json
 
-For each experiment on `tiny` (fake engine with a delay, provider judge on a local server): SIGKILL of the flow process, of the
+For each experiment on `tiny` (fake engine with a delay, or `--engine vllm`; provider judge on a local server): SIGKILL of the flow process, of the
 worker with its flow process, and of the judge server, each at a moment drawn evenly over the length of an uninterrupted run.
 After each the same line is run again to its end. Written down: whether the summary equals the uninterrupted run's, how many
-replies were generated twice, how many judge answers were paid twice, and how many of either were in flight when it was killed.
+replies were generated twice (the fake engine keeps a log; null for another), and how many judge answers were paid twice.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,16 @@ def wait_for(ready: Any, seconds: float) -> None:
 class Round:
     """One experiment in a fresh place."""
 
-    def __init__(self, folder: Path, experiment: str, api: str) -> None:
+    def __init__(self, folder: Path, experiment: str, api: str, engine: str = "fake") -> None:
         shutil.rmtree(folder, ignore_errors=True)
         self.experiment, self.api = experiment, api
-        base = place(folder.parent / "params", {"haiku-4.5": {"per_minute": 0, "concurrency": CONCURRENCY}}, once=True)
+        limits = {"haiku-4.5": {"per_minute": 0, "concurrency": CONCURRENCY}}
+        base = place(folder.parent / "params", limits, once=True, fake=engine == "fake")
         shutil.copytree(base.root, folder)
         self.where = Place(folder)
         self.judge = Judge(folder / "calls.jsonl")
         self.env = {
+            "ESR_ENGINE": engine,
             "ESR_FAKE_DELAY": DELAY,
             "PREFECT_API_URL": api,
             "ANTHROPIC_BASE_URL": self.judge.url,
@@ -161,26 +164,35 @@ def main() -> None:
     words.add_argument("--moments", type=int, default=10, help="moments at which each experiment's flow process is killed")
     words.add_argument("--others", type=int, default=3, help="moments at which its worker and its judge server are killed")
     words.add_argument("--experiments", nargs="*", default=list(EXPERIMENTS))
+    words.add_argument("--jobs", type=int, default=2, help="rounds at a time")
+    words.add_argument("--engine", default="fake", choices=["fake", "vllm"])
     words.add_argument("--seed", type=int, default=20260206)
     words.add_argument("--out", type=Path)
     asked = words.parse_args()
     rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name, prefect_server(Path(name) / "prefect") as api:
-        whole = {experiment: uninterrupted(Path(name) / f"{experiment}-whole", experiment, api) for experiment in asked.experiments}
-        for i in range(max(asked.moments, asked.others)):
-            for experiment in asked.experiments:
-                summary_of_it, seconds = whole[experiment]
-                for kind in KILLS if i < asked.others else ("flow",):
-                    after = random.Random(f"{asked.seed}/{experiment}/{kind}/{i}").uniform(0.5, seconds)
-                    folder = Path(name) / f"{experiment}-{kind}-{i}"
-                    rounds.append(one(folder, experiment, api, kind, after, summary_of_it))
-                    print(json.dumps(rounds[-1]), flush=True)
-                    if asked.out:
-                        asked.out.write_text(json.dumps(report(rounds), indent=1) + "\n")
+        whole = {
+            experiment: uninterrupted(Path(name) / f"{experiment}-whole", experiment, api, asked.engine)
+            for experiment in asked.experiments
+        }
+
+        def round_of(experiment: str, kind: str, i: int) -> dict[str, Any]:
+            expected, seconds = whole[experiment]
+            after = random.Random(f"{asked.seed}/{experiment}/{kind}/{i}").uniform(0.5, seconds)
+            return one(Path(name) / f"{experiment}-{kind}-{i}", experiment, api, kind, after, expected, asked.engine)
+
+        most = {"flow": asked.moments, "worker": asked.others, "judge": asked.others}
+        every = [(e, kind, i) for i in range(max(most.values())) for e in asked.experiments for kind in KILLS if i < most[kind]]
+        with ThreadPoolExecutor(asked.jobs) as pool:
+            for done in as_completed([pool.submit(round_of, *which) for which in every]):
+                rounds.append(done.result())
+                print(json.dumps(rounds[-1]), flush=True)
+                if asked.out:
+                    asked.out.write_text(json.dumps(report(rounds), indent=1) + "\n")
 
 
-def uninterrupted(folder: Path, experiment: str, api: str) -> tuple[list[dict[str, Any]], float]:
-    r = Round(folder, experiment, api)
+def uninterrupted(folder: Path, experiment: str, api: str, engine: str = "fake") -> tuple[list[dict[str, Any]], float]:
+    r = Round(folder, experiment, api, engine)
     start = time.monotonic()
     code, said = r.finish()
     seconds = time.monotonic() - start
@@ -189,21 +201,24 @@ def uninterrupted(folder: Path, experiment: str, api: str) -> tuple[list[dict[st
     return summary(r.where), seconds
 
 
-def one(folder: Path, experiment: str, api: str, kind: str, after: float, whole: list[dict[str, Any]]) -> dict[str, Any]:
-    r = Round(folder, experiment, api)
+def one(
+    folder: Path, experiment: str, api: str, kind: str, after: float, whole: list[dict[str, Any]], engine: str = "fake"
+) -> dict[str, Any]:
+    r = Round(folder, experiment, api, engine)
     KILLS[kind](r, after)
     before, paid = r.where.generated(), r.judge.paid()
     code, said = r.finish()
     twice = [n - 1 for n in r.where.generated().values() if n > 1]
     paid_twice = [n - 1 for n in r.judge.paid().values() if n > 1]
     equal = summary(r.where) == whole
+    in_all = sum(r.where.generated().values())
     r.close()
     if code == 0 and equal:
         shutil.rmtree(folder)
     return {
         "experiment": experiment, "killed": kind, "after_s": round(after, 2), "resumed_exit": code, "summary_equal": equal,
-        "replies_at_kill": sum(before.values()), "answers_at_kill": sum(paid.values()), "replies_in_all": sum(r.where.generated().values()) if folder.exists() else None,
-        "generated_twice": sum(twice), "paid_twice": sum(paid_twice), "said": said[-400:] if code else "",
+        "engine": engine, "replies_at_kill": sum(before.values()), "answers_at_kill": sum(paid.values()), "replies_in_all": in_all,
+        "generated_twice": sum(twice) if engine == "fake" else None, "paid_twice": sum(paid_twice), "said": said[-400:] if code else "",
     }  # fmt: skip
 
 
@@ -212,7 +227,7 @@ def report(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "rounds": len(rounds),
         "summary_equal": sum(r["summary_equal"] for r in rounds),
         "resumed": sum(r["resumed_exit"] == 0 for r in rounds),
-        "generated_twice_at_most": max(r["generated_twice"] for r in rounds),
+        "generated_twice_at_most": max((r["generated_twice"] or 0 for r in rounds), default=0),
         "paid_twice_at_most": max(r["paid_twice"] for r in rounds),
         "batch": WORK["batch"],
         "batches_in_flight_at_most": WORK["in_flight"] * 2,

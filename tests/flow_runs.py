@@ -70,8 +70,11 @@ class Place:
         return process.returncode, said
 
 
-def place(root: Path, judges: dict[str, dict[str, Any]] | None = None, *, once: bool = False) -> Place:
-    """Params as shipped but for small smoke counts and labels of the fake latents' subjects; `once`: as they were the first time."""
+def place(root: Path, judges: dict[str, dict[str, Any]] | None = None, *, once: bool = False, fake: bool = True) -> Place:
+    """Params as shipped but for small smoke counts and, with `fake`, labels of the fake latents' subjects.
+
+    `once`: as they were the first time.
+    """
     if once and (root / "params.yaml").is_file():
         return Place(root)
     root.mkdir(parents=True, exist_ok=True)
@@ -81,7 +84,8 @@ def place(root: Path, judges: dict[str, dict[str, Any]] | None = None, *, once: 
         rows = csv.writer(file)
         rows.writerow(["index_in_sae", "label"])
         rows.writerows((5 * i + 3, subjects[i % len(subjects)]) for i in range(400))
-    tree["saes"]["tiny-l3"]["labels"] = str(root / "labels.csv")
+    if fake:
+        tree["saes"]["tiny-l3"]["labels"] = str(root / "labels.csv")
     tree["scales"]["smoke"] = SMOKE
     for name, change in (judges or {}).items():
         tree["judges"][name].update(change)

@@ -203,6 +203,28 @@ def test_nothing_is_left_behind(pair: Pair) -> None:
     )
 
 
+def test_a_clamp_to_zero_of_a_latent_that_is_silent_changes_no_bit(pair: Pair) -> None:
+    prompt = Request(prompt="Which of these latents is silent here? " * 2, sampling=SAMPLING)
+    everything = Capture(layer=1, sae="early", mode="all")
+    [plain] = pair.engine.generate([replace(prompt, capture=everything)])
+    assert plain.reading is not None
+    here = plain.reading.values[9]
+    late = Capture(layer=2, sae="late", mode="all", stage="after")
+
+    def after(latents: np.ndarray) -> Output:
+        ops = tuple(Op("clamp", int(latent), 0.0, 1, "early") for latent in latents[:4])
+        return pair.engine.generate([replace(prompt, ops=ops, scope="[9,10)", capture=late)])[0]
+
+    unclamped, silent, loud = after(np.array([])), after(np.flatnonzero(here == 0)), after(np.flatnonzero(here > 0))
+    assert unclamped.reading is not None
+    assert silent.reading is not None
+    assert loud.reading is not None
+    assert (unclamped.applied, silent.applied, loud.applied) == (0, 1, 1)
+    assert silent.token_ids == unclamped.token_ids
+    assert np.array_equal(silent.reading.values, unclamped.reading.values)
+    assert not np.array_equal(loud.reading.values, unclamped.reading.values)
+
+
 def test_a_request_that_cannot_be_steered_as_asked_is_refused_and_the_others_go_on(pair: Pair) -> None:
     good = Request(prompt="Yes?", sampling=SAMPLING)
     for bad in (
@@ -234,6 +256,19 @@ def test_unsteered_rows_are_those_of_vllm_without_the_plugin(
     plain.llm_engine.engine_core.shutdown()
     assert [output.token_ids for output in found[::2]] == wanted[::2]
     assert [output.token_ids for output in found[1::2]] != wanted[1::2]
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "qwen2", "qwen3"])
+def test_the_other_families_are_steered_and_read_like_the_reference(architecture: Architecture, tmp_path: Path) -> None:
+    toy = make_toy(tmp_path, architecture)
+    engine = VllmEngine(toy.params, toy.name, enforce_eager=True, **STRESS)
+    try:
+        pair = Pair(engine, HfEngine.open(toy.params, toy.name), known(), toy.name)
+        requests = mixed(16)
+        pair.same(requests, engine.generate(requests))
+    finally:
+        engine.close()
+    assert len({pair.wanted(request).token_ids for request in requests}) == len(requests)
 
 
 def test_an_adapter_and_steering_go_together(folders: dict[Architecture, Toy], tmp_path: Path) -> None:

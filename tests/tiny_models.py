@@ -1,4 +1,4 @@
-"""Random Llama and Gemma-2 models, their tokenizers and SAEs, as the folders that engines open; made in a second.
+"""Random models of every family that the plugin admits, their tokenizers and SAEs, as the folders that engines open; made in a second.
 
 toy = make_toy(tmp_path, "llama")          # model folder, two SAE folders and the Params that name them
 open_engine(toy.params, toy.name, "vllm")
@@ -12,11 +12,31 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from esr.params import ModelParams, Params, SaeParams, Search, load
 
-Architecture = Literal["llama", "gemma2"]
+Architecture = Literal["llama", "gemma2", "mistral", "qwen2", "qwen3"]
+FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM, {"tie_word_embeddings": True, "sliding_window": 64, "query_pre_attn_scalar": 32}),
+    "mistral": (MistralConfig, MistralForCausalLM, {}),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"num_attention_heads": 2}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
+}
+"""Configuration, model, and what a family needs besides."""
 SPECIALS = ("<|pad|>", "<|bos|>", "<|end|>", "<|user|>", "<|assistant|>")
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] | trim }}"
@@ -66,16 +86,15 @@ def model_config(architecture: Architecture, *, layers: int = LAYERS, width: int
         "initializer_range": 0.15,
         "tie_word_embeddings": False,
     }
-    if architecture == "llama":
-        return LlamaConfig(**common)
-    return Gemma2Config(**(common | {"tie_word_embeddings": True}), sliding_window=64, query_pre_attn_scalar=32)
+    config, _, more = FAMILIES[architecture]
+    return config(**(common | more))
 
 
 def write_model(folder: Path, architecture: Architecture, *, seed: int = 0, layers: int = LAYERS, width: int = WIDTH) -> Path:
     """A random fp32 model and its tokenizer as a Hugging Face folder."""
     torch.manual_seed(seed)
     config = model_config(architecture, layers=layers, width=width)
-    model = (LlamaForCausalLM if architecture == "llama" else Gemma2ForCausalLM)(config).to(torch.float32).eval()
+    model = FAMILIES[architecture][1](config).to(torch.float32).eval()
     if architecture == "gemma2":
         model.model.embed_tokens.weight.data *= 0.1  # tied and scaled by √width: at full size the model repeats its input
     model.generation_config.eos_token_id = 2

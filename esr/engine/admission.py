@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +44,15 @@ def span(scope: Scope, n_prompt: int) -> Span:
     return Span(lo, hi)
 
 
+def fitting(ids: Sequence[int], max_model_len: int, vocabulary: int | None = None) -> tuple[int, ...]:
+    """A prompt's tokens, which the model has and which leave room for a reply."""
+    if vocabulary is not None and (bad := [i for i in ids if not 0 <= i < vocabulary]):
+        raise SpecError(f"token id {bad[0]} is not among the model's {vocabulary}")
+    if len(ids) >= max_model_len:
+        raise SpecError(f"the prompt has {len(ids)} tokens and the model takes fewer than {max_model_len}")
+    return tuple(ids)
+
+
 class Shape(Protocol):
     """What there is to check of an SAE; Sae and SaeParams both are one."""
 
@@ -65,7 +74,9 @@ class Admission:
     """By name in params.yaml; raises when there is none."""
     allow_layer_mismatch: bool
 
-    def check(self, request: Request) -> None:
+    def check(self, request: Request, *, reading: bool = False) -> None:
+        if reading and request.capture is None:
+            raise SpecError("a reading needs a capture that says what to read")
         if bool(request.prompt) == bool(request.token_ids):
             raise SpecError("a request has either a prompt or token ids; this one has " + ("both" if request.prompt else "neither"))
         if request.token_ids and request.prefill:
@@ -82,6 +93,12 @@ class Admission:
                 clamped.add(key)
         if request.capture is not None:
             self._capture(request.capture)
+
+    def check_size(self, capture: Capture, rows: int) -> None:
+        """A capture of everything in a sequence of `rows` positions has to be worth sending."""
+        size = rows * self.sae(capture.sae).d_sae
+        if capture.mode == "all" and size > MAX_ALL:
+            raise SpecError(f"a capture of mode 'all' would return {size} numbers; at most {MAX_ALL}, so name positions or latents")
 
     def _sampling(self, request: Request) -> None:
         s = request.sampling

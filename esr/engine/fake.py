@@ -21,9 +21,8 @@ from zlib import crc32
 import numpy as np
 
 from esr.engine import Capture, Output, Reading, Request
-from esr.engine.admission import Admission, span
+from esr.engine.admission import Admission, fitting, span
 from esr.engine.fake_words import Language, Topic, opened, words
-from esr.errors import SpecError
 from esr.params import Params, resolve
 from esr.sae.labels import read_labels
 from esr.types import Op, content_id
@@ -89,9 +88,8 @@ class FakeEngine:
     def read(self, requests: Sequence[Request]) -> list[Reading]:
         readings = []
         for request in requests:
-            self.admission.check(request)
-            if request.capture is None:
-                raise SpecError("a reading needs a capture that says what to read")
+            self.admission.check(request, reading=True)
+            assert request.capture is not None
             ids = self._ids(request)
             n_prompt = len(self.render(request.prompt)) if request.prompt else len(ids)
             readings.append(self._reading(request, request.capture, ids, n_prompt))
@@ -128,9 +126,7 @@ class FakeEngine:
 
     def _ids(self, request: Request) -> tuple[int, ...]:
         ids = tuple(request.token_ids) or self.render(request.prompt, request.prompt_format, request.prefill)
-        if len(ids) >= self.model.max_model_len:
-            raise SpecError(f"the prompt has {len(ids)} tokens and the model takes fewer than {self.model.max_model_len}")
-        return ids
+        return fitting(ids, self.model.max_model_len)
 
     def _generate(self, request: Request) -> Output:
         prompt = self._ids(request)

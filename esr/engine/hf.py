@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from esr.engine import Capture, Output, Reading, Request
-from esr.engine.admission import MAX_ALL, Admission, Span, span
+from esr.engine.admission import Admission, Span, fitting, span
 from esr.engine.chat import Chat
 from esr.engine.sampling import next_token
 from esr.errors import EngineError, SpecError
@@ -112,9 +112,7 @@ class HfEngine:
 
     def read(self, requests: Sequence[Request]) -> list[Reading]:
         for request in requests:
-            self.admission.check(request)
-            if request.capture is None:
-                raise SpecError("a reading needs a capture that says what to read")
+            self.admission.check(request, reading=True)
         return [self._read(request) for request in requests]
 
     def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
@@ -154,11 +152,7 @@ class HfEngine:
 
     def _ids(self, request: Request) -> tuple[int, ...]:
         ids = request.token_ids or self.render(request.prompt, request.prompt_format, request.prefill)
-        if bad := [i for i in ids if not 0 <= i < self.vocabulary]:
-            raise SpecError(f"token id {bad[0]} is not among the model's {self.vocabulary}")
-        if len(ids) >= self.max_model_len:
-            raise SpecError(f"the prompt has {len(ids)} tokens and the model takes fewer than {self.max_model_len}")
-        return tuple(ids)
+        return fitting(ids, self.max_model_len, self.vocabulary)
 
     def _sites(self, request: Request, n_prompt: int, n_rows: int) -> dict[int, _Site]:
         sites: dict[int, _Site] = {}
@@ -168,11 +162,7 @@ class HfEngine:
         if (capture := request.capture) is not None:
             site = sites.setdefault(capture.layer, _Site(scope))
             site.capture, site.captured = capture, span(capture.positions, n_prompt)
-            size = n_rows * self.saes(capture.sae).d_sae
-            if capture.mode == "all" and size > MAX_ALL:
-                raise SpecError(
-                    f"a capture of mode 'all' would return {size} numbers; at most {MAX_ALL}, so name positions or latents"
-                )
+            self.admission.check_size(capture, n_rows)
         return sites
 
     def _sample(

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from esr.engine import Output, Reading, Request
-from esr.engine.admission import MAX_ALL, Admission, span
+from esr.engine.admission import Admission, fitting, span
 from esr.engine.chat import Chat
 from esr.engine.plugin.spec import END, FIELD, KEY, Sites, Spec
 from esr.errors import EngineError, SpecError
@@ -90,11 +90,7 @@ class VllmEngine:
         return self._call(self._gather([self._generate(request, *plan) for request, plan in zip(requests, plans, strict=True)]))
 
     def read(self, requests: Sequence[Request]) -> list[Reading]:
-        plans = []
-        for request in requests:
-            if request.capture is None:
-                raise SpecError("a reading needs a capture that says what to read")
-            plans.append(self._plan(request, reading=True))
+        plans = [self._plan(request, reading=True) for request in requests]
         return self._call(self._gather([self._read(ids, spec) for ids, spec in plans]))
 
     def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
@@ -255,16 +251,13 @@ class VllmEngine:
     # requests to vLLM's terms
 
     def _plan(self, request: Request, *, reading: bool = False) -> tuple[tuple[int, ...], Spec]:
-        self.admission.check(request)
+        self.admission.check(request, reading=reading)
         ids = self._ids(request)
         n_prompt = len(self.render(request.prompt, request.prompt_format)) if reading and request.prompt else len(ids)
         capture = request.capture
         if capture is not None:
             rows = len(ids) if reading else len(ids) + request.sampling.max_tokens
-            if capture.mode == "all" and (size := rows * self.params.sae(capture.sae).d_sae) > MAX_ALL:
-                raise SpecError(
-                    f"a capture of mode 'all' would return {size} numbers; at most {MAX_ALL}, so name positions or latents"
-                )
+            self.admission.check_size(capture, rows)
             if capture.mode == "max" and not span(capture.positions, n_prompt).within(0, rows):
                 raise SpecError(f"a capture of mode 'max' over {capture.positions!r}, which holds no position of this sequence")
             if n_prompt != len(ids):
@@ -275,11 +268,7 @@ class VllmEngine:
 
     def _ids(self, request: Request) -> tuple[int, ...]:
         ids = request.token_ids or self.render(request.prompt, request.prompt_format, request.prefill)
-        if bad := [i for i in ids if not 0 <= i < self.vocabulary]:
-            raise SpecError(f"token id {bad[0]} is not among the model's {self.vocabulary}")
-        if len(ids) >= self.max_model_len:
-            raise SpecError(f"the prompt has {len(ids)} tokens and the model takes fewer than {self.max_model_len}")
-        return tuple(ids)
+        return fitting(ids, self.max_model_len, self.vocabulary)
 
     def _sampling(self, request: Request, limit: int) -> Any:
         from vllm import SamplingParams
