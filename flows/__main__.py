@@ -55,6 +55,7 @@ def run(experiment: str, model: str, scale: str, judge: str | None) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
     from flows import foreground
+    from flows.leash import leash
     from tasks.study import Study
 
     study = Study.of(experiment, model, scale, judge)
@@ -62,8 +63,9 @@ def run(experiment: str, model: str, scale: str, judge: str | None) -> None:
     study.check()
     foreground.reach_server()
     stop_on_ctrl_c()
-    with foreground.progress(out), foreground.history():
-        flow = getattr(importlib.import_module(f"flows.{experiment}"), experiment)
+    flow = getattr(importlib.import_module(f"flows.{experiment}"), experiment)
+    foreground.head_start(study)
+    with leash(), foreground.progress(out), foreground.history():
         flow(model, scale=scale, judge=judge)
     foreground.close(study, out)
 

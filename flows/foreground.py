@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from uuid import UUID
 
@@ -49,6 +49,21 @@ def plan(study: Study) -> str:
         f"{asked.tokens / 1e6:.3g} M tokens\n"
         f"store {study.bench.store.root}: {stored if there.trials else 'nothing of it is there yet'}"
     )
+
+
+def head_start(study: Study) -> None:
+    """The engine opens while the run's own server starts, where replies are certain to be missing.
+
+    A failure is not said here: the run meets it again when it asks for the engine, and says it there.
+    """
+
+    def open_it() -> None:
+        with suppress(Exception):
+            _ = study.bench.engine
+
+    there = study.bench.progress(study.experiment, study.judge)
+    if there.replies < max(there.trials, 1):
+        threading.Thread(target=open_it, name="head start", daemon=True).start()
 
 
 def reach_server() -> None:

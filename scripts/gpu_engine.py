@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -452,10 +453,14 @@ def measure(shape: str, kids: dict[str, Child], result: dict[str, Any], deadline
         kid.end()
 
 
+def write_down(path: Path, result: dict[str, Any]) -> None:
+    path.write_text(json.dumps(result, indent=1))
+
+
 def again(path: Path, budget: float) -> None:
     """The figures nearest their bars, with more rounds: the 8B shape, then the 70B shape with a quarter of its blocks."""
     result: dict[str, Any] = {"what": WEIGHTS_NOTE}
-    save = lambda: (path / "engine-gpu.json").write_text(json.dumps(result, indent=1))  # noqa: E731  # three words, used at each step
+    save = partial(write_down, path / "engine-gpu.json", result)
     for shape, n, gen in (("8b", 256, 512), ("70b-quarter", 256, 128)):
         if time.time() - START > budget - 60:
             break
@@ -483,7 +488,7 @@ def main(what: str, out: str, budget: float) -> None:
         return
     small = what == "smoke"
     result: dict[str, Any] = {"what": WEIGHTS_NOTE}
-    save = lambda: (path / "engine-gpu.json").write_text(json.dumps(result, indent=1))  # noqa: E731  # three words, used at each step
+    save = partial(write_down, path / "engine-gpu.json", result)
     parity = {}
     if what in ("all", "smoke", "parity", "tp"):
         grid = (

@@ -282,20 +282,21 @@ def points(x: float | None) -> str:
     return "–" if x is None else f"{x:.1f}"
 
 
+def scored(goal: str, asked: str, first: Estimate, met: bool) -> Goal:
+    return Goal(goal, asked, points(first.value), between(first.bootstrap, points), first.n, met)
+
+
+def rated(goal: str, asked: str, rate: Estimate, bounds: Sequence[float] | None, met: bool) -> Goal:
+    return Goal(goal, asked, percent(rate.value), between(bounds), rate.n, met)
+
+
 def rate_goals(tiny: Study, plain: Study) -> Iterator[Goal]:
     for name, study in (("tiny", tiny), ("tiny-plain", plain)):
         if not study.has("exp08", "no-steering"):
             continue
         e = study.estimates("exp08", "no-steering")
         first, multi = e["first_score_mean"], e["multi_attempt_rate"]
-        yield Goal(
-            f"{name}, unsteered: first-attempt mean",
-            "≥ 85",
-            points(first.value),
-            between(first.bootstrap, points),
-            first.n,
-            first.value >= 85,
-        )
+        yield scored(f"{name}, unsteered: first-attempt mean", "≥ 85", first, first.value >= 85)
         yield Goal(
             f"{name}, unsteered: multi-attempt replies",
             "0",
@@ -310,36 +311,15 @@ def rate_goals(tiny: Study, plain: Study) -> Iterator[Goal]:
     asked = len(tiny.found)
     yield Goal("tiny: latents steered", "≥ 40", str(multi.clusters), "", asked, multi.clusters >= 40)
     yield Goal("tiny: latents whose search converges", "≥ 80 %", percent(len(done) / asked), "", asked, len(done) >= 0.8 * asked)
-    yield Goal(
-        "tiny at threshold: first-attempt mean",
-        "30 ± 5",
-        points(first.value),
-        between(first.bootstrap, points),
-        first.n,
-        abs(first.value - 30) <= 5,
-    )
-    yield Goal(
-        "tiny at threshold: multi-attempt rate",
-        "≥ 5 %",
-        percent(multi.value),
-        between(multi.bootstrap),
-        multi.n,
-        multi.value >= 0.05,
-    )
-    yield Goal("tiny at threshold: ESR rate", "≥ 2 %", percent(esr.value), between(esr.bootstrap), esr.n, esr.value >= 0.02)
+    yield scored("tiny at threshold: first-attempt mean", "30 ± 5", first, abs(first.value - 30) <= 5)
+    yield rated("tiny at threshold: multi-attempt rate", "≥ 5 %", multi, multi.bootstrap, multi.value >= 0.05)
+    yield rated("tiny at threshold: ESR rate", "≥ 2 %", esr, esr.bootstrap, esr.value >= 0.02)
     if not plain.has("exp01", "baseline"):
         return
     p = plain.estimates("exp01", "baseline")
     pm, pf = p["multi_attempt_rate"], p["first_score_mean"]
-    yield Goal(
-        "tiny-plain at threshold: first-attempt mean",
-        "30 ± 5",
-        points(pf.value),
-        between(pf.bootstrap, points),
-        pf.n,
-        abs(pf.value - 30) <= 5,
-    )
-    yield Goal("tiny-plain at threshold: multi-attempt rate", "< 1 %", percent(pm.value), between(pm.wilson), pm.n, pm.value < 0.01)
+    yield scored("tiny-plain at threshold: first-attempt mean", "30 ± 5", pf, abs(pf.value - 30) <= 5)
+    yield rated("tiny-plain at threshold: multi-attempt rate", "< 1 %", pm, pm.wilson, pm.value < 0.01)
 
 
 def sweep_goals(tiny: Study) -> Iterator[Goal]:
