@@ -40,6 +40,12 @@ def test_a_sum_is_a_number_in_json(capsys):
     assert json.loads(asked(capsys, "sql", query, "--json")) == [{"n": 3, "m": 1.5}]
 
 
+def test_two_columns_of_one_name_are_both_shown(capsys):
+    query = "select 1 as a, 2 as b, 3 as a, 4 as a_1, 5 as a"
+    assert json.loads(asked(capsys, "sql", query, "--json")) == [{"a": 1, "b": 2, "a_2": 3, "a_1": 4, "a_3": 5}]
+    assert all(digit in asked(capsys, "sql", query) for digit in "12345")
+
+
 @pytest.mark.parametrize("words", [["sql", "from summary"], ["import-reference", "."]])
 def test_a_store_that_is_no_folder_is_one_line(words, tmp_path, monkeypatch, capsys):
     (tmp_path / "a.json").write_text('{"experiment_config": {}, "results_by_feature": []}')

@@ -3,7 +3,9 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 
@@ -17,11 +19,21 @@ def run(args: Namespace) -> int:
     from esr.store import Store
 
     table = Store().sql(sys.stdin.read() if args.query == "-" else args.query)
+    table = table.rename_columns(distinct(table.schema.names))
     if args.json:
         sys.stdout.write(json.dumps([_plain(row) for row in table.to_pylist()], ensure_ascii=False, indent=1) + "\n")
     else:
         _show(table, args.limit)
     return 0
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """A join may give two columns one name; the second becomes name_1, as DuckDB itself would call it."""
+    found: list[str] = []
+    for name in names:
+        free = (f"{name}_{i}" for i in count(1) if f"{name}_{i}" not in (*found, *names))
+        found.append(next(free) if name in found else name)
+    return found
 
 
 def _plain(value: Any) -> Any:
