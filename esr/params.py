@@ -104,6 +104,8 @@ class ModelParams(Block):
     tensor_parallel: int = Field(default=1, ge=1)
     protocol: dict[str, Any] = {}
     """Overlay on `protocol` for this model."""
+    tokens_per_second: float | None = Field(default=None, gt=0)
+    """Rough, with the batch full; for `plan` alone."""
 
     @property
     def weights(self) -> str:

@@ -12,7 +12,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--scale", default="full", help="full or smoke (full)")
     parser.add_argument("--judge", help="a judge of params.yaml; the model's own when left out")
     parser.add_argument(
-        "--tokens-per-second", type=float, metavar="N", help="what your machine generates for this model; the hours follow from it"
+        "--tokens-per-second", type=float, metavar="N", help="what your machine generates for this model (default: params.yaml's rough figure)"
     )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
 
@@ -31,7 +31,8 @@ def run(args: Namespace) -> int:
         known = ["exp01", "exp02", "exp03", "exp05", "exp08", "exp10"]
         raise ParamsError(one_of("experiment", args.experiment, known, "flows")) from None
     judging = estimate(params, judge, asked.judge_calls, reply_tokens=params.protocol.max_tokens)
-    speed = args.tokens_per_second
+    told = args.tokens_per_second
+    speed = params.model(args.model).tokens_per_second if told is None else told
     if speed is not None and not 0 < speed < float("inf"):
         raise ParamsError(f"--tokens-per-second is {speed:g} and should be above 0; give the rate that you measured")
     found: dict[str, Any] = {
@@ -69,9 +70,9 @@ def _told(found: dict[str, Any]) -> str:
         f"  own arms    {found['own_trials']:,} trials in {found['own_arms']} arms" if found["own_arms"] else "",
         "  generating  "
         + (
-            f"at most {hours:,} h at {found['tokens_per_second']:,g} tokens a second"
+            f"at most {hours:,} h at {found['tokens_per_second']:,g} tokens a second; --tokens-per-second for your machine's"
             if hours is not None
-            else "the time depends on your machine; give --tokens-per-second"
+            else "the time is unknown; give --tokens-per-second"
         ),
         f"  judge {found['judge']}  {found['judge_calls']:,} calls, {found['judge_tokens_in']:,} tokens in, {found['judge_tokens_out']:,} out: "
         + (f"about ${cost:,.2f}" if cost is not None else "price unknown")
