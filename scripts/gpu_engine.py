@@ -2,6 +2,7 @@
 
 python scripts/gpu_engine.py all OUT [--budget 400]      every phase, engines side by side in processes of their own
 python scripts/gpu_engine.py smoke OUT                   the same at tiny sizes
+python scripts/gpu_engine.py soak OUT                    20,000 short requests with aborts, also on a CPU
 
 Throughput engines share the GPU and are measured in turn, round by round, so that drift falls on all alike.
 """
@@ -51,6 +52,9 @@ def device_free() -> int:
 
 
 # children
+
+SOAK_PARTS = 10
+"""Looks at the memory along a soak: a leak grows with every part, a cache fills once."""
 
 
 def specs(mode: str, n: int, sae: str, layer: int, d_sae: int, seed: int) -> list[str | None]:
@@ -272,13 +276,16 @@ def soaking(engine: Any, n: int) -> dict[str, Any]:
 
     def memory() -> dict[str, int]:
         procs = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        return {"device_free": device_free(), "host_rss": sum(p.memory_info().rss for p in procs)}
+        return {"device_free": device_free()} | {f"rss_{i}_{p.name()}": p.memory_info().rss >> 10 for i, p in enumerate(procs)}
 
     engine._call(many(n // 10))
-    before, start = memory(), time.time()
-    counts = engine._call(many(n))
-    time.sleep(0.5)
-    return counts | {"seconds": time.time() - start, "before": before, "after": memory(), "stats": engine.stats()}
+    start, along, counts = time.time(), [memory()], {"replied": 0, "aborted": 0}
+    for _ in range(SOAK_PARTS):
+        part = engine._call(many(n // SOAK_PARTS))
+        counts = {key: counts[key] + part[key] for key in counts}
+        time.sleep(0.5)
+        along.append(memory())
+    return counts | {"seconds": time.time() - start, "memory_along_kib": along, "stats": engine.stats()}
 
 
 def noise_child(out: str) -> None:
@@ -480,9 +487,21 @@ def again(path: Path, budget: float) -> None:
             kid.end()
 
 
+def soak_alone(path: Path, n: int) -> None:
+    """The soak alone, on whatever device there is: a random Llama, run eagerly."""
+    parity_child("llama", "eager", str(path / "engine-soak.json"), n)
+    found = json.loads((path / "engine-soak.json").read_text())
+    del found["tokens"]
+    write_down(path / "engine-soak.json", found)
+    note(json.dumps(found["soak"])[-1500:])
+
+
 def main(what: str, out: str, budget: float) -> None:
     path = Path(out)
     path.mkdir(parents=True, exist_ok=True)
+    if what == "soak":
+        soak_alone(path, 20_000)
+        return
     if what == "again":
         again(path, budget)
         return
