@@ -12,7 +12,10 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--scale", default="full", help="full or smoke (full)")
     parser.add_argument("--judge", help="a judge of params.yaml; the model's own when left out")
     parser.add_argument(
-        "--tokens-per-second", type=float, metavar="N", help="what your machine generates for this model (default: params.yaml's rough figure)"
+        "--tokens-per-second",
+        type=float,
+        metavar="N",
+        help="what your machine generates for this model (default: params.yaml's rough figure)",
     )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
 
