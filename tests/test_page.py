@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -60,7 +61,7 @@ def flow_run(
     log = (tmp_path_factory.mktemp("worker") / "worker.log").open("w")
     worker = subprocess.Popen(
         [BIN / "prefect", "worker", "start", "--pool", "cpu", "--limit", "1"],
-        env=environment, cwd=HOME, stdout=log, stderr=log,
+        env=environment, cwd=HOME, stdout=log, stderr=log, start_new_session=True,
     )  # fmt: skip
     try:
         prefect("deployment", "run", "exp08/tiny", "--param", "scale=smoke", "--param", "judge=haiku-4.5")
@@ -76,8 +77,8 @@ def flow_run(
             assert runs[0].state.is_completed(), Path(log.name).read_text()[-3000:]
             yield runs[0]
     finally:
-        worker.terminate()
-        worker.wait(30)
+        os.killpg(worker.pid, signal.SIGKILL)  # told to end, Prefect's worker sometimes waits for ever
+        worker.wait()
 
 
 @pytest.fixture(scope="module")
