@@ -136,6 +136,9 @@ def stamp(found: Recorded, file: Path) -> None:
 
 
 def _replace(file: Path, data: bytes) -> None:
+    """The file holds the data; one that does already is not touched."""
+    if file.is_file() and file.read_bytes() == data:
+        return
     new = file.with_name(file.name + ".new")
     new.write_bytes(data)
     new.replace(file)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from esr.params import HOME
 
+HEARTBEAT = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+
 
 def settings(store: Path) -> dict[str, str]:
     """The environment of every process that runs, serves or works for flows."""
@@ -19,7 +21,7 @@ def settings(store: Path) -> dict[str, str]:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_TASK_RUN_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        HEARTBEAT: "30",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "esr",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -37,9 +39,11 @@ def results() -> Path:
 
 def prepare() -> None:
     """Before Prefect is first imported."""
+    wanted = settings(home())
     if not os.environ.get("PREFECT_API_URL"):
         os.environ.pop("PREFECT_API_URL", None)
-    for name, value in settings(home()).items():
+        del wanted[HEARTBEAT]  # a server of the run's own marks no run dead, and each flow's end would wait for the last beat
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)
     with suppress(OSError):  # a store that cannot be written is said when a run begins
         Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)

@@ -100,6 +100,29 @@ def test_every_experiment_draws_its_files_and_the_same_bytes_again(tmp_path, exp
     assert [p.read_bytes() for p in once] == [p.read_bytes() for p in again]
 
 
+def test_nothing_is_drawn_where_nothing_changed_and_a_drawing_cut_off_is_made_again(tmp_path):
+    folder = exported(tmp_path, "exp08")
+    files = figures.redraw([folder], tmp_path)
+    drawn = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
+
+    export.write(export.read(folder), folder)
+    figures.redraw([folder], tmp_path)
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files} == drawn
+
+    for half in files:  # a file that a killed drawing left half written
+        half.write_bytes(half.read_bytes()[:100])
+        figures.redraw([folder], tmp_path)
+        if half != files[-1]:
+            assert half.read_bytes() == drawn[half][0]
+    files[0].unlink()
+    figures.redraw([folder], tmp_path)
+    assert {p: p.read_bytes() for p in files} == {p: data for p, (data, _) in drawn.items()}
+
+    export.write(Recorded(export.read(folder).outcomes[::2], export.read(folder).about), folder)
+    figures.redraw([folder], tmp_path)
+    assert files[3].read_bytes() != drawn[files[3]][0]
+
+
 def test_an_export_read_back_is_what_was_written_and_the_same_bytes_again(tmp_path):
     found = recorded("exp10")
     files = export.write(found, tmp_path / "a")
@@ -225,7 +248,8 @@ def test_a_matrix_of_judges_is_drawn_with_every_number_beside_it(tmp_path):
     judges = [rows, rows.assign(judge="strict", corrected=False), rows.assign(judge="late", multi=~rows["multi"])]
     found = pairs(pd.concat(judges), draws=50)
     figure, data = matrix(found, "Judges")
-    files = style.save(figure, data, tmp_path, "agreement")
+    files = [tmp_path / f"agreement.{kind}" for kind in ("png", "pdf", "json")]
+    style.save(figure, data, files)
     drawn = json.loads(files[2].read_text())["pairs"]
     assert {(p["judge"], p["other"]) for p in drawn} == {("late", "lexical"), ("late", "strict"), ("lexical", "strict")}
     alike = next(p for p in drawn if (p["judge"], p["other"]) == ("lexical", "strict"))

@@ -52,7 +52,10 @@ def draw(store: Store, params: Params, experiment: str, model: str, judge: str) 
 
 
 def redraw(folders: Sequence[Path], into: Path) -> list[Path]:
-    """The figure of one export, or of several models' exports of one experiment."""
+    """The figure of one export, or of several models' exports of one experiment; nothing is drawn where nothing changed."""
+    files = _files(folders, into)
+    if _current(files, folders):
+        return files
     found = sorted((export.read(folder) for folder in folders), key=lambda r: SIZES.index(r.model) if r.model in SIZES else 99)
     names = {r.experiment for r in found}
     if len(names) != 1:
@@ -62,15 +65,33 @@ def redraw(folders: Sequence[Path], into: Path) -> list[Path]:
     if experiment not in shapes:
         raise DataError(one_of("figure", experiment, list(shapes), "esr.figures"))
     figure, data = shapes[experiment](found if len(found) > 1 else found[0])
-    name = f"{experiment}-{folders[0].name if len(found) == 1 else 'models'}"
-    files = style.save(figure, data, into, name)
-    return [*files, *_numbers(found[0], into, name)] if len(found) == 1 else files
+    into.mkdir(parents=True, exist_ok=True)
+    style.save(figure, data, files[:3])
+    if len(found) == 1:
+        _numbers(found[0], *files[3:])
+    return files
 
 
-def _numbers(found: Recorded, into: Path, name: str) -> list[Path]:
+def _files(folders: Sequence[Path], into: Path) -> list[Path]:
+    """What a drawing leaves, in the order in which it is written."""
+    name = f"{folders[0].parent.name}-{folders[0].name if len(folders) == 1 else 'models'}"
+    kinds = ("png", "pdf", "json", "csv", "metrics.json") if len(folders) == 1 else ("png", "pdf", "json")
+    return [into / f"{name}.{kind}" for kind in kinds]
+
+
+def _current(files: Sequence[Path], folders: Sequence[Path]) -> bool:
+    """All are there, written one after the other, after the exports and after the code; so a drawing that was cut off is not."""
+    code = [Path(export.__file__), *Path(__file__).parent.glob("*.py")]
+    sources = [*code, *(file for folder in folders for file in folder.glob("*"))]
+    try:
+        times = [max(source.stat().st_mtime_ns for source in sources), *(file.stat().st_mtime_ns for file in files)]
+    except OSError:
+        return False
+    return times == sorted(times)
+
+
+def _numbers(found: Recorded, table: Path, metrics: Path) -> None:
     """The number table, and the same without intervals for `dvc metrics`."""
     counted = export.arms(found)
-    table, metrics = into / f"{name}.csv", into / f"{name}.metrics.json"
     table.write_text(export.numbers(counted), encoding="utf-8")
     metrics.write_text(json.dumps(export.headline(counted), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return [table, metrics]

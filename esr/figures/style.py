@@ -5,7 +5,7 @@ Arms differ in lightness and hatching, never in hue alone. The same numbers give
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,13 @@ def canvas(rows: int, columns: int, height: float, **grid: Any) -> Iterator[tupl
         yield figure, figure.subplots(rows, columns, squeeze=False, **grid)
 
 
-def save(figure: Figure, data: dict[str, Any], folder: Path, name: str) -> list[Path]:
-    """name.png, name.pdf and name.json in the folder, PNG first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    png, pdf, numbers = (folder / f"{name}.{kind}" for kind in ("png", "pdf", "json"))
+def save(figure: Figure, data: dict[str, Any], files: Sequence[Path]) -> None:
+    """As PNG, PDF and the JSON of every number drawn."""
+    png, pdf, numbers = files
     with mpl.rc_context(LOOK):
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     numbers.write_text(json.dumps(_rounded(data), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return [png, pdf, numbers]
 
 
 def footnote(figure: Figure, text: str) -> None:
