@@ -63,10 +63,13 @@ def run(experiment: str, model: str, scale: str, judge: str | None) -> None:
     study.check()
     foreground.reach_server()
     stop_on_ctrl_c()
-    flow = getattr(importlib.import_module(f"flows.{experiment}"), experiment)
-    foreground.head_start(study)
-    with leash(), foreground.progress(out), foreground.history():
-        flow(model, scale=scale, judge=judge)
+    with leash():
+        ready = foreground.own_server()
+        flow = getattr(importlib.import_module(f"flows.{experiment}"), experiment)
+        foreground.head_start(study)
+        ready()
+        with foreground.progress(out), foreground.history():
+            flow(model, scale=scale, judge=judge)
     foreground.close(study, out)
 
 

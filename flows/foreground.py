@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from uuid import UUID
@@ -64,6 +64,25 @@ def head_start(study: Study) -> None:
     there = study.bench.progress(study.experiment, study.judge)
     if there.replies < max(there.trials, 1):
         threading.Thread(target=open_it, name="head start", daemon=True).start()
+
+
+def own_server() -> Callable[[], None]:
+    """The run's own server starts while the rest is loaded; what comes back waits for it.
+
+    A failure is not said here: the run meets it again when it begins, and says it there.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return lambda: None
+    import prefect.server.api.server  # noqa: F401  # by one thread alone: its modules import each other in circles
+    from prefect.client.orchestration import get_client
+
+    def start() -> None:
+        with suppress(Exception):
+            get_client(sync_client=True)
+
+    thread = threading.Thread(target=start, name="own server", daemon=True)
+    thread.start()
+    return thread.join
 
 
 def reach_server() -> None:
