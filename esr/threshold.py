@@ -119,10 +119,11 @@ class Bisection:
 
     def done(self, early_stop: float = 0.0) -> bool:
         """Whether asking on is pointless: the 95 % interval is narrower than `early_stop` of the estimate, or the latent is known
-        never or always to bite. 0: never."""
+        never or always to bite, which the reference search cannot know before its end. 0: never."""
         if early_stop <= 0 or not self.asks:
             return False
-        return self.status in ("never_bites", "always_bites") or self._width() <= early_stop
+        known = self._adaptive and self.status in ("never_bites", "always_bites")
+        return known or self._width() <= early_stop
 
     @property
     def _adaptive(self) -> bool:

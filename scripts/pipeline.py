@@ -70,7 +70,7 @@ def watch(process: "subprocess.Popen[str]", peak: list[int]) -> None:
             status = Path(f"/proc/{process.pid}/status").read_text()
         except OSError:
             return
-        peak[0] = max(peak[0], *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")))
+        peak[0] = max([peak[0], *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))])
         time.sleep(0.5)
 
 
@@ -92,7 +92,7 @@ def efficiency(engine: str, model: str) -> dict[str, Any]:
         "protocol": {"search_mode": "reference"},  # a judge who knows nothing would let no latent converge
         "work": {"calibrate_shard": 8, "shard": 96, "batch": 32, "in_flight": 4},
         "models": {model: {"judge": "haiku-4.5"}},
-        "by_model": {model: {"exp01": {"latents": 24, "trials_per_latent": 10}}},
+        "by_model": {model: {"protocol": {"search_steps": 10, "early_stop": 0.0}}},
     }
     line = ["-m", "flows", "exp01", model]
     with tempfile.TemporaryDirectory() as name:

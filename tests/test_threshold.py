@@ -87,6 +87,13 @@ def test_a_latent_that_never_bites_is_said_so_and_was_tried_at_the_bound():
     assert not b.done()
 
 
+def test_the_reference_search_is_not_ended_early_by_answers_that_all_go_one_way():
+    b = Bisection(0, 100, 7, 5, 0.3)
+    for _ in range(3):
+        b.tell(0.9)
+        assert not b.done(early_stop=0.1)
+
+
 def test_a_latent_that_always_bites_is_said_so():
     b = Bisection(0, 100, 7, 5, 0.3)
     for _ in range(10):
