@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,8 @@ def kill_worker(r: Round, after: float) -> None:
     subprocess.run([prefect, "deployment", "run", f"{r.experiment}/{pool}", *given], check=True, **quiet)
     time.sleep(after + 4)
     for pid in children(worker.pid):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended by itself meanwhile
+            os.kill(pid, signal.SIGKILL)
     worker.wait()
 
 
