@@ -59,14 +59,15 @@ def run(experiment: str, model: str, scale: str, judge: str | None) -> None:
     from tasks.study import Study
 
     study = Study.of(experiment, model, scale, judge)
-    out.print(foreground.plan(study))
+    there = study.bench.progress(study.experiment, study.judge)
+    out.print(foreground.plan(study, there))
     study.check()
     foreground.reach_server()
     stop_on_ctrl_c()
     with leash():
         ready = foreground.own_server()
         flow = getattr(importlib.import_module(f"flows.{experiment}"), experiment)
-        foreground.head_start(study)
+        foreground.head_start(study, there)
         ready()
         with foreground.progress(out), foreground.history():
             flow(model, scale=scale, judge=judge)

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from esr import closing
-from esr.bench import backend
+from esr.bench import Progress, backend
 from esr.errors import EsrError
 from esr.workload import workload
 from tasks import board
@@ -31,7 +31,7 @@ LINES_EVERY = 15.0
 """Seconds between two lines of progress where there is no terminal."""
 
 
-def plan(study: Study) -> str:
+def plan(study: Study, there: Progress) -> str:
     """What is asked for and how much of it is in the store already."""
     asked = workload(study.params, study.model, study.experiment)
     parts = [f"{asked.search:,} replies to calibrate {asked.latents} latents"]
@@ -41,7 +41,6 @@ def plan(study: Study) -> str:
         parts.append(f"{asked.baseline:,} of experiment 1")
     if asked.own:
         parts.append(f"{asked.own:,} in {asked.arms} arm{'s' if asked.arms > 1 else ''} of its own")
-    there = study.bench.progress(study.experiment, study.judge)
     stored = f"{there.replies:,} replies and {there.grades:,} grades of {there.trials:,} planned trials are there and are not computed again"
     return (
         f"{study.title}, engine {backend()}\n"
@@ -51,38 +50,32 @@ def plan(study: Study) -> str:
     )
 
 
-def head_start(study: Study) -> None:
-    """The engine opens while the run's own server starts, where replies are certain to be missing.
-
-    A failure is not said here: the run meets it again when it asks for the engine, and says it there.
-    """
-
-    def open_it() -> None:
-        with suppress(Exception):
-            _ = study.bench.engine
-
-    there = study.bench.progress(study.experiment, study.judge)
+def head_start(study: Study, there: Progress) -> None:
+    """The engine opens while the run's own server starts, where replies are certain to be missing."""
     if there.replies < max(there.trials, 1):
-        threading.Thread(target=open_it, name="head start", daemon=True).start()
+        _aside(lambda: study.bench.engine)
 
 
 def own_server() -> Callable[[], None]:
-    """The run's own server starts while the rest is loaded; what comes back waits for it.
-
-    A failure is not said here: the run meets it again when it begins, and says it there.
-    """
+    """The run's own server starts while the rest is loaded; what comes back waits for it."""
     if os.environ.get("PREFECT_API_URL"):
         return lambda: None
     import prefect.server.api.server  # noqa: F401  # by one thread alone: its modules import each other in circles
     from prefect.client.orchestration import get_client
 
-    def start() -> None:
-        with suppress(Exception):
-            get_client(sync_client=True)
+    return _aside(lambda: get_client(sync_client=True)).join
 
-    thread = threading.Thread(target=start, name="own server", daemon=True)
+
+def _aside(work: Callable[[], object]) -> threading.Thread:
+    """In a thread of its own. A failure is not said here: the run meets it again when it needs the same, and says it there."""
+
+    def tried() -> None:
+        with suppress(Exception):
+            work()
+
+    thread = threading.Thread(target=tried, daemon=True)
     thread.start()
-    return thread.join
+    return thread
 
 
 def reach_server() -> None:

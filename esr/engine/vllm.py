@@ -160,11 +160,10 @@ class VllmEngine:
         tasks = [asyncio.ensure_future(one) for one in work]
         try:
             return list(await asyncio.gather(*tasks))
-        except BaseException:
+        finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            raise
 
     async def _generate(self, request: Request, ids: tuple[int, ...], spec: Spec) -> Output:
         limit = min(request.sampling.max_tokens, self.max_model_len - len(ids))

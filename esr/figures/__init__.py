@@ -81,7 +81,8 @@ def _files(folders: Sequence[Path], into: Path) -> list[Path]:
 
 def _current(files: Sequence[Path], folders: Sequence[Path]) -> bool:
     """All are there, written one after the other, after the exports and after the code; so a drawing that was cut off is not."""
-    code = [Path(export.__file__), *Path(__file__).parent.glob("*.py")]
+    library = Path(__file__).parents[1]
+    code = [*library.glob("*.py"), *library.glob("*.yaml"), *Path(__file__).parent.glob("*.py")]
     sources = [*code, *(file for folder in folders for file in folder.glob("*"))]
     try:
         times = [max(source.stat().st_mtime_ns for source in sources), *(file.stat().st_mtime_ns for file in files)]
