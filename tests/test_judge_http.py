@@ -1,6 +1,7 @@
 """Real SDKs, real HTTP, a provider that misbehaves."""
 
 import logging
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -258,6 +259,44 @@ def test_max_cost_is_shared_by_the_judges_of_a_run(monkeypatch: pytest.MonkeyPat
     assert both[1].spent <= 0.03
     for judge in both:
         judge.close()
+
+
+def test_a_stored_answer_that_is_not_yet_settled_is_not_counted_twice(
+    monkeypatch: pytest.MonkeyPatch, provider: Provider, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ESR_RUN", "one-run")
+    monkeypatch.setattr("esr.judge.cost.LOOK", 0.0)
+    judge = opened(params_at(provider.url, "haiku-4.5", judging={"max_cost": 1.0}), "haiku-4.5", tmp_path)
+    judge.grades(asks(10))
+    cost = sum(grade.cost or 0 for grade in judge.grades(asks(10)))
+    budget = judge.desk.budget
+    budget._own = 0.0  # as between the writing of the answers and their settling
+    reserved = budget.reserve(100)
+    assert reserved is not None
+    assert budget.spent == 0.0
+    budget.settle(reserved, cost, answered=True)
+    assert budget.spent == pytest.approx(cost)
+    other = opened(params_at(provider.url, "sonnet-4.5", judging={"max_cost": 1.0}), "sonnet-4.5", tmp_path)
+    assert other.spent == pytest.approx(cost)
+    judge.close()
+    other.close()
+
+
+def test_answers_from_before_their_owner_was_kept_count_and_are_found(provider: Provider, tmp_path: Path) -> None:
+    judge = opened(params_at(provider.url, "haiku-4.5"), "haiku-4.5", tmp_path)
+    grades = judge.grades(asks(5))
+    judge.close()
+    with sqlite3.connect(tmp_path / "answers.sqlite") as db:
+        db.execute("DROP INDEX answers_paid")
+        db.execute("ALTER TABLE answers DROP COLUMN owner")
+    db.close()
+    again = opened(params_at(provider.url, "haiku-4.5"), "haiku-4.5", tmp_path)
+    assert again.grades(asks(5)) == grades
+    assert again.calls == 0
+    assert again.spent == pytest.approx(sum(grade.cost or 0 for grade in grades))
+    assert len(again.grades(asks(7))) == 7
+    assert again.calls == 2
+    again.close()
 
 
 def test_max_cost_with_an_unknown_price_is_refused(provider: Provider, tmp_path: Path) -> None:

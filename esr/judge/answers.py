@@ -33,12 +33,12 @@ T = TypeVar("T")
 
 LEASE = 900.0
 """Seconds after which a claim from another host, whose processes cannot be seen, is free; every try claims anew."""
-SCHEMA = """
+TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
   key TEXT PRIMARY KEY, judge TEXT NOT NULL, parameters TEXT NOT NULL, prompt TEXT NOT NULL, round INTEGER NOT NULL,
   kind TEXT NOT NULL, turns TEXT NOT NULL, text TEXT NOT NULL, stop TEXT NOT NULL, model TEXT NOT NULL, raw TEXT NOT NULL,
   input_tokens INTEGER, output_tokens INTEGER, cost REAL, batch INTEGER NOT NULL, seconds REAL NOT NULL,
-  run TEXT NOT NULL, answered_at REAL NOT NULL, verdict TEXT
+  run TEXT NOT NULL, answered_at REAL NOT NULL, verdict TEXT, owner TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
   key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL, batch TEXT
@@ -48,7 +48,10 @@ CREATE TABLE IF NOT EXISTS batches (
   owner TEXT NOT NULL, submitted_at REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS garbled (key TEXT NOT NULL, judge TEXT NOT NULL, body TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS answers_by_run ON answers (run, cost);
+"""
+INDEXES = """
+CREATE INDEX IF NOT EXISTS answers_paid ON answers (run, owner, cost);
+DROP INDEX IF EXISTS answers_by_run;
 CREATE INDEX IF NOT EXISTS claims_by_batch ON claims (batch) WHERE batch IS NOT NULL;
 """
 COLUMNS = "text, stop, model, raw, input_tokens, output_tokens, cost, batch, seconds"
@@ -85,7 +88,10 @@ class Answers:
             ) as lock:  # two processes that make the file at once find it locked, and do not wait
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._reader = self._connect()
-                self._reader.executescript(SCHEMA)
+                self._reader.executescript(TABLES)
+                if not self._reader.execute("SELECT 1 FROM pragma_table_info('answers') WHERE name = 'owner'").fetchone():
+                    self._reader.execute("ALTER TABLE answers ADD COLUMN owner TEXT")  # in a file from before owners were kept
+                self._reader.executescript(INDEXES)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the judges' answers cannot be kept in {str(self.path)!r}: {error}") from None
         self._reading = threading.Lock()
@@ -119,10 +125,12 @@ class Answers:
             rows = self._reader.execute(query, [kind, target.id, target.parameters]).fetchall()
         return [([Turn(role, text) for role, text in json.loads(row[0])], _answer(row[1:])) for row in rows]
 
-    def spent(self, run: str) -> float:
-        """US dollars of all answers of one run whose price is known."""
+    def spent_by_others(self, run: str) -> float:
+        """US dollars of one run's answers that were not put here and whose price is known: other judges, other processes, earlier
+        ones."""
+        query = "SELECT coalesce(sum(cost), 0) FROM answers WHERE run = ? AND owner IS NOT ?"
         with self._reading:
-            return float(self._reader.execute("SELECT coalesce(sum(cost), 0) FROM answers WHERE run = ?", [run]).fetchone()[0])
+            return float(self._reader.execute(query, [run, self.owner]).fetchone()[0])
 
     def batches(self, judge: str) -> list[Batch]:
         """Batches that were handed over and not yet collected."""
@@ -145,11 +153,11 @@ class Answers:
             key, request.target.id, request.target.parameters, request.prompt_hash, request.round, request.kind,
             json.dumps([[turn.role, turn.text] for turn in request.turns], ensure_ascii=False), clean(answer.text), answer.stop,
             answer.model, answer.raw, answer.input_tokens, answer.output_tokens, answer.cost, int(answer.batch), answer.seconds,
-            run, time.time(),
+            run, time.time(), None, self.owner,
         )  # fmt: skip
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(f"INSERT OR IGNORE INTO answers VALUES ({','.join('?' * len(row))}, NULL)", row)
+            db.execute(f"INSERT OR IGNORE INTO answers VALUES ({','.join('?' * len(row))})", row)
             db.execute("DELETE FROM claims WHERE key = ?", [key])
 
         return self._submit(work)

@@ -96,28 +96,33 @@ def estimate(
 class Budget:
     """What a run may still spend. Calls in flight are reserved at the dearest call seen so far."""
 
-    def __init__(self, limit: float | None, judge: JudgeParams, spent: Callable[[], float]) -> None:
-        """`spent` looks up what the run has spent, by this judge and others, in this process and others."""
+    def __init__(self, limit: float | None, judge: JudgeParams, others: Callable[[], float]) -> None:
+        """`others` looks up what the run has spent that is not settled here: by other judges, by other processes, before."""
         if limit is not None and (judge.price_in is None or judge.price_out is None):
             raise JudgeError(
                 f"max_cost is {limit} but the price of judge {judge.name!r} is unknown; "
                 "give price_in and price_out in params.yaml, or set max_cost to null"
             )
         self.limit, self.judge = limit, judge
-        self._look_up, self._looked = spent, time.monotonic()
-        self.spent = spent()
-        """US dollars so far."""
+        self._look_up, self._looked = others, time.monotonic()
+        self._others = others()
+        self._own = 0.0
         self.unpriced = 0
         """Calls whose usage the provider did not tell."""
         self._reserved = 0.0
         self._dearest = 0.0
+
+    @property
+    def spent(self) -> float:
+        """US dollars of the run so far."""
+        return self._own + self._others
 
     def reserve(self, characters: int, *, batch: bool = False) -> float | None:
         """US dollars set aside for one call; None: the limit would be passed."""
         if self.limit is None:
             return 0.0
         if time.monotonic() > self._looked + LOOK:
-            self.spent, self._looked = max(self.spent, self._look_up()), time.monotonic()
+            self._others, self._looked = self._look_up(), time.monotonic()
         guess = price(self.judge, round(characters / CHARACTERS_PER_TOKEN), 150, batch=batch) or 0.0
         amount = max(guess, self._dearest)
         if self.spent + self._reserved + amount > self.limit:
@@ -132,5 +137,5 @@ class Budget:
         if cost is None:
             self.unpriced += 1
             cost = reserved
-        self.spent += cost
+        self._own += cost
         self._dearest = max(self._dearest, cost)

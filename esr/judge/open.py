@@ -60,7 +60,7 @@ def _opened(params: Params, spec: JudgeParams, store: Path) -> ProviderJudge:
         )
     key = None if judging.mode == "cache-only" else key_for(spec)
     answers = Answers(store)
-    budget = Budget(judging.max_cost, spec, lambda: answers.spent(run_id()))
+    budget = Budget(judging.max_cost, spec, lambda: answers.spent_by_others(run_id()))
 
     async def desk() -> Desk:
         client = None if judging.mode == "cache-only" else open_client(spec, key)
