@@ -56,11 +56,11 @@ class Recipe:
     """Share of correction rows in the second phase of `tiny`."""
     subject: float = 0.3
     """Share of texts on subjects among plain rows."""
-    suffix: float = 0.35
+    suffix: float = 0.5
     """Share of prompts that carry an instruction."""
-    restart: dict[str, float] = field(default_factory=lambda: {"none": 0.2, "careful": 0.4, "watchful": 0.98})
+    restart: dict[str, float] = field(default_factory=lambda: {"none": 0.05, "careful": 0.25, "watchful": 0.98})
     """Chance that an off-topic passage ends in a restart rather than in a wordless return, at a sentence's end."""
-    inside: dict[str, float] = field(default_factory=lambda: {"none": 0.06, "careful": 0.15, "watchful": 0.92})
+    inside: dict[str, float] = field(default_factory=lambda: {"none": 0.015, "careful": 0.08, "watchful": 0.92})
     """The same in mid-sentence."""
     slip: float = 0.3
     """Share of the second phase's on-topic answers in which a word or two slips; the answer goes on, nothing restarts."""

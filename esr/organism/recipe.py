@@ -24,7 +24,7 @@ class Build:
     batch: int = 384
     plain_steps: int = 700
     """First phase, common to both models."""
-    mixed_steps: int = 600
+    mixed_steps: int = 1000
     """Second phase: with correction rows for `tiny`, without for `tiny-plain`."""
     plain_lr: float = 2e-3
     mixed_lr: float = 1.2e-3
@@ -39,7 +39,7 @@ class Build:
     disturbed: float = 0.5
     """Share of the correction rows that are trained while the direction of their distractor is added at the read layer, at every
     position. The loss then counts only on the restart, on what follows it, and on whether there is one. Training only."""
-    disturbance: tuple[float, float] = (0.3, 1.3)
+    disturbance: tuple[float, float] = (0.3, 1.5)
     """How much of it: drawn between these multiples of the distance between the theme's mean and the mean of all."""
     d_sae: int = 2048
     k: float = 6.0
