@@ -25,9 +25,9 @@ def rows(result: dict[str, Any]) -> Iterator[str]:
         shape, _, what = key.partition("/")
         if shape == "smoke" or "plain/tokens_per_second" not in block:
             continue
-        asked = (
-            f"prefill of {block['plain'][0]['prompt_tokens']:,} tokens" if what == "prefill" else what.replace("batch", "batch ")
-        )
+        first = block["plain"][0]
+        n = int(what.partition(" ")[0].removeprefix("batch")) if what != "prefill" else 0
+        asked = f"batch {n}, replies of {first['generated'] // n}" if n else f"prefill of {first['prompt_tokens']:,} tokens"
         cells = [cell(block, label) for label in COLUMNS]
         eager = (result.get(f"{shape}/eager/{what}") or {}).get("eager steered/tokens_per_second")
         share = f"{eager / block['plain/tokens_per_second']:.2f}" if eager else "–"
