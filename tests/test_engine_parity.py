@@ -198,8 +198,8 @@ def test_nothing_is_left_behind(pair: Pair) -> None:
         if stats["live"] == 0:
             break
         time.sleep(0.1)
-    assert {key: stats[key] for key in ("live", "records", "held_bytes", "nonzero", "pending")} == dict.fromkeys(
-        ("live", "records", "held_bytes", "nonzero", "pending"), 0
+    assert {key: stats[key] for key in ("live", "records", "held_bytes", "nonzero", "pending", "unchecked")} == dict.fromkeys(
+        ("live", "records", "held_bytes", "nonzero", "pending", "unchecked"), 0
     )
 
 

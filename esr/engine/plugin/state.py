@@ -304,8 +304,11 @@ class SteerState:
             record.holding = None
 
     def stats(self) -> dict[str, int]:
-        self.synchronize()
+        """What is held; the counts of the last requests, which no step follows, are compared here."""
         self._write()
+        self._follow()
+        self.synchronize()
+        self._follow()
         return {
             "live": len(self.live), "records": len(self.records), "held_bytes": self.held, "pending": len(self.pending),
             "nonzero": int(self.table[: self.none].count_nonzero()), "free": len(self.free), "unchecked": len(self.checks),
