@@ -6,12 +6,16 @@
 import os
 import shlex
 import sys
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from tasks import environment
 
 POOLS = {"cpu": "flows on the shipped models", "gpu": "flows on the published models, one worker a GPU"}
 AUTOMATION = "mark dead runs crashed"
+PATIENCE = 60.0
+"""Seconds that a server gets to start."""
 SILENCE = timedelta(seconds=90)
 """Three heartbeats without one: the process is taken to be dead."""
 
@@ -40,7 +44,7 @@ def init() -> int:
     from prefect.exceptions import ObjectNotFound
 
     with get_client(sync_client=True) as client:
-        if client.api_healthcheck() is not None:
+        if not answers(client.api_healthcheck):
             print(f"error: no Prefect server answers at {url()}; start one with `prefect server start`", file=sys.stderr)
             return 2
         for name, description in POOLS.items():
@@ -52,6 +56,19 @@ def init() -> int:
                 print(f"work pool {name}: made")
     automate()
     return 0
+
+
+def answers(healthcheck: Callable[[], Exception | None]) -> bool:
+    """Whether a server is there; one that was started in the line before takes some seconds."""
+    patience = time.monotonic() + PATIENCE
+    if healthcheck() is None:
+        return True
+    print(f"waiting up to {PATIENCE:.0f} s for the Prefect server at {url()}", file=sys.stderr)
+    while time.monotonic() < patience:
+        time.sleep(0.5)
+        if healthcheck() is None:
+            return True
+    return False
 
 
 def automate() -> None:
