@@ -11,6 +11,7 @@ import pytest
 
 from esr.engine import Capture, Request
 from esr.engine.fake import RESTARTS, FakeEngine
+from esr.engine.open import open_engine
 from esr.errors import SpecError
 from esr.params import load
 from esr.prompts import evaluation
@@ -141,3 +142,12 @@ def test_requests_are_logged_when_asked(engine: FakeEngine, tmp_path: Path, monk
     engine.generate([ask(1), ask(2, 11, 3.0)])
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [(line["seed"], line["ops"]) for line in lines] == [(1, []), (2, [["add", 11, 3.0]])]
+
+
+def test_an_engine_that_answers_no_more_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_engine(PARAMS, "tiny", "fake")
+    assert open_engine(PARAMS, "tiny", "fake") is first
+    monkeypatch.setattr(FakeEngine, "closed", property(lambda engine: engine is first))
+    second = open_engine(PARAMS, "tiny", "fake")
+    assert second is not first
+    assert open_engine(PARAMS, "tiny", "fake") is second

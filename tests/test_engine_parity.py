@@ -238,10 +238,10 @@ def test_a_request_that_cannot_be_steered_as_asked_is_refused_and_the_others_go_
     pair.same([good], pair.engine.generate([good]))
 
 
-@pytest.mark.parametrize("pair", [("llama", "compiled")], indirect=True, ids=["llama-compiled"])
-def test_unsteered_rows_are_those_of_vllm_without_the_plugin(
-    pair: Pair, folders: dict[Architecture, Toy], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "pair", [("llama", "compiled"), ("gemma2", "compiled")], indirect=True, ids=["llama-compiled", "gemma2-compiled"]
+)
+def test_unsteered_rows_are_those_of_vllm_without_the_plugin(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm import LLM, SamplingParams, TokensPrompt
 
     steered = [
@@ -249,7 +249,7 @@ def test_unsteered_rows_are_those_of_vllm_without_the_plugin(
     ]
     found = pair.engine.generate(steered)
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    plain = LLM(model=str(folders["llama"].folder), dtype="float32", enforce_eager=True, max_model_len=256, max_num_seqs=8)
+    plain = LLM(model=pair.engine.block.hub, dtype="float32", enforce_eager=True, max_model_len=256, max_num_seqs=8)
     params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, stop_token_ids=list(pair.engine.chat.stop_ids))
     prompts = [TokensPrompt(prompt_token_ids=list(output.prompt_token_ids)) for output in found]
     wanted = [tuple(output.outputs[0].token_ids) for output in plain.generate(prompts, params, use_tqdm=False)]
@@ -284,8 +284,10 @@ def test_an_adapter_and_steering_go_together(folders: dict[Architecture, Toy], t
     model.save_pretrained(tmp_path / "adapter")
     block = toy.params.model(toy.name).model_copy(update={"adapter": str(tmp_path / "adapter")})
     params = toy.params.model_copy(update={"models": {**toy.params.models, toy.name: block}})
+    reading = Capture(layer=2, sae="late", mode="latents", latents=(3, 5))
+    kinds: tuple[tuple[Op, ...], ...] = ((), (Op("add", 7, 9.0, 1, "early"),), (Op("clamp", 7, 9.0, 2, "late"),))
     requests = [
-        Request(prompt=f"Prompt {i}", sampling=SAMPLING, ops=(Op("add", i, 9.0, 1, "early"),) if i % 2 else ()) for i in range(6)
+        Request(prompt=f"Prompt {i}", sampling=SAMPLING, ops=kinds[i % 3], capture=reading if i > 2 else None) for i in range(6)
     ]
     without = HfEngine.open(toy.params, toy.name).generate(requests)
     wanted = HfEngine.open(params, toy.name).generate(requests)
@@ -296,6 +298,10 @@ def test_an_adapter_and_steering_go_together(folders: dict[Architecture, Toy], t
         engine.close()
     assert [f.token_ids for f in found] == [w.token_ids for w in wanted]
     assert [f.token_ids for f in found] != [w.token_ids for w in without]
+    for f, w in zip(found[3:], wanted[3:], strict=True):
+        assert f.reading is not None
+        assert w.reading is not None
+        assert np.abs(f.reading.values - w.reading.values).max() < 1e-4
     with pytest.raises(EngineError, match="closed"):
         engine.generate(requests)
 

@@ -179,6 +179,7 @@ BAD = {
     '{"ops": [{"op": "add", "sae": "erly", "i": 1, "v": 1.0}]}': "no SAE 'erly'",
     '{"ops": [{"op": "add", "sae": "early", "i": 96, "v": 1.0}]}': "no latent 96 in SAE 'early', which has 96",
     '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": NaN}]}': "not a finite number",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1e300}]}': "not a finite number of 32 bits",
     '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": "2"}]}': "not a number",
     '{"ops": [{"op": "scale", "sae": "early", "i": 1, "v": 1.0}]}': "no intervention 'scale'",
     '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0, "layer": 3}]}': "trained after block 1, not 3",
@@ -187,6 +188,8 @@ BAD = {
     '{"capture": {"sae": "late", "mode": "max"}}': "needs an `id`",
     '{"id": "x", "capture": {"sae": "late", "mode": "topk"}}': "top 0",
     '{"id": "x", "capture": {"sae": "late", "mode": "most"}}': "no capture mode 'most'",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": %s}]}' % (10**400): "not a finite number of 32 bits",
+    "[" * 100_000: "is not JSON",
 }
 
 
@@ -200,6 +203,30 @@ def test_a_malformed_spec_is_a_400_with_a_sentence(server: Server, text: str) ->
 def test_a_spec_that_is_not_text_is_a_400(server: Server) -> None:
     with pytest.raises(openai.BadRequestError):
         server.client.completions.create(model="toy", prompt=[1, 3, 4], max_tokens=2, extra_body={"vllm_xargs": {"sae": 7}})
+
+
+@pytest.mark.parametrize("kind", ["completions", "chat"])
+def test_a_beam_search_that_would_drop_the_steering_is_a_400(server: Server, kind: str) -> None:
+    body = server.body(ask(ops=MIXED[1]))
+    body["extra_body"] |= {"use_beam_search": True}
+    call: Any = server.client.completions.create if kind == "completions" else server.client.chat.completions.create
+    asked: Any = {"prompt": [1, 3, 4]} if kind == "completions" else {"messages": [{"role": "user", "content": "Hello"}]}
+    with pytest.raises(openai.BadRequestError, match="beam search drops"):
+        call(**asked, **body)
+
+
+def test_two_prompts_under_one_id_are_an_error_when_it_is_taken(server: Server) -> None:
+    body = server.body(ask(capture=Capture(layer=1, sae="early", mode="all")), "twice")
+    assert len(server.client.completions.create(prompt=[[1, 3, 4], [1, 5, 6]], **body).choices) == 2
+    answer = server.get("/captures/twice")
+    assert answer.status_code == 409
+    assert "more than one request came with the id 'twice'" in answer.json()["error"]["message"]
+
+
+def test_an_id_may_be_a_path_and_rows_are_never_negative(server: Server) -> None:
+    server.complete(ask(capture=Capture(layer=1, sae="early", mode="topk", k=2)), "run/7/a")
+    assert server.get("/captures/run/7/a", rows=-1).status_code in (400, 422)
+    assert server.get("/captures/run/7/a").status_code == 200
 
 
 def test_the_server_says_what_can_be_steered(server: Server) -> None:

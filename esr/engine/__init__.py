@@ -98,4 +98,9 @@ class Engine(Protocol):
         """What produced the outputs: backend, versions, dtype, quantization, SAE hashes, sites, weights hash."""
         ...
 
+    @property
+    def closed(self) -> bool:
+        """It answers no more."""
+        ...
+
     def close(self) -> None: ...

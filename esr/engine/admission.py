@@ -11,6 +11,8 @@ from esr.errors import SpecError
 from esr.types import Op, Scope
 
 SPAN = re.compile(r"^\[(\d+),\s*(\d*)\)$")
+LARGEST = 3.4028234e38
+"""The largest number of float32, in which values travel to the device."""
 MAX_ALL = 1 << 28
 """Numbers that a capture of mode `all` may return: 1 GiB of float32."""
 
@@ -51,6 +53,13 @@ def fitting(ids: Sequence[int], max_model_len: int, vocabulary: int | None = Non
     if len(ids) >= max_model_len:
         raise SpecError(f"the prompt has {len(ids)} tokens and the model takes fewer than {max_model_len}")
     return tuple(ids)
+
+
+def check_size(capture: Capture, d_sae: int, n_prompt: int, rows: int) -> None:
+    """A capture of everything in a sequence of up to `rows` positions has to be worth sending."""
+    size = len(span(capture.positions, n_prompt).within(0, rows)) * d_sae
+    if capture.mode == "all" and size > MAX_ALL:
+        raise SpecError(f"a capture of mode 'all' would return {size} numbers; at most {MAX_ALL}, so name positions or latents")
 
 
 class Shape(Protocol):
@@ -94,11 +103,8 @@ class Admission:
         if request.capture is not None:
             self._capture(request.capture)
 
-    def check_size(self, capture: Capture, rows: int) -> None:
-        """A capture of everything in a sequence of `rows` positions has to be worth sending."""
-        size = rows * self.sae(capture.sae).d_sae
-        if capture.mode == "all" and size > MAX_ALL:
-            raise SpecError(f"a capture of mode 'all' would return {size} numbers; at most {MAX_ALL}, so name positions or latents")
+    def check_size(self, capture: Capture, n_prompt: int, rows: int) -> None:
+        check_size(capture, self.sae(capture.sae).d_sae, n_prompt, rows)
 
     def _sampling(self, request: Request) -> None:
         s = request.sampling
@@ -114,8 +120,8 @@ class Admission:
     def _op(self, op: Op) -> None:
         if op.kind not in ("add", "clamp"):
             raise SpecError(f"no intervention {op.kind!r}; there are add and clamp")
-        if not math.isfinite(op.value):
-            raise SpecError(f"{op.kind} of latent {op.latent} has the value {op.value!r}, not a finite number")
+        if not abs(op.value) <= LARGEST:
+            raise SpecError(f"{op.kind} of latent {op.latent} has the value {op.value!r}, not a finite number of 32 bits")
         self._latent(op.latent, op.sae)
         self._layer(op.layer, op.sae)
 

@@ -109,6 +109,10 @@ class FakeEngine:
             "model": self.model.weights, "sae": self.digest,
         }  # fmt: skip
 
+    @property
+    def closed(self) -> bool:
+        return False
+
     def close(self) -> None:
         """Nothing is held."""
 

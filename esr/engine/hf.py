@@ -126,6 +126,10 @@ class HfEngine:
         versions = {f"{package}_version": version(package) for package in ("torch", "transformers")}
         return {"backend": "hf", "dtype": "float32", "quantization": "none"} | versions | self._identity
 
+    @property
+    def closed(self) -> bool:
+        return False
+
     def close(self) -> None:
         """Nothing runs between calls."""
 
@@ -162,7 +166,7 @@ class HfEngine:
         if (capture := request.capture) is not None:
             site = sites.setdefault(capture.layer, _Site(scope))
             site.capture, site.captured = capture, span(capture.positions, n_prompt)
-            self.admission.check_size(capture, n_rows)
+            self.admission.check_size(capture, n_prompt, n_rows)
         return sites
 
     def _sample(

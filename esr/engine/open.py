@@ -18,7 +18,7 @@ _OPEN: dict[tuple[str, ...], Engine] = {}
 
 
 def open_engine(params: "Params", model: str, backend: Backend = "vllm", **options: Any) -> Engine:
-    """The engine of params.yaml's `model`; the same one for the same block, SAEs and options.
+    """The engine of params.yaml's `model`; the same one for the same block, SAEs and options, a new one where that has closed or died.
 
     options: AsyncEngineArgs of vLLM (enforce_eager, max_num_seqs, …), for the `vllm` backend.
     """
@@ -26,6 +26,8 @@ def open_engine(params: "Params", model: str, backend: Backend = "vllm", **optio
     saes = sorted((name, sae.model_dump_json()) for name, sae in params.saes.items())
     key = (backend, block.model_dump_json(), repr(saes), repr(sorted(options.items())))
     with _LOCK:
+        if key in _OPEN and _OPEN[key].closed:
+            _OPEN.pop(key).close()
         if key not in _OPEN:
             _OPEN[key] = _new(params, model, backend, options)
         return _OPEN[key]

@@ -115,6 +115,11 @@ class VllmEngine:
             "sites": self.sites.digest, "tensor_parallel": str(self.block.tensor_parallel),
         }  # fmt: skip
 
+    @property
+    def closed(self) -> bool:
+        """It answers no more: closed, or dead."""
+        return self._closed or bool(self._engine.errored)
+
     def close(self) -> None:
         """End the engine's processes; safe to call twice."""
         if self._closed:
@@ -167,25 +172,26 @@ class VllmEngine:
 
     async def _generate(self, request: Request, ids: tuple[int, ...], spec: Spec) -> Output:
         limit = min(request.sampling.max_tokens, self.max_model_len - len(ids))
-        reply, finish = await self._run(ids, spec, self._sampling(request, limit))
+        reply, finish, cached = await self._run(ids, spec, self._sampling(request, limit))
         n_rows = len(ids) + len(reply) - 1
         taken = await self._take(spec, n_rows)
         return Output(
             text=self.chat.decode(reply), token_ids=tuple(reply), prompt_token_ids=ids, finish_reason=finish,
-            applied=_applied(spec, taken, len(ids), n_rows), reading=_reading(spec, taken),
+            applied=_applied(spec, taken, len(ids), n_rows, cached), reading=_reading(spec, taken),
         )  # fmt: skip
 
     async def _read(self, ids: tuple[int, ...], spec: Spec) -> Reading:
         from vllm import SamplingParams
 
-        await self._run(ids, spec, SamplingParams(max_tokens=1, temperature=0, detokenize=False))
+        _, _, cached = await self._run(ids, spec, SamplingParams(max_tokens=1, temperature=0, detokenize=False))
         taken = await self._take(spec, len(ids))
-        _applied(spec, taken, len(ids), len(ids))
+        _applied(spec, taken, len(ids), len(ids), cached)
         reading = _reading(spec, taken)
         assert reading is not None
         return reading
 
-    async def _run(self, ids: tuple[int, ...], spec: Spec, sampling: Any) -> tuple[list[int], str]:
+    async def _run(self, ids: tuple[int, ...], spec: Spec, sampling: Any) -> tuple[list[int], str, int]:
+        """The reply, why it ended, and how much of the prompt came from the prefix cache."""
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -196,7 +202,7 @@ class VllmEngine:
         try:
             prompt = TokensPrompt(prompt_token_ids=list(ids))
             async for output in self._engine.generate(prompt, sampling, request_id=uuid.uuid4().hex, lora_request=self._adapter):
-                final = output.outputs[0]
+                final, cached = output.outputs[0], output.num_cached_tokens or 0
             done = True
         except ValueError as error:
             raise SpecError(str(error)) from error
@@ -207,7 +213,7 @@ class VllmEngine:
                 await self._engine.collective_rpc("esr_forget", args=([spec.id],))
         if final.finish_reason not in ("stop", "length"):
             raise EngineError(f"vLLM ended a request with {final.finish_reason!r}, neither stop nor length")
-        return list(final.token_ids), str(final.finish_reason)
+        return list(final.token_ids), str(final.finish_reason), cached
 
     @cached_property
     def _adapter(self) -> Any:
@@ -268,7 +274,7 @@ class VllmEngine:
         capture = request.capture
         if capture is not None:
             rows = len(ids) if reading else len(ids) + request.sampling.max_tokens
-            self.admission.check_size(capture, rows)
+            self.admission.check_size(capture, n_prompt, rows)
             if capture.mode == "max" and not span(capture.positions, n_prompt).within(0, rows):
                 raise SpecError(f"a capture of mode 'max' over {capture.positions!r}, which holds no position of this sequence")
             if n_prompt != len(ids):
@@ -360,18 +366,22 @@ def _absolute(scope: str, n_prompt: int) -> str:
     return f"[{found.lo},{END if found.hi is None else found.hi})"
 
 
-def _applied(spec: Spec, taken: Taken | None, n_prompt: int, n_rows: int) -> int:
-    """Positions of the sequence steered, over the request's blocks; positions read from the prefix cache were steered when made."""
+def _applied(spec: Spec, taken: Taken | None, n_prompt: int, n_rows: int, cached: int) -> int:
+    """Positions of the sequence steered, over the request's blocks. Those read from the prefix cache were steered when made; the
+    device must have steered the others itself."""
     if taken is None or not spec.ops:
         return 0
     lo, hi = spec.steered(n_prompt)
-    due = max(0, min(hi, n_rows) - lo) * len({op.layer for op in spec.ops})
+    blocks = len({op.layer for op in spec.ops})
+    due, fresh = (max(0, min(hi, n_rows) - first) * blocks for first in (lo, max(lo, cached)))
     if taken.executed != taken.expected:
         raise EngineError(
             f"an intervention was applied {taken.executed} times where {taken.expected} were due; the reply is discarded"
         )
-    if taken.executed == 0 and due > n_prompt * len({op.layer for op in spec.ops}):
-        raise EngineError(f"an intervention due at {due} positions was applied at none; the reply is discarded")
+    if taken.executed < fresh:
+        raise EngineError(
+            f"an intervention due {fresh} times outside the prefix cache was applied {taken.executed} times; the reply is discarded"
+        )
     return due
 
 

@@ -1,7 +1,8 @@
 """The vLLM plugin: per-request SAE steering, clamping and capture on stock vLLM.
 
 `register` is vLLM's general plugin entry point, called in every process. It wraps two functions, which do nothing more for an
-engine whose additional_config has no `sae_steering`, and lets the engine's processes end with the one that opened them.
+engine whose additional_config has no `sae_steering`, has beam search refuse what it would drop, and lets the engine's processes
+end with the one that opened them.
 """
 
 from functools import wraps
@@ -16,6 +17,8 @@ EXTENSION = "esr.engine.plugin.worker.SteeringWorker"
 
 def register() -> None:
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
     from vllm.v1.engine.input_processor import InputProcessor
 
     from esr.engine.plugin.orphans import end_with_parent
@@ -23,6 +26,8 @@ def register() -> None:
     end_with_parent()
     _wrap(EngineArgs, "create_engine_config", _configuring)
     _wrap(InputProcessor, "process_inputs", _admitting)
+    for asked in (ChatCompletionRequest, CompletionRequest):
+        _wrap(asked, "to_beam_search_params", _searching)
 
 
 def _wrap(owner: type, name: str, make: Any) -> None:
@@ -63,3 +68,14 @@ def _admitting(plain: Any) -> Any:
         return request
 
     return process_inputs
+
+
+def _searching(plain: Any) -> Any:
+    def to_beam_search_params(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if FIELD in (self.vllm_xargs or {}):
+            from esr.engine.plugin.admission import refusal
+
+            raise refusal("a beam search drops what a request asks of the plugin; leave out use_beam_search or the steering spec")
+        return plain(self, *args, **kwargs)
+
+    return to_beam_search_params

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+from esr.engine.admission import check_size
 from esr.engine.plugin.spec import FIELD, KEY, Sites, parse
 from esr.errors import SpecError
 from esr.types import content_id
@@ -24,12 +25,16 @@ def admit(config: Any, request: Any) -> None:
     try:
         _admit(config, request)
     except SpecError as error:
-        raise _refusal()(str(error)) from None
+        raise refusal(str(error)) from None
+
+
+def refusal(message: str) -> SpecError:
+    """A SpecError that is also of the kind for which vLLM's server, of each version, answers 400 and not 500."""
+    return _kind()(message)
 
 
 @cache
-def _refusal() -> type[SpecError]:
-    """A SpecError that is also of the kind for which vLLM's server, of each version, answers 400 and not 500."""
+def _kind() -> type[SpecError]:
     from vllm.exceptions import VLLMValidationError
 
     class Refusal(SpecError, VLLMValidationError):
@@ -49,6 +54,9 @@ def _admit(config: Any, request: Any) -> None:
     spec = parse(params.extra_args[FIELD], sites, layers=model.get_total_num_hidden_layers(), width=model.get_hidden_size())
     if request.prompt_embeds is not None:
         raise SpecError("steering takes token ids, not prompt embeddings")
+    if spec.capture is not None:
+        n_prompt = len(request.prompt_token_ids)
+        check_size(spec.capture, sites.sae(spec.capture.sae).d_sae, n_prompt, n_prompt + (params.max_tokens or 0))
     if spec.id and params.n > 1:
         raise SpecError(f"an `id` names one reply and n is {params.n}; send {params.n} requests")
     request.cache_salt = spec.salt(sites, request.cache_salt)

@@ -209,6 +209,7 @@ def assemble(holding: Holding, n_rows: int | None) -> dict[str, Any]:
         "indices": None,
     }
     if holding.capture.mode == "max":
+        folded = min(holding.tail, default=holding.last + 1)
         for position in sorted(holding.tail):
             if position < end:
                 _merge(holding, holding.tail[position][None], position)
@@ -216,6 +217,8 @@ def assemble(holding: Holding, n_rows: int | None) -> dict[str, Any]:
             return {"error": "the capture of mode 'max' holds no position of this sequence"}
         if holding.last + 1 < positions[-1] + 1:
             return {"error": f"the capture ends at position {holding.last} and the sequence at {positions[-1]}"}
+        if folded > end:
+            return {"error": f"a capture of mode 'max' has taken in {folded} positions and cannot be cut to {end}"}
         values, indices = holding.best.cpu(), holding.where.cpu()
         return out | {"values": values.numpy().tobytes(), "indices": indices.numpy().tobytes(), "shape": [len(values)]}
     return out | _rows(holding, positions)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from safetensors.numpy import save
 from starlette.datastructures import State
@@ -66,7 +66,9 @@ async def limits(desk: Open) -> dict[str, Any]:
     return await desk.limits()
 
 
-async def take(id: str, desk: Open, rows: int | None = None, format: Literal["json", "safetensors"] = "json") -> Response:
+async def take(
+    id: str, desk: Open, rows: Annotated[int | None, Query(ge=0)] = None, format: Literal["json", "safetensors"] = "json"
+) -> Response:
     found = await desk.take(id, rows)
     if found is None:
         raise HTTPException(404, f"no capture {id[:80]!r}: it was taken or forgotten, or no request by that id ran here")
@@ -102,8 +104,8 @@ class Captures:
 
     def attach_router(self, app: FastAPI) -> None:
         app.add_api_route("/v1/sae", limits, methods=["GET"])
-        app.add_api_route("/v1/sae/captures/{id}", take, methods=["GET"], response_model=None)
-        app.add_api_route("/v1/sae/captures/{id}", forget, methods=["DELETE"], response_model=None)
+        app.add_api_route("/v1/sae/captures/{id:path}", take, methods=["GET"], response_model=None)
+        app.add_api_route("/v1/sae/captures/{id:path}", forget, methods=["DELETE"], response_model=None)
 
     async def init_state(self, engine_client: Any, state: State, args: Namespace) -> None:
         if engine_client is not None:

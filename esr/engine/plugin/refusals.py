@@ -62,6 +62,7 @@ def _engine(config: Any, sites: Sites) -> None:
         (getattr(config, "kv_transfer_config", None) is not None, "a KV connector, whose keys the plugin cannot see"),
         (getattr(config.model_config, "uses_mrope", False), "M-RoPE positions"),
         (getattr(config.model_config, "enable_prompt_embeds", False), "prompt embeddings"),
+        (getattr(config.model_config, "enable_sleep_mode", False), "sleep mode, which would forget the SAEs"),
     ):
         if bad:
             raise EngineError(f"steering does not work with {what}; start the engine without it")

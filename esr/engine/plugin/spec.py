@@ -9,13 +9,14 @@ Client, frontend and workers read the same two forms with the same checks; vecto
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
 
 from esr.engine import Capture, Request
-from esr.engine.admission import Admission, span
+from esr.engine.admission import LARGEST, Admission, span
 from esr.errors import EngineError, ParamsError, SpecError, one_of
 from esr.params import SaeParams
 from esr.types import Op, Sampling, Scope, content_id
@@ -150,7 +151,7 @@ def parse(text: object, sites: Sites, *, layers: int, width: int) -> Spec:
     if isinstance(text, str):
         try:
             text = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"the steering spec is not JSON: {error}") from None
     block = _fields(text, "the steering spec", {"ops", "scope", "capture", "id"})
     ops = block.get("ops", [])
@@ -197,10 +198,10 @@ def _check(spec: Spec, sites: Sites, layers: int, width: int) -> None:
         raise SpecError("the `id` is longer than 128 characters")
 
 
-def _op(value: object, sites: Sites) -> Op:
-    if not (isinstance(value, dict) and OP_NEEDS <= value.keys() <= OP_KNOWS):
-        _fields(value, "an intervention", OP_KNOWS, OP_NEEDS)
-    block = cast("dict[str, Any]", value)
+def _op(given: object, sites: Sites) -> Op:
+    if not (isinstance(given, dict) and OP_NEEDS <= given.keys() <= OP_KNOWS):
+        _fields(given, "an intervention", OP_KNOWS, OP_NEEDS)
+    block = cast("dict[str, Any]", given)
     kind, sae, latent, number = block["op"], block["sae"], block["i"], block["v"]
     if not type(kind) is type(sae) is str:
         raise SpecError(f"`op` and `sae` are {kind!r:.100} and {sae!r:.100}, not text")
@@ -209,7 +210,8 @@ def _op(value: object, sites: Sites) -> Op:
         raise SpecError(f"`i` and `layer` are {latent!r:.100} and {layer!r:.100}, not whole numbers")
     if type(number) is not float and type(number) is not int:
         raise SpecError(f"`v` is {number!r:.200}, not a number")
-    return Op(cast("Literal['add', 'clamp']", kind), latent, float(number), layer, sae)
+    value = number if type(number) is float else float(number) if abs(number) <= LARGEST else math.inf  # not every int is a float
+    return Op(cast("Literal['add', 'clamp']", kind), latent, value, layer, sae)
 
 
 def _capture(value: object, sites: Sites) -> Capture:

@@ -5,6 +5,7 @@ slot's table row once; before every step a map from token to slot is refreshed, 
 row. What the device says it applied is compared with what the host had scheduled, for every request, without waiting for it.
 """
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 RECORDS = 65536
 """Finished requests whose counts are kept for whoever asks by id; the oldest go first."""
+KEPT = 1800.0
+"""Seconds that a finished or aborted request's counts and capture are kept at least."""
 MARGIN = 512
 """Tokens by which a padded step may exceed max_num_batched_tokens."""
 
@@ -36,6 +39,10 @@ class Record:
     """One request over all its stays on the device; preemption ends a stay."""
 
     id: str
+    request: str = ""
+    """vLLM's name, by which a preempted request comes back."""
+    left: float = 0.0
+    """When it last left the device; 0: it is there."""
     expected: int = 0
     """Times that an op should have been applied, over ended stays."""
     executed: list[Tensor] = field(default_factory=list)
@@ -89,6 +96,9 @@ class SteerState:
         self.probing = False
         self.leaving: list[tuple[Tensor, int]] = []
         self.checks: deque[Check] = deque()
+        self.failed = ""
+        """What was not applied as it was due; the engine answers no more."""
+        self.swept = time.monotonic()
 
     # what comes and goes
 
@@ -120,6 +130,7 @@ class SteerState:
             record.executed.append(count)
             record.expected += int(self.expected[slot])
             self.leaving.append((count, int(self.expected[slot])))
+        record.left = time.monotonic()
         self.hooked[slot] = self.expected[slot] = 0
         self.reading[slot] = False
         self.staged[slot] = np.zeros(self.table.shape[1], np.int32)
@@ -128,15 +139,28 @@ class SteerState:
 
     def _record(self, spec: Spec, n_prompt: int, request: str) -> Record:
         record = self.records.get(spec.id) if spec.id else None
+        if record is not None and record.request != request:
+            self._refuse(record, f"more than one request came with the id {spec.id!r}; an `id` names one reply")
+            return Record(spec.id, request)
         if record is None:
-            record = Record(spec.id or request)
+            record = Record(spec.id or request, request)
             if spec.capture is not None and self.reads:
                 record.holding = Holding(spec.capture, n_prompt, *spec.captured(n_prompt))
             if spec.id:
+                self._sweep()
                 while len(self.records) >= RECORDS:
                     self._drop(next(iter(self.records)))
                 self.records[spec.id] = record
+        record.left = 0.0
         return record
+
+    def _sweep(self) -> None:
+        """Nobody will take what has waited for so long: its client is gone."""
+        now = time.monotonic()
+        if now > self.swept + KEPT / 10:
+            self.swept = now
+            for id in [id for id, record in self.records.items() if record.left and record.left < now - KEPT]:
+                self._drop(id)
 
     def _row(self, spec: Spec, n_prompt: int) -> np.ndarray:
         row = np.zeros(self.table.shape[1], np.int32)
@@ -229,19 +253,19 @@ class SteerState:
         spans, self.pending = self.pending, []
         self.held += capturing.flush(spans, self.rows, self.bank, exact=self.exact)
         if self.held > self.sites.capture_bytes:
-            for record in [r for r in self.records.values() if r.holding is not None and r.holding.size]:
+            grown = {id(span.holding) for span in spans}
+            for record in reversed([r for r in self.records.values() if id(r.holding) in grown]):
                 if self.held <= self.sites.capture_bytes:
                     break
-                self._refuse(record)
+                self._refuse(
+                    record,
+                    f"captures not yet taken exceed {self.sites.capture_bytes} bytes (capture_bytes); take them sooner or ask for less",
+                )
 
-    def _refuse(self, record: Record) -> None:
-        """Out of room: this capture fails aloud, the others go on."""
-        assert record.holding is not None
-        self.held -= record.holding.size
-        record.holding = None
-        record.error = (
-            f"captures not yet taken exceed {self.sites.capture_bytes} bytes (capture_bytes); take them sooner or ask for less"
-        )
+    def _refuse(self, record: Record, why: str) -> None:
+        """This capture fails aloud, the others go on."""
+        record.error = why
+        self._let_go(record)
         for slot, other in self.live.items():
             if other is record:
                 self.reading[slot] = False
@@ -261,10 +285,12 @@ class SteerState:
             check = self.checks.popleft()
             wrong = np.flatnonzero(check.counted.numpy() != check.expected)
             if len(wrong):
-                raise EngineError(
+                self.failed = (
                     f"an intervention was applied {int(check.counted[wrong[0]])} times where {int(check.expected[wrong[0]])} were due; "
                     "the engine stops rather than answer unsteered"
                 )
+        if self.failed:
+            raise EngineError(self.failed)
 
     def synchronize(self) -> None:
         self.flush()
@@ -297,7 +323,9 @@ class SteerState:
             self._drop(id)
 
     def _drop(self, id: str) -> None:
-        record = self.records.pop(id)
+        self._let_go(self.records.pop(id))
+
+    def _let_go(self, record: Record) -> None:
         if record.holding is not None:
             self.held -= record.holding.size
             self.pending = [span for span in self.pending if span.holding is not record.holding]

@@ -1,0 +1,252 @@
+"""What an engine with sites does not start with, and what it does not take: each refused in a sentence. No engine is started."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import vllm
+from vllm import SamplingParams
+from vllm.config import CacheConfig, ModelConfig, ParallelConfig, VllmConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.exceptions import VLLMValidationError
+from vllm.v1.engine import EngineCoreRequest
+
+from esr.engine.plugin import EXTENSION, FIELD, KEY, Sites, _admitting, _configuring, register
+from esr.engine.plugin.admission import admit
+from esr.engine.plugin.refusals import check
+from esr.engine.plugin.worker import SteeringWorker, _warming
+from esr.errors import EngineError, SpecError
+
+BLOCK = {"saes": {"early": {"loader": "folder", "repo": "/saes/early", "layer": 1, "d_in": 64, "d_sae": 96}}}
+ADD = '{"op": "add", "sae": "early", "i": 7, "v": 2.0}'
+
+
+def config(
+    model: dict[str, Any] | None = None,
+    parallel: dict[str, Any] | None = None,
+    passes: dict[str, Any] | None = None,
+    cache: dict[str, Any] | None = None,
+    **more: Any,
+) -> Any:
+    """As vLLM's: four blocks, 64 wide, nothing switched on; then what the caller changes."""
+    plain_model = {
+        "hf_config": SimpleNamespace(architectures=["LlamaForCausalLM"]), "runner_type": "generate", "uses_mrope": False,
+        "enable_prompt_embeds": False, "enable_sleep_mode": False, "get_total_num_hidden_layers": lambda: 4, "get_hidden_size": lambda: 64,
+    }  # fmt: skip
+    plain_parallel = {
+        "pipeline_parallel_size": 1, "prefill_context_parallel_size": 1, "use_ubatching": False, "enable_dbo": False,
+    }  # fmt: skip
+    plain: dict[str, Any] = {
+        "model_config": SimpleNamespace(**plain_model | (model or {})),
+        "parallel_config": SimpleNamespace(**plain_parallel | (parallel or {})),
+        "cache_config": SimpleNamespace(**{"kv_sharing_fast_prefill": False} | (cache or {})),
+        "compilation_config": SimpleNamespace(
+            pass_config=SimpleNamespace(**{"enable_sp": False, "fuse_gemm_comms": False} | (passes or {})),
+            static_forward_context={},
+        ),
+        "scheduler_config": SimpleNamespace(max_num_batched_tokens=128),
+        "speculative_config": None,
+        "kv_transfer_config": None,
+        "additional_config": {KEY: BLOCK},
+    }
+    return SimpleNamespace(**plain | more)
+
+
+def sites(**changes: Any) -> Sites:
+    return Sites.parse({**BLOCK, **changes})
+
+
+def named(*architectures: str) -> dict[str, Any]:
+    return {"hf_config": SimpleNamespace(architectures=list(architectures))}
+
+
+def test_an_engine_with_nothing_against_it_starts() -> None:
+    check(config(), sites())
+    check(config(model=named("Something", "Qwen3ForCausalLM")), sites())
+    check(config(model={"get_total_num_hidden_layers": lambda: 2}), sites())
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (config(model=named("GPTNeoXForCausalLM")), "no architecture 'GPTNeoXForCausalLM'"),
+        (config(model=named()), "no architecture ''"),
+        (config(model={"hf_config": SimpleNamespace(architectures=None)}), "no architecture ''"),
+        (config(model={"runner_type": "pooling"}), "this engine's runner is 'pooling'"),
+        (config(model={"get_total_num_hidden_layers": lambda: 1}), "no block 1 to hook; the model has 1"),
+        (config(model={"get_hidden_size": lambda: 32}), "SAE 'early' reads 64 dimensions and the model has 32"),
+        (config(parallel={"pipeline_parallel_size": 2}), "not work with pipeline parallelism"),
+        (config(parallel={"prefill_context_parallel_size": 2}), "not work with prefill context parallelism"),
+        (config(parallel={"use_ubatching": True}), "not work with dual-batch overlap"),
+        (config(parallel={"enable_dbo": True}), "not work with dual-batch overlap"),
+        (config(speculative_config=SimpleNamespace()), "not work with speculative decoding"),
+        (config(passes={"enable_sp": True}), "not work with sequence parallelism"),
+        (config(passes={"fuse_gemm_comms": True}), "not work with fused GEMM"),
+        (config(cache={"kv_sharing_fast_prefill": True}), "not work with kv_sharing_fast_prefill"),
+        (config(kv_transfer_config=SimpleNamespace()), "not work with a KV connector"),
+        (config(model={"uses_mrope": True}), "not work with M-RoPE"),
+        (config(model={"enable_prompt_embeds": True}), "not work with prompt embeddings"),
+        (config(model={"enable_sleep_mode": True}), "sleep"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_engine_that_would_be_steered_wrong_does_not_start(changed: Any, says: str) -> None:
+    with pytest.raises(EngineError) as refusal:
+        check(changed, sites())
+    assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        (ParallelConfig, ("pipeline_parallel_size", "prefill_context_parallel_size", "use_ubatching", "enable_dbo")),
+        (VllmConfig, ("speculative_config", "kv_transfer_config")),
+        (CacheConfig, ("kv_sharing_fast_prefill",)),
+        (ModelConfig, ("uses_mrope", "enable_prompt_embeds", "enable_sleep_mode")),
+    ],
+)
+def test_what_is_refused_goes_by_these_names_in_vllm_itself(owner: type, names: tuple[str, ...]) -> None:
+    """A name that vLLM gave up would never be found set. The two compiler passes are gone in 0.32, so they are not asked for here."""
+    assert [name for name in names if not hasattr(owner, name)] == []
+
+
+def test_an_engine_with_breakable_cuda_graphs_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(vllm.envs), "VLLM_USE_BREAKABLE_CUDAGRAPH", True)  # the variable itself may be cached by now
+    with pytest.raises(EngineError, match="not work with breakable CUDA graphs"):
+        check(config(), sites())
+
+
+@pytest.mark.parametrize("version", ["0.25.9", "0.33.0", "1.0.0"])
+def test_a_vllm_that_is_not_tested_needs_to_be_meant(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(vllm, "__version__", version)
+    with pytest.raises(EngineError, match=rf"vLLM {version} is outside .* allow_untested_vllm"):
+        check(config(), sites())
+    check(config(), sites(allow_untested_vllm=True))
+
+
+@pytest.mark.parametrize("version", ["0.26.0", "0.32.7+cpu"])
+def test_a_vllm_that_is_tested_is_taken(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(vllm, "__version__", version)
+    check(config(), sites())
+
+
+def test_an_sae_of_another_block_needs_to_be_meant() -> None:
+    with pytest.raises(EngineError, match=r"'early' was trained after block 1 and blocks \[2\] are hooked.*allow_layer_mismatch"):
+        check(config(), sites(layers=[2]))
+    check(config(), sites(layers=[2], allow_layer_mismatch=True))
+    with pytest.raises(EngineError, match="no block 4"):
+        check(config(), sites(layers=[4], allow_layer_mismatch=True))
+
+
+def test_a_second_worker_extension_is_refused(tmp_path: Path) -> None:
+    register()
+    args = EngineArgs(model=str(tmp_path), worker_extension_cls="mine.Extension", additional_config={KEY: BLOCK})
+    with pytest.raises(EngineError, match=r"brings its own worker extension; 'mine\.Extension'"):
+        args.create_engine_config()
+
+
+def test_an_engine_with_sites_has_the_plugin_s_worker_and_is_checked() -> None:
+    args = SimpleNamespace(worker_extension_cls="", additional_config={KEY: BLOCK})
+    for _ in range(2):
+        _configuring(lambda self: config())(args)
+        assert args.worker_extension_cls == EXTENSION
+    with pytest.raises(EngineError, match="pipeline parallelism"):
+        _configuring(lambda self: config(parallel={"pipeline_parallel_size": 2}))(args)
+
+
+@pytest.mark.parametrize("additional", [None, {}, {"another": {}}])
+def test_an_engine_without_sites_is_left_alone(additional: dict[str, Any] | None) -> None:
+    args = SimpleNamespace(worker_extension_cls="mine.Extension", additional_config=additional)
+    _configuring(lambda self: config(parallel={"pipeline_parallel_size": 2}))(args)
+    assert args.worker_extension_cls == "mine.Extension"
+
+
+class Hooked:
+    """A worker whose dummy run passes the hooks as often as `passes` says."""
+
+    def __init__(self, passes: Callable[[int], int], additional: dict[str, Any] | None = None) -> None:
+        self.vllm_config = config(additional_config={KEY: BLOCK} if additional is None else additional)
+        self.model_runner, self.sites = self, sites(layers=[1, 2])
+        self.passes, self.count, self.runs = passes, 0, list[int]()
+
+    def esr_state(self) -> "Hooked":
+        return self
+
+    def begin_probe(self) -> None:
+        self.count = 0
+
+    def end_probe(self) -> int:
+        return self.count
+
+    def _dummy_run(self, tokens: int) -> None:
+        self.count += self.passes(tokens)
+        self.runs.append(tokens)
+
+
+def start(worker: Any) -> str:
+    return _warming(lambda self: "warm")(worker)
+
+
+@pytest.mark.parametrize("passes", [lambda n: 2 * n, lambda n: 2 * (n + 7)], ids=["each token", "and padding"])
+def test_a_worker_whose_hooks_run_starts(passes: Callable[[int], int]) -> None:
+    worker = Hooked(passes)
+    assert start(worker) == "warm"
+    assert worker.runs == [1, 32], "one token, as in a decode, and many"
+
+
+@pytest.mark.parametrize(
+    "passes",
+    [lambda n: 0, lambda n: n, lambda n: 2 * n - 2 * (n > 1), lambda n: 2 * n + 1],
+    ids=["never", "after one block of two", "not in the large graph", "not each block as often"],
+)
+def test_a_worker_whose_hooks_do_not_run_is_refused(passes: Callable[[int], int]) -> None:
+    with pytest.raises(EngineError, match=r"self-test steered \d+ of \d+ .* compile cache \(VLLM_CACHE_ROOT\)"):
+        start(Hooked(passes))
+
+
+def test_a_worker_without_sites_is_not_tested() -> None:
+    worker = Hooked(lambda n: 0, additional={})
+    assert start(worker) == "warm"
+    assert worker.runs == []
+
+
+def test_a_worker_whose_model_came_past_the_plugin_is_refused() -> None:
+    worker = SteeringWorker()
+    worker.vllm_config = config()
+    with pytest.raises(EngineError, match="loaded without its hooks"):
+        start(worker)
+
+
+def asked(spec: str, *, n: int = 1, embeds: torch.Tensor | None = None) -> EngineCoreRequest:
+    return EngineCoreRequest(
+        request_id="0", prompt_token_ids=None if embeds is not None else [1, 2], mm_features=None, pooling_params=None,
+        sampling_params=SamplingParams(n=n, extra_args={FIELD: spec}), arrival_time=0.0, lora_request=None, cache_salt=None,
+        data_parallel_rank=None, prompt_embeds=embeds,
+    )  # fmt: skip
+
+
+def test_requests_that_can_be_steered_are_admitted() -> None:
+    for request in (asked(f'{{"id": "a", "ops": [{ADD}]}}'), asked(f'{{"ops": [{ADD}]}}', n=2)):
+        admit(config(), request)
+        assert str(request.cache_salt).startswith("esr:")
+
+
+@pytest.mark.parametrize(
+    ("sent", "additional", "says"),
+    [
+        (asked('{"id": "a"}', n=3), {KEY: BLOCK}, "an `id` names one reply and n is 3; send 3 requests"),
+        (asked(f'{{"ops": [{ADD}]}}', embeds=torch.zeros(2, 64)), {KEY: BLOCK}, "not prompt embeddings"),
+        (asked(f'{{"ops": [{ADD}]}}'), None, "asks for steering and this engine has none"),
+        (asked(f'{{"ops": [{ADD}]}}'), {"another": {}}, "asks for steering and this engine has none"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_request_that_cannot_be_steered_is_refused(sent: EngineCoreRequest, additional: Any, says: str) -> None:
+    process_inputs = _admitting(lambda self: sent)
+    with pytest.raises(SpecError) as refusal:
+        process_inputs(SimpleNamespace(vllm_config=config(additional_config=additional)))
+    assert says in str(refusal.value)
+    assert isinstance(refusal.value, VLLMValidationError), "which vLLM's server answers with 400"
