@@ -95,7 +95,7 @@ def test_a_preempted_request_comes_back_in_another_row_and_its_counts_add_up() -
     runner.state.synchronize()
     taken = runner.state.take("mine", 5)
     assert taken is not None
-    assert (taken["executed"], taken["expected"], taken["error"]) == (9, 9, None)
+    assert (taken["executed"], taken["expected"], taken["stays"], taken["error"]) == (9, 9, 2, None)
 
 
 def test_a_dummy_run_steers_nothing_and_counts_nothing() -> None:
@@ -198,8 +198,8 @@ def test_what_nobody_takes_is_let_go_in_time(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_the_device_steered_is_held_against_the_reply_and_not_only_against_the_schedule() -> None:
     asked = boost(3, id="mine", scope="[1,)")
-    for executed, cached, right in ((7, 0, True), (6, 0, False), (3, 5, True), (2, 5, False)):
-        taken = Taken(executed, executed, None, None)  # worker and device agree, perhaps on a wrong scope
+    for executed, cached, stays, right in ((7, 0, 1, True), (6, 0, 1, False), (3, 5, 1, True), (2, 5, 1, False), (2, 5, 2, True)):
+        taken = Taken(executed, executed, stays, None, None)  # worker and device agree, perhaps on a wrong scope
         if right:
             assert _applied(asked, taken, 6, 8, cached) == 7
         else:

@@ -45,6 +45,8 @@ class Taken:
 
     executed: int
     expected: int
+    stays: int
+    """On the device; more than one where it was preempted."""
     error: str | None
     capture: dict[str, Any] | None
 
@@ -248,7 +250,7 @@ class VllmEngine:
             for ticket, answer in zip(tickets, answers, strict=True):
                 if not ticket.future.done():
                     ticket.future.set_result(
-                        Taken(**answer) if answer else Taken(0, 0, "the worker does not know this request", None)
+                        Taken(**answer) if answer else Taken(0, 0, 0, "the worker does not know this request", None)
                     )
         self._collecting = False
 
@@ -368,7 +370,7 @@ def _absolute(scope: str, n_prompt: int) -> str:
 
 def _applied(spec: Spec, taken: Taken | None, n_prompt: int, n_rows: int, cached: int) -> int:
     """Positions of the sequence steered, over the request's blocks. Those read from the prefix cache were steered when made; the
-    device must have steered the others itself."""
+    device must have steered the others itself. After a preemption more may come from the cache than vLLM tells."""
     if taken is None or not spec.ops:
         return 0
     lo, hi = spec.steered(n_prompt)
@@ -378,7 +380,7 @@ def _applied(spec: Spec, taken: Taken | None, n_prompt: int, n_rows: int, cached
         raise EngineError(
             f"an intervention was applied {taken.executed} times where {taken.expected} were due; the reply is discarded"
         )
-    if taken.executed < fresh:
+    if taken.executed < fresh and taken.stays == 1:
         raise EngineError(
             f"an intervention due {fresh} times outside the prefix cache was applied {taken.executed} times; the reply is discarded"
         )

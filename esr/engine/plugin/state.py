@@ -302,13 +302,16 @@ class SteerState:
         record = self.records.get(id)
         if record is None:
             return None
-        expected, executed = record.expected, sum(int(count) for count in record.executed)
+        expected, executed, stays = record.expected, sum(int(count) for count in record.executed), len(record.executed)
         for slot, other in self.live.items():
             if other is record:
                 expected += int(self.expected[slot])
                 executed += int(self.applied[slot]) if slot not in self.staged else 0
+                stays += 1
                 self.reading[slot] = False
-        out: dict[str, Any] = {"executed": executed, "expected": expected, "error": record.error, "capture": None}
+        out: dict[str, Any] = {
+            "executed": executed, "expected": expected, "stays": stays, "error": record.error, "capture": None,
+        }  # fmt: skip
         if record.holding is not None:
             found = capturing.assemble(record.holding, n_rows)
             if "error" in found:
