@@ -135,6 +135,17 @@ def test_retry_after_is_obeyed(name: str, provider: Provider, tmp_path: Path) ->
 
 
 @BOTH
+def test_a_model_that_is_no_longer_served_ends_the_run_and_says_what_to_change(
+    name: str, provider: Provider, tmp_path: Path
+) -> None:
+    provider.schedule.refuse = 404
+    judge = opened(params_at(provider.url, name), name, tmp_path)
+    with pytest.raises(JudgeError, match=r"status 404.*no longer served needs another one in params\.yaml"):
+        judge.grades(asks(3))
+    judge.close()
+
+
+@BOTH
 def test_a_key_that_is_refused_ends_the_run_at_once_and_is_not_quoted(name: str, provider: Provider, tmp_path: Path) -> None:
     provider.schedule.refuse = 401
     judge = opened(params_at(provider.url, name, concurrency=4), name, tmp_path)

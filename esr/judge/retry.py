@@ -50,7 +50,8 @@ def failure(status: int | None, message: str, headers: Mapping[str, str] | None)
         return Busy(f"{status}: {message}", retry_after(headers or {}), too_many=status in (429, 529))
     if status in REJECTED:
         return Rejected(f"{status}: {message}")
-    return JudgeError(f"the provider refuses with status {status}: {message}")
+    gone = "; a model that is no longer served needs another one in params.yaml, judges" if status == 404 else ""
+    return JudgeError(f"the provider refuses with status {status}: {message}{gone}")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
