@@ -142,9 +142,9 @@ def noise() -> dict[str, Any]:
     from vllm import LLM, SamplingParams, TokensPrompt
 
     from esr.engine.hf import HfEngine
+    from esr.engine.options import sites_for
     from esr.engine.plugin import register
     from esr.engine.plugin.spec import KEY, Spec
-    from esr.engine.vllm import sites_for
 
     register()
     toy = make_toy(Path(tempfile.mkdtemp()), "llama")

@@ -12,9 +12,9 @@ from tiny_models import make_toy
 
 from esr.engine import Request
 from esr.engine.hf import HfEngine
+from esr.engine.options import sites_for
 from esr.engine.plugin import KEY, Spec, ops, register
 from esr.engine.plugin.state import SteerState
-from esr.engine.vllm import sites_for
 from esr.types import Op, Sampling
 
 SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=12)

@@ -10,9 +10,10 @@ import torch
 from esr.engine import Capture
 from esr.engine.plugin import state as states
 from esr.engine.plugin.ops import reference
+from esr.engine.plugin.runners import SteerModelState
 from esr.engine.plugin.site import load_bank
 from esr.engine.plugin.spec import FIELD, Sites, Spec
-from esr.engine.plugin.state import SteerModelState, SteerState
+from esr.engine.plugin.state import SteerState
 from esr.engine.vllm import Taken, _applied
 from esr.errors import EngineError
 from esr.types import Op

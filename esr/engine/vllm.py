@@ -6,7 +6,6 @@ are taken from the worker: an intervention that was not applied as often as it w
 
 import asyncio
 import atexit
-import json
 import logging
 import os
 import threading
@@ -22,7 +21,8 @@ import numpy as np
 from esr.engine import Output, Reading, Request
 from esr.engine.admission import Admission, fitting, span
 from esr.engine.chat import Chat
-from esr.engine.plugin.spec import END, FIELD, KEY, Sites, Spec
+from esr.engine.options import engine_options, sites_for
+from esr.engine.plugin.spec import END, FIELD, Spec
 from esr.errors import EngineError, SpecError
 from esr.params import ModelParams, Params, resolve
 from esr.sae import open_sae
@@ -305,62 +305,6 @@ class VllmEngine:
         if local.is_dir():
             return AutoTokenizer.from_pretrained(str(local))
         return AutoTokenizer.from_pretrained(self.block.hub, revision=self.block.revision)
-
-
-def sites_for(params: Params, name: str) -> Sites:
-    """All that this model's experiments may touch: its own SAE, and every other one in params.yaml trained on a block of it that is
-    a local folder of its width; blocks to steer, read and ablate at."""
-    block = params.model(name)
-    own = params.sae(block.sae)
-    saes = {own.name: own}
-    layers = {block.steer_layer, block.read_layer, block.ablate_layer}
-    for sae in params.saes.values():
-        if (
-            sae.loader == "folder" == own.loader
-            and sae.d_in == block.width
-            and sae.layer < block.layers
-            and resolve(sae.repo or "").is_dir()
-        ):
-            saes[sae.name] = sae
-            layers.add(sae.layer)
-    return Sites(
-        saes={sae: saes[sae].model_copy(update={"repo": _absolute_repo(saes[sae].repo)}) for sae in saes},
-        sha256={sae: open_sae(params, sae).sha256 for sae in saes},
-        layers=tuple(sorted(layers)), allow_layer_mismatch=block.allow_layer_mismatch,
-    )  # fmt: skip
-
-
-def _absolute_repo(repo: str | None) -> str | None:
-    return str(resolve(repo)) if repo and resolve(repo).is_dir() else repo
-
-
-def engine_options(block: ModelParams, sites: Sites) -> dict[str, Any]:
-    """AsyncEngineArgs for a model of params.yaml."""
-    local = resolve(block.hub)
-    options: dict[str, Any] = {
-        "model": str(local) if local.is_dir() else block.hub, "dtype": block.dtype, "max_model_len": block.max_model_len,
-        "tensor_parallel_size": block.tensor_parallel, "generation_config": "vllm", "enable_log_requests": False,
-        "disable_log_stats": True, "additional_config": {KEY: sites.as_config()},
-    }  # fmt: skip
-    if not local.is_dir():
-        options["revision"] = block.revision
-    if block.quantization:
-        options["quantization"] = block.quantization
-    if block.adapter:
-        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(block.adapter)}
-    return options
-
-
-def _rank(adapter: str) -> int:
-    """The smallest rank that vLLM knows and the adapter fits in."""
-    path = resolve(adapter) / "adapter_config.json"
-    if not path.is_file():
-        raise EngineError(f"no adapter at {adapter!r}: it has no adapter_config.json")
-    rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
-    fitting = [known for known in (8, 16, 32, 64, 128, 256) if known >= rank]
-    if not fitting:
-        raise EngineError(f"the adapter {adapter!r} has rank {rank} and vLLM takes at most 256")
-    return fitting[0]
 
 
 def _absolute(scope: str, n_prompt: int) -> str:

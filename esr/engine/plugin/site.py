@@ -101,7 +101,8 @@ def _copy(bank: Bank, rows: slice, sae: "Sae") -> None:
 
 def install(model: nn.Module, config: "VllmConfig", block: object) -> None:
     """Hook `model` as additional_config asks; called once, between loading and the first forward pass."""
-    from esr.engine.plugin.state import SteerModelState, SteerState
+    from esr.engine.plugin.runners import SteerModelState
+    from esr.engine.plugin.state import SteerState
 
     sites = Sites.parse(block)
     architecture = type(model).__name__

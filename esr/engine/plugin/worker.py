@@ -98,8 +98,8 @@ def _preparing(plain: Any) -> Any:
         out = plain(self, scheduler_output, num_scheduled_tokens, *args, **kwargs)
         state = state_of(self.vllm_config)
         if state is not None:
+            from esr.engine.plugin.runners import prepare_v1
             from esr.engine.plugin.seeds import spare_unfinished
-            from esr.engine.plugin.state import prepare_v1
 
             prepare_v1(state, self, np.asarray(num_scheduled_tokens))
             spare_unfinished(self)
