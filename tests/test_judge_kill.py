@@ -4,12 +4,16 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 from judge_server import Provider, Schedule, named
 from judge_setup import KEY, asked_after, child, forks, grade_on_a_full_disk, on_disk, params_at
+
+from esr.errors import StoreError
+from esr.judge.answers import Answers, commit
 
 REASONS = {None, "refused", "malformed", "truncated", "unreachable"}
 
@@ -106,6 +110,20 @@ def test_a_dead_process_holds_nothing(provider: Provider, tmp_path: Path) -> Non
     child(params, "haiku-4.5", tmp_path, 4, out).join(30)
     assert {grade["missing"] for grade in json.loads(out.read_text())["grades"]} == {None}
     assert time.time() - began < 3.0
+
+
+def test_a_failed_write_for_somebody_who_has_left_is_told_to_the_others(tmp_path: Path) -> None:
+    answers = Answers(tmp_path)
+    gone: Future[object] = Future()
+    gone.cancel()
+    stays: Future[object] = Future()
+    db = answers._connect()
+    commit(db, [(lambda db: db.execute("nonsense"), gone), (lambda db: db.execute("nonsense"), stays)], answers.path)
+    assert isinstance(stays.exception(timeout=1), StoreError)
+    commit(db, [(lambda db: db.execute("SELECT 1").fetchone(), left := Future())], answers.path)
+    assert left.result(timeout=1) == (1,)
+    db.close()
+    answers.close()
 
 
 def test_a_full_disk_stops_the_paying_and_loses_nothing(provider: Provider, tmp_path: Path) -> None:

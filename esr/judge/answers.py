@@ -264,11 +264,20 @@ def commit(
             for item in items:
                 commit(db, [item], path)
         else:
-            items[0][1].set_exception(StoreError(f"the judges' answers cannot be written to {str(path)!r}: {error}"))
+            tell(items[0][1], StoreError(f"the judges' answers cannot be written to {str(path)!r}: {error}"))
         return
     for (_, future), result in zip(items, results, strict=True):
-        if not future.cancelled():
-            future.set_result(result)
+        tell(future, result)
+
+
+def tell(future: "Future[object]", result: object) -> None:
+    """Whoever waits; nobody, if they have left. From the first line on nobody can leave any more."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if isinstance(result, StoreError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def void(_: object) -> None:
