@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from esr.trials import absolute_levels, ladder, relative_levels
+from esr.study.plan import absolute_levels, ladder, relative_levels
 from flows import path
 
 

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from esr.trials import replay, suffixed
+from esr.study.plan import replay, suffixed
 from flows import path
 
 

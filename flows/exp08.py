@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from esr.trials import replay, unsteered
+from esr.study.plan import replay, unsteered
 from flows import path
 
 

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from esr.trials import ablated, replay
+from esr.study.plan import ablated, replay
 from flows import path
 from tasks import ablate, choose, collect, record
 

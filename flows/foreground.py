@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from esr import closing
-from esr.bench import Progress, backend
 from esr.errors import EsrError
-from esr.workload import workload
+from esr.show import closing_table as closing
+from esr.study.bench import Progress, backend
+from esr.study.workload import workload
 from tasks import board
 from tasks.study import Study
 

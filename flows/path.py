@@ -13,13 +13,13 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
-from esr.batches import cut
-from esr.calibration import BITES
 from esr.errors import DataError, EsrError
 from esr.prompts import evaluation
-from esr.trials import plan
+from esr.study.batches import cut
+from esr.study.calibrate import BITES
+from esr.study.plan import plan
+from esr.study.workload import workload
 from esr.types import Latent, Member
-from esr.workload import workload
 from tasks import board, calibrate, choose, draw, judge, record, steer
 from tasks.study import Study
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from esr.metrics import KEYS, by_arm, differences
+from esr.count.metrics import KEYS, by_arm, differences
 
 
 def trials(n: int, arms: int, seed: int = 0) -> pd.DataFrame:

@@ -25,14 +25,14 @@ import numpy as np
 import pandas as pd
 
 from esr import params as parameters
-from esr.bench import Bench, backend
-from esr.calibration import BITES
-from esr.detectors import Detector
+from esr.count.metrics import Difference, Estimate, differences, estimates
 from esr.engine import Capture, Request
-from esr.metrics import Difference, Estimate, differences, estimates
 from esr.prompts import evaluation
 from esr.store import Store
-from esr.trials import ablated, ladder, plan, relative_levels, replay, suffixed, unsteered
+from esr.study.bench import Bench, backend
+from esr.study.calibrate import BITES
+from esr.study.detect import Detector
+from esr.study.plan import ablated, ladder, plan, relative_levels, replay, suffixed, unsteered
 from esr.types import Latent, Member, Sampling, content_id
 
 HOME = Path(__file__).resolve().parent.parent

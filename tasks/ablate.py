@@ -5,11 +5,11 @@ from typing import Any
 
 from prefect import task
 
-from esr.detectors import Activations
+from esr.study.detect import Activations
 from tasks.cache import kept, on
 from tasks.study import Study
 
-RESTS_ON = ("esr.bench", "esr.detectors")
+RESTS_ON = ("esr.study.bench", "esr.study.detect")
 Sets = dict[str, list[dict[str, Any]]]
 
 

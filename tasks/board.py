@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
-from esr.bench import Tick
 from esr.errors import EsrError
+from esr.study.bench import Tick
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from tasks.cache import kept, on
 from tasks.judge import retried
 from tasks.study import Study
 
-RESTS_ON = ("esr.bench", "esr.calibration", "esr.threshold", "esr.curve", "esr.trials", "esr.prompts", "esr.types")
+RESTS_ON = ("esr.study.bench", "esr.study.calibrate", "esr.threshold", "esr.study.plan", "esr.prompts", "esr.types")
 
 
 @task(name="calibrate.thresholds", **retried, **kept(on(*RESTS_ON)))

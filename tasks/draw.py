@@ -4,8 +4,9 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from esr import closing as table
-from esr import figures, sample
+from esr.show import closing_table as table
+from esr.show import figures
+from esr.show import reply_sample as sample
 from tasks import board
 from tasks.study import Study
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from esr import params as parameters
-from esr.bench import Bench, backend
 from esr.params import Params, resolve
+from esr.params.weights import digest, file_digest
 from esr.store import Store
+from esr.study.bench import Bench, backend
 from esr.types import content_id
-from esr.weights import digest, file_digest
 from tasks import board
 
 

@@ -13,10 +13,11 @@ from judge_server import Provider
 from judge_setup import KEY, params_at
 from scipy import stats
 
-from esr import agreement, rejudge
+from esr.count import agreement
 from esr.judge.open import provider_judge
 from esr.params import load
 from esr.store import Store
+from esr.study import rejudge
 from esr.types import Latent, Member, Reply, Trial
 
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esr.batches import cut, work
-from esr.detectors import Activations, derangements, detectors, matched, pairs, uniform
 from esr.errors import DataError
 from esr.params import load
-from esr.workload import workload
+from esr.study.batches import cut, work
+from esr.study.detect import Activations, derangements, detectors, matched, pairs, uniform
+from esr.study.workload import workload
 
 EXP = load("tiny").exp03
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from esr import export, figures, params, prompts
+from esr import params, prompts
 from esr.errors import DataError
+from esr.show import figures
+from esr.show import recorded as export
 from esr.store import Store
-from esr.trials import plan, replay, unsteered
+from esr.study.plan import plan, replay, unsteered
 from esr.types import Attempt, Grade, Latent, Member, Reply
 
 HOME = Path(__file__).resolve().parent.parent

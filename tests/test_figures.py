@@ -8,15 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from esr import export, figures, params, report
-from esr.agreement import pairs
+from esr import params
+from esr.count.agreement import pairs
+from esr.count.metrics import NAMES
 from esr.errors import DataError
-from esr.export import Recorded
-from esr.figures import style, sweep
-from esr.figures.__main__ import main
-from esr.figures.agreement import matrix
-from esr.figures.numbers import paper
-from esr.metrics import NAMES
+from esr.show import figures
+from esr.show import paper_table as report
+from esr.show import recorded as export
+from esr.show.figures import style, sweep
+from esr.show.figures.__main__ import main
+from esr.show.figures.agreement import matrix
+from esr.show.figures.numbers import paper
+from esr.show.recorded import Recorded
 
 
 def outcomes(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from esr import params
 from esr.errors import DataError, ParamsError
-from esr.latents import candidates, concrete, first, irrelevant
+from esr.study.choose import candidates, concrete, first, irrelevant
 from esr.types import Latent
 
 P = params.load("70b")

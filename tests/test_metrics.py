@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esr.degraded import degraded
-from esr.errors import DataError
-from esr.metrics import (
+from esr.count.degraded import degraded
+from esr.count.metrics import (
     NAMES,
     by_arm,
     cliffs_delta,
@@ -22,7 +21,8 @@ from esr.metrics import (
     outcomes_frame,
     pabak,
 )
-from esr.statistics import bounds, mcnemar, wilson
+from esr.count.statistics import bounds, mcnemar, wilson
+from esr.errors import DataError
 
 
 def outcome(latent: int, scores: list[float], question: str = "q", seed: int = 0, arm: str = "baseline", **over: object) -> dict:

@@ -19,8 +19,8 @@ from store_rows import grade, member, one, reply
 
 from esr import params
 from esr.errors import StoreError
-from esr.manifest import manifest
 from esr.params import HOME
+from esr.record.manifest import manifest
 from esr.store import Store, database, migration, schema, shards
 
 FORK = multiprocessing.get_context("forkserver")

@@ -112,7 +112,7 @@ def test_flows_hold_no_number_no_path_and_no_model() -> None:
 
 
 def test_board_counts_what_is_left() -> None:
-    from esr.bench import Tick
+    from esr.study.bench import Tick
     from tasks import board
 
     board.begin(None)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from esr import params, prompts
 from esr.errors import DataError
-from esr.trials import (
+from esr.study.plan import (
     ablated,
     absolute_levels,
     boosted,

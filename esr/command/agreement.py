@@ -15,9 +15,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from esr import agreement, rejudge
+    from esr.count import agreement
     from esr.params import load
     from esr.store import Store
+    from esr.study import rejudge
 
     params, store = load(), Store()
     rows = store.sql(f"select o.* from outcomes o where ({args.where})").to_pandas()

@@ -19,7 +19,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from esr import params as parameters
-    from esr.manifest import libraries, revision
+    from esr.record.manifest import libraries, revision
     from esr.store import Store
 
     params = parameters.load()

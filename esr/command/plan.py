@@ -24,7 +24,7 @@ def run(args: Namespace) -> int:
     from esr import params as parameters
     from esr.errors import ParamsError, one_of
     from esr.judge.cost import estimate
-    from esr.workload import workload
+    from esr.study.workload import workload
 
     params = parameters.load(args.model, args.scale)
     judge = params.judge(args.judge or params.model(args.model).judge).name

@@ -14,11 +14,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from esr import rejudge
     from esr.errors import DataError
     from esr.judge.open import open_judge
     from esr.params import load
     from esr.store import Store
+    from esr.study import rejudge
 
     params, store = load(), Store()
     judge = open_judge(params, args.judge, store=store.root)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from esr.degraded import degraded
+from esr.count.degraded import degraded
 from esr.prompts import discovery, evaluation
 from esr.reference.names import Names
 from esr.reference.places import ASIDE, Place

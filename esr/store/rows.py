@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from esr.degraded import degraded
+from esr.count.degraded import degraded
 from esr.errors import StoreError
 from esr.store import schema
 from esr.types import Grade, Member, Reply, Trial

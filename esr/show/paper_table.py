@@ -1,16 +1,17 @@
 """The table `paper | ours`: one line an experiment, model and metric that was run, as Markdown.
 
-`python -m esr.report` writes it for all exports of the store to figures/table.md.
+`python -m esr.show.paper_table` writes it for all exports of the store to figures/table.md.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from esr import export, params
-from esr.export import Arm, Recorded
-from esr.metrics import METRICS
-from esr.paper import reported
+from esr import params
+from esr.count.metrics import METRICS
+from esr.show import recorded as export
+from esr.show.paper import reported
+from esr.show.recorded import Arm, Recorded
 
 SHOWN = ("first_score_mean", "multi_attempt_rate", "improvement_rate", "esr_rate")
 WORDS = {

@@ -9,7 +9,7 @@ import yaml
 
 @cache
 def _reported() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((files("esr") / "paper.yaml").read_text(encoding="utf-8"))
+    found: dict[str, Any] = yaml.safe_load((files("esr.show") / "paper.yaml").read_text(encoding="utf-8"))
     return found
 
 

@@ -6,7 +6,7 @@
     search.tell(score, n=5)         # ours, whose weight follows the number of samples
     search.estimate()
 
-The reference update follows PROTOCOL §3 to the last digit, its Beta-median shift included. Ours is in `esr.curve`. The search
+The reference update follows PROTOCOL §3 to the last digit, its Beta-median shift included. Ours is in `esr.threshold.curve`. The search
 asks and is told; it never calls a model. `Search` holds many latents and asks for one batch a step.
 """
 
@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from esr.curve import CurvePosterior
 from esr.errors import DataError
 from esr.params import Protocol
 from esr.params import Search as Bounds
+from esr.threshold.curve import CurvePosterior
 
 Status = Literal["converged", "never_bites", "always_bites", "unresolved"]
 TOLERANCE = 0.5

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from esr.agreement import Pair
-from esr.figures import style
+from esr.count.agreement import Pair
+from esr.show.figures import style
 
 PANELS = {
     "multi": "Both or neither see a restart (%)",

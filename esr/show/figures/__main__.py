@@ -1,9 +1,9 @@
 """What dvc.yaml runs: `export` what the store recorded, `draw` from exports alone.
 
-python -m esr.figures export exp05 tiny
-python -m esr.figures draw exp05 tiny
-python -m esr.figures draw exp05 tiny tiny-plain
-python -m esr.figures table
+python -m esr.show.figures export exp05 tiny
+python -m esr.show.figures draw exp05 tiny
+python -m esr.show.figures draw exp05 tiny tiny-plain
+python -m esr.show.figures table
 """
 
 import argparse
@@ -11,13 +11,15 @@ import os
 import sys
 from pathlib import Path
 
-from esr import export, figures, params
+from esr import params
 from esr.errors import EsrError
+from esr.show import figures
+from esr.show import recorded as export
 from esr.store import Store
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m esr.figures", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m esr.show.figures", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, models in (("export", None), ("draw", "+")):
         command = commands.add_parser(name)

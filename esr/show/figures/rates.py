@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from esr.export import Arm, Recorded, arms
-from esr.figures import style
-from esr.figures.numbers import TITLES, as_json, drawn, method, paper
+from esr.show.figures import style
+from esr.show.figures.numbers import TITLES, as_json, drawn, method, paper
+from esr.show.recorded import Arm, Recorded, arms
 
 PANELS = ["first_score_mean", "multi_attempt_rate", "esr_rate"]
 BASELINE = "baseline"

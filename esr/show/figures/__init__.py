@@ -11,11 +11,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from esr import export
 from esr.errors import DataError, one_of
-from esr.export import Recorded
-from esr.figures import gains, rates, scores, style, sweep
 from esr.params import Params
+from esr.show import recorded as export
+from esr.show.figures import gains, rates, scores, style, sweep
+from esr.show.recorded import Recorded
 from esr.store import Store
 
 Drawing = tuple[Figure, dict[str, Any]]
@@ -43,7 +43,7 @@ MANY: dict[str, Callable[[Sequence[Recorded]], Drawing]] = {
 def draw(store: Store, params: Params, experiment: str, model: str, judge: str) -> list[Path]:
     """Export what is recorded and draw it, under the store's export/ and figures/; the figure's files, PNG first."""
     if experiment not in ONE:
-        raise DataError(one_of("figure", experiment, list(ONE), "esr.figures"))
+        raise DataError(one_of("figure", experiment, list(ONE), "esr.show.figures"))
     found = export.recorded(store, params, experiment, model, judge)
     folder = export.place(store.root, params, experiment, model, judge)
     export.write(found, folder)
@@ -63,7 +63,7 @@ def redraw(folders: Sequence[Path], into: Path) -> list[Path]:
     experiment = names.pop()
     shapes: dict[str, Any] = MANY if len(found) > 1 else ONE
     if experiment not in shapes:
-        raise DataError(one_of("figure", experiment, list(shapes), "esr.figures"))
+        raise DataError(one_of("figure", experiment, list(shapes), "esr.show.figures"))
     figure, data = shapes[experiment](found if len(found) > 1 else found[0])
     into.mkdir(parents=True, exist_ok=True)
     style.save(figure, data, files[:3])
@@ -81,8 +81,8 @@ def _files(folders: Sequence[Path], into: Path) -> list[Path]:
 
 def _current(files: Sequence[Path], folders: Sequence[Path]) -> bool:
     """All are there, written one after the other, after the exports and after the code; so a drawing that was cut off is not."""
-    library = Path(__file__).parents[1]
-    code = [*library.glob("*.py"), *library.glob("*.yaml"), *Path(__file__).parent.glob("*.py")]
+    library = Path(__file__).parents[2]
+    code = [file for part in ("show", "count") for kind in ("*.py", "*.yaml") for file in (library / part).rglob(kind)]
     sources = [*code, *(file for folder in folders for file in folder.glob("*"))]
     try:
         times = [max(source.stat().st_mtime_ns for source in sources), *(file.stat().st_mtime_ns for file in files)]

@@ -3,10 +3,10 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from esr.export import Recorded, arms
-from esr.figures import style
-from esr.figures.numbers import as_json
-from esr.figures.rates import PANELS, bars, foot, look
+from esr.show.figures import style
+from esr.show.figures.numbers import as_json
+from esr.show.figures.rates import PANELS, bars, foot, look
+from esr.show.recorded import Recorded, arms
 
 EDGES = np.linspace(0, 100, 21)
 

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from esr.export import Arm, Recorded, arms
-from esr.figures import style
-from esr.figures.numbers import TITLES, as_json, drawn, method, paper
-from esr.paper import reported
+from esr.show.figures import style
+from esr.show.figures.numbers import TITLES, as_json, drawn, method, paper
+from esr.show.paper import reported
+from esr.show.recorded import Arm, Recorded, arms
 
 PANELS = ["multi_attempt_rate", "improvement_rate", "esr_rate"]
 SMOOTHING = 0.5

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from esr.export import Arm, Recorded, arms
-from esr.figures import style
-from esr.figures.numbers import TITLES, as_json, drawn, method, paper
+from esr.show.figures import style
+from esr.show.figures.numbers import TITLES, as_json, drawn, method, paper
+from esr.show.recorded import Arm, Recorded, arms
 
 WIDTH = 20 / 3
 EDGES = -100 - WIDTH / 2 + WIDTH * np.arange(32)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esr.batches import work
 from esr.engine import Capture, Engine, Request
 from esr.errors import DataError
 from esr.params import Exp03, ModelParams
+from esr.study.batches import work
 from esr.types import Sampling
 
 log = logging.getLogger(__name__)

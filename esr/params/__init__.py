@@ -12,10 +12,10 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from esr.errors import ParamsError, one_of
-from esr.tree import mapping, overlay, read_tree
+from esr.params.tree import mapping, overlay, read_tree
 from esr.types import Sampling, content_id
 
-HOME = Path(__file__).resolve().parent.parent
+HOME = Path(__file__).resolve().parents[2]
 """The checkout: params.yaml and store/ live here unless $ESR_PARAMS and $ESR_STORE say otherwise."""
 
 

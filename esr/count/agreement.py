@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from esr.count.statistics import Bounds, bounds
 from esr.errors import DataError
-from esr.statistics import Bounds, bounds
 
 Floats = NDArray[np.float64]
 KEYS = ["trial_id", "latent"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from esr import agreement
+from esr.count import agreement
 from esr.judge import Ask, Judge
 from esr.judge.cost import Bill, bill
 from esr.store import Store

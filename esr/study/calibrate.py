@@ -11,8 +11,8 @@ from statistics import fmean
 from typing import Any
 
 from esr.params import Params
+from esr.study.plan import search_step
 from esr.threshold import Score, Search
-from esr.trials import search_step
 from esr.types import Grade, Latent, Member, content_id
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from esr.batches import work
 from esr.engine import Engine, Output, Request
 from esr.errors import EngineError
+from esr.study.batches import work
 from esr.types import Reply, Trial
 
 log = logging.getLogger(__name__)

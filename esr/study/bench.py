@@ -22,19 +22,21 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from esr import calibration, detectors, steering
-from esr.batches import work
 from esr.engine import Backend, Capture, Engine, Request
 from esr.errors import ParamsError, StoreError, one_of
 from esr.judge import Ask, Judge
-from esr.latents import candidates, concrete, irrelevant
 from esr.params import Params, resolve
+from esr.params.weights import identity
 from esr.prompts import discovery, evaluation
 from esr.store import Store
-from esr.trials import stream
-from esr.turns import turn
+from esr.store.locks import turn
+from esr.study import calibrate as calibration
+from esr.study import detect as detectors
+from esr.study import steer as steering
+from esr.study.batches import work
+from esr.study.choose import candidates, concrete, irrelevant
+from esr.study.plan import stream
 from esr.types import Grade, Latent, Member, Reply, Sampling, Trial, content_id
-from esr.weights import identity
 
 log = logging.getLogger(__name__)
 
@@ -317,7 +319,7 @@ class Bench:
 
     def put_run(self, experiment: str, judge: str, *, started: datetime, status: str, cost: float | None = None) -> str:
         """How a run ended, with everything that it rested on."""
-        from esr.manifest import manifest
+        from esr.record.manifest import manifest
 
         judges = sorted({judge, self.params.model(self.model).judge})
         return self.store.put_run(

@@ -1,0 +1,1 @@
+"""Counting: metrics, intervals, agreement. Knows nothing of stores, engines or judges."""

@@ -1,0 +1,1 @@
+"""What a run rests on and how it ended."""
