@@ -3,6 +3,7 @@
 from prefect import flow
 
 from esr.study.plan import absolute_levels, ladder, relative_levels
+from esr.types import Arm
 from flows import path
 
 
@@ -13,11 +14,11 @@ def exp02(model: str, scale: str = "full", judge: str | None = None) -> None:
     trials are the same on every rung."""
     with path.study("exp02", model, scale, judge) as study:
         exp, thresholds = study.params.exp02, path.thresholds(study)
-        some = path.planned(study, thresholds[: exp.latents], "exp02", exp.trials_per_latent)
+        some = path.planned(study, thresholds[: exp.latents], Arm("exp02", "threshold"), exp.trials_per_latent)
         boosts = [row["threshold"] for row in thresholds]
         levels = {
             "absolute": absolute_levels(boosts, exp.levels, exp.range_std),
             "relative": relative_levels(boosts, exp.relative),
         }
-        rungs = [ladder(study.params, some, levels=levels[kind]) for kind in exp.kinds]
+        rungs = [ladder(study.params, some, "exp02", levels[kind]) for kind in exp.kinds]
         path.carry_out(study, [member for rung in rungs for member in rung])

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from esr.study.plan import ablated, replay
+from esr.types import Arm
 from flows import path
 from tasks import ablate, collect, record
 
@@ -20,8 +21,7 @@ def exp03(model: str, scale: str = "full", judge: str | None = None) -> None:
             study,
             replay(
                 baseline,
-                experiment="exp03",
-                arm="detectors",
-                change=ablated(study.params, model, [row["latent"] for row in detectors]),
+                Arm("exp03", "detectors", "ablated"),
+                ablated(study.params, model, [row["latent"] for row in detectors]),
             ),
         )

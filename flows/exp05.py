@@ -3,6 +3,7 @@
 from prefect import flow
 
 from esr.study.plan import replay, suffixed
+from esr.types import Arm
 from flows import path
 
 
@@ -12,5 +13,5 @@ def exp05(model: str, scale: str = "full", judge: str | None = None) -> None:
     seed stay. The judge sees the question as the model saw it."""
     with path.study("exp05", model, scale, judge) as study:
         baseline = path.baseline(study)
-        arms = [replay(baseline, experiment="exp05", arm=name, change=suffixed(name)) for name in study.params.exp05.variants]
+        arms = [replay(baseline, Arm("exp05", name, "meta-prompt"), suffixed(name)) for name in study.params.exp05.variants]
         path.carry_out(study, [member for arm in arms for member in arm])

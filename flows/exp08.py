@@ -3,6 +3,7 @@
 from prefect import flow
 
 from esr.study.plan import replay, unsteered
+from esr.types import Arm
 from flows import path
 
 
@@ -11,4 +12,4 @@ def exp08(model: str, scale: str = "full", judge: str | None = None) -> None:
     """Experiment 1's trials are replayed without an intervention: the same questions and seeds. The judge is still told of the
     latent that would have been steered."""
     with path.study("exp08", model, scale, judge) as study:
-        path.carry_out(study, replay(path.baseline(study), experiment="exp08", arm="no-steering", change=unsteered))
+        path.carry_out(study, replay(path.baseline(study), Arm("exp08", "no-steering", "unsteered"), unsteered))

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from esr.study.plan import ablated, replay
+from esr.types import Arm
 from flows import path
 from tasks import ablate, choose, collect, record
 
@@ -16,5 +17,5 @@ def exp10(model: str, scale: str = "full", judge: str | None = None) -> None:
         controls = ablate.controls(study, collect.activations(study), choose.latents(study))
         record.detectors(study, controls)
         changes = {name: ablated(study.params, model, [row["latent"] for row in rows]) for name, rows in controls.items()}
-        arms = [replay(baseline, experiment="exp10", arm=name, change=change) for name, change in changes.items()]
+        arms = [replay(baseline, Arm("exp10", name, "ablated"), change) for name, change in changes.items()]
         path.carry_out(study, [member for arm in arms for member in arm])

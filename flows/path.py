@@ -19,7 +19,7 @@ from esr.study.batches import cut
 from esr.study.calibrate import BITES
 from esr.study.plan import plan
 from esr.study.workload import workload
-from esr.types import Latent, Member
+from esr.types import BASELINE, Arm, Latent, Member
 from tasks import board, calibrate, choose, draw, judge, record, steer
 from tasks.study import Study
 
@@ -74,11 +74,11 @@ def thresholds(run: Study) -> list[dict[str, Any]]:
     return bites
 
 
-def planned(run: Study, thresholds: Sequence[dict[str, Any]], experiment: str, trials_per_latent: int) -> list[Member]:
+def planned(run: Study, thresholds: Sequence[dict[str, Any]], arm: Arm, trials_per_latent: int) -> list[Member]:
     """These latents steered at their thresholds on evaluation questions."""
     return plan(
         run.params,
-        experiment=experiment,
+        arm=arm,
         model=run.model,
         weights=run.bench.weights,
         latents=[Latent(row["latent"], row["label"]) for row in thresholds],
@@ -90,7 +90,7 @@ def planned(run: Study, thresholds: Sequence[dict[str, Any]], experiment: str, t
 
 def baseline(run: Study) -> list[Member]:
     """Experiment 1's steered trials, carried out as far as they are missing: what the other experiments replay."""
-    members = planned(run, thresholds(run), "exp01", run.params.exp01.trials_per_latent)
+    members = planned(run, thresholds(run), BASELINE, run.params.exp01.trials_per_latent)
     carry_out(run, members)
     return members
 

@@ -16,7 +16,7 @@ from esr.show import figures
 from esr.show import recorded as export
 from esr.store import Store
 from esr.study.plan import plan, replay, unsteered
-from esr.types import Attempt, Grade, Latent, Member, Reply
+from esr.types import BASELINE, Arm, Attempt, Grade, Latent, Member, Reply
 
 HOME = Path(__file__).resolve().parent.parent
 P = params.load("tiny", "smoke").model_copy(update={"scale": "full"})
@@ -28,7 +28,7 @@ def filled(root: Path) -> Store:
     latents = [Latent(i, f"latent {i}") for i in range(5)]
     base = plan(
         P,
-        experiment="exp01",
+        arm=BASELINE,
         model="tiny",
         weights="w",
         latents=latents,
@@ -36,7 +36,7 @@ def filled(root: Path) -> Store:
         questions=prompts.evaluation(),
         trials_per_latent=4,
     )
-    members = base + replay(base, experiment="exp08", arm="no-steering", change=unsteered)
+    members = base + replay(base, Arm("exp08", "no-steering", "unsteered"), unsteered)
     store.put_members(members)
     store.put_replies([reply(member) for member in members])
     store.put_grades([grade(i, member) for i, member in enumerate(members)])
@@ -50,7 +50,7 @@ def reply(member: Member) -> Reply:
 
 
 def grade(i: int, member: Member) -> Grade:
-    scores = (20.0, 70.0) if i % 3 == 0 and member.experiment == "exp01" else (50.0,)
+    scores = (20.0, 70.0) if i % 3 == 0 and member.arm.experiment == "exp01" else (50.0,)
     attempts = tuple(Attempt(score, "x") for score in scores)
     found = Grade(trial_id=member.trial.id, latent=member.trial.latent.index, judge="lexical", judge_prompt="p", attempts=attempts)
     return found if i != 1 else replace(found, attempts=(), missing="malformed")

@@ -46,7 +46,7 @@ class Store:
             return
         arms: dict[tuple[str, str, str, str], list[Member]] = {}
         for member in members:
-            arms.setdefault((member.experiment, member.model, member.arm, member.scale), []).append(member)
+            arms.setdefault((member.arm.experiment, member.model, member.arm.name, member.scale), []).append(member)
         self.put("trials", rows.trials(members))
         for arm, some in arms.items():
             named = plan or content_id("plan", sorted({(m.trial.id, m.trial.latent.index) for m in some}))

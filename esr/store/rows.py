@@ -39,9 +39,9 @@ def trial(t: Trial) -> Row:
 def members(some: Sequence[Member], plan: str) -> list[Row]:
     found = {
         (m.trial.id, m.trial.latent.index): {
-            "experiment": m.experiment,
+            "experiment": m.arm.experiment,
             "model": m.model,
-            "arm": m.arm,
+            "arm": m.arm.name,
             "scale": m.scale,
             "plan": plan,
             "trial_id": m.trial.id,
