@@ -191,3 +191,5 @@ class Grade:
     output_tokens: int = 0
     cost: float | None = None
     """US dollars; None: the price is unknown."""
+    shown: str | None = None
+    """Hash of what the judge was shown besides its instructions; None: not recorded."""

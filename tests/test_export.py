@@ -51,7 +51,7 @@ def reply(member: Member) -> Reply:
 
 def grade(i: int, member: Member) -> Grade:
     scores = (20.0, 70.0) if i % 3 == 0 and member.arm.experiment == "exp01" else (50.0,)
-    attempts = tuple(Attempt(score, "x") for score in scores)
+    attempts = tuple(Attempt(score, "x", 0, 1) for score in scores)
     found = Grade(trial_id=member.trial.id, latent=member.trial.latent.index, judge="lexical", judge_prompt="p", attempts=attempts)
     return found if i != 1 else replace(found, attempts=(), missing="malformed")
 

@@ -56,6 +56,27 @@ def members(some: Sequence[Member], plan: str) -> list[Row]:
     return list(found.values())
 
 
+def arms(members: Sequence[Member], at: datetime) -> list[Row]:
+    """Each arm once."""
+    found = {(m.arm.key, m.model, m.scale): (m.arm, m.model, m.scale) for m in members}
+    return [
+        {
+            "experiment": arm.experiment,
+            "model": model,
+            "arm": arm.name,
+            "scale": scale,
+            "kind": arm.kind or None,
+            "level": arm.level,
+            "place": arm.order,
+            "against": arm.against or None,
+            "mean": arm.mean,
+            "std": arm.std,
+            "recorded_at": at,
+        }
+        for arm, model, scale in found.values()
+    ]
+
+
 def replies(some: Sequence[Reply]) -> list[Row]:
     return [
         {
@@ -85,6 +106,7 @@ def grades(some: Sequence[Grade], at: datetime) -> list[Row]:
             "output_tokens": g.output_tokens,
             "cost": g.cost,
             "graded_at": at,
+            "shown": g.shown,
         }
         for g in some
     ]
