@@ -10,6 +10,8 @@ from flow_runs import EXPERIMENTS, LATENTS, SMOKE, Place, place, summary
 
 from esr.store import Store
 
+pytestmark = pytest.mark.slow
+
 TRIALS = LATENTS * SMOKE["exp01"]["trials_per_latent"]
 ARMS = {
     "exp01": {"baseline"},

@@ -14,6 +14,8 @@ from flow_runs import EXPERIMENTS, Place, place
 
 from esr.params import HOME
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import sys
 from flows.__main__ import main
