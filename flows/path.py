@@ -1,6 +1,5 @@
 """The one path that the experiments share: choose, calibrate, plan, steer and grade, record, draw."""
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,7 +38,7 @@ def study(experiment: str, model: str, scale: str, judge: str | None) -> Iterato
     run, started = Study.of(experiment, model, scale, judge), datetime.now(UTC)
     run.check()
     board.begin(runtime.flow_run.id)
-    budget = os.environ.setdefault("ESR_RUN", run.id)
+    budget = run.bench.budget = run.bench.budget or run.id
     try:
         yield run
         draw.closing(run)
@@ -51,7 +50,7 @@ def study(experiment: str, model: str, scale: str, judge: str | None) -> Iterato
         raise
     finally:
         if budget == run.id:
-            del os.environ["ESR_RUN"]
+            run.bench.budget = None
     record.run(run, started, "completed")
 
 

@@ -3,7 +3,7 @@
     python tests/judge_server.py --port 8811 --latency 2 --jitter 1 --limit 20 --faults 0.2 --log calls.jsonl
 
 prints one line with its address and serves until it is ended; ANTHROPIC_BASE_URL or `api_base` points a judge at it (OpenAI under
-/v1). A judged reply is read from between <reply> and </reply> of the last user turn that has one. The answer quotes it and is the
+/v1). A judged reply is read from between <reply> and </reply>, numbered or not, of the last user turn that has one. The answer quotes it and is the
 same for the same reply. Each request may be answered by a fault instead: by plan (a list, first come first served), or drawn from
 a seeded hash of the request's text and how often it was seen, so that the share is kept whatever the order.
 """
@@ -50,7 +50,13 @@ class Schedule:
     hang: float = 30.0
     batch_seconds: float = 0.3
     batch_plan: list[str] = field(default_factory=list)
-    """Per batch: `ok`, `expire`, `duplicate`, `error`, `drop`."""
+    """Per batch: `ok`, `expire`, `duplicate`, `error`, `drop`; `bad-line` and `cut` spoil the first reading of its results, `always-bad` every one."""
+    receipt_plan: list[str] = field(default_factory=list)
+    """Per hand-over: `ok`; taken, and then the connection is `reset` or a `500` comes; `refused`: a 500, and it was not taken."""
+    receipts: float = 0.0
+    """Share of hand-overs, beyond the plan, whose batch is taken and whose receipt is lost."""
+    created_late: float = 0.0
+    """Seconds until a batch that was taken is in the list."""
 
 
 class Provider(ThreadingHTTPServer):
@@ -208,14 +214,25 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def _create_batch(self, call: dict[str, Any], note: Callable[..., None]) -> None:
+        schedule = self.server.schedule
         with self.server.lock:
-            plan = self.server.schedule.batch_plan
-            what = plan.pop(0) if plan else "ok"
+            fate = schedule.receipt_plan.pop(0) if schedule.receipt_plan else "ok"
+            if fate == "ok" and random.random() < schedule.receipts:
+                fate = "reset"
+            what = schedule.batch_plan.pop(0) if schedule.batch_plan and fate != "refused" else "ok"
             name = f"msgbatch_{len(self.server.batches):06d}"
-            batch = {"id": name, "requests": call["requests"], "created": time.time(), "what": what}
-            self.server.batches[name] = batch
-        note(200, f"batch {what}")
+            batch = {"id": name, "requests": call["requests"], "created": time.time(), "what": what, "read": 0}
+            if fate != "refused":
+                self.server.batches[name] = batch
+        note(500 if fate in ("500", "refused") else 200, f"batch {what}" if fate == "ok" else f"batch {fate}")
+        if fate in ("500", "refused"):
+            return self._error(500, "api_error")
+        if fate == "reset":
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
         self._send(200, json.dumps(self._batch(batch)).encode())
+        return None
 
     def _batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         ended = time.time() > batch["created"] + self.server.schedule.batch_seconds
@@ -238,7 +255,8 @@ class Handler(BaseHTTPRequestHandler):
         if not path.startswith("/v1/messages/batches"):
             return self._error(404, "not_found_error")
         if not tail:
-            data = [self._batch(batch) for batch in reversed(self.server.batches.values())]
+            seen = time.time() - self.server.schedule.created_late
+            data = [self._batch(batch) for batch in reversed(list(self.server.batches.values())) if batch["created"] <= seen]
             return self._send(200, json.dumps({"data": data, "has_more": False, "first_id": None, "last_id": None}).encode())
         name, _, results = tail.partition("/")
         batch = self.server.batches.get(name)
@@ -248,7 +266,22 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(200, json.dumps(self._batch(batch)).encode())
         lines = [line for item in batch["requests"] for line in self._line(item, batch["what"])]
         random.Random(name).shuffle(lines)
-        body = "\n".join(json.dumps(line) for line in lines).encode()
+        texts = [json.dumps(line) for line in lines]
+        batch["read"] += 1
+        if batch["what"] == "bad-line" and batch["read"] == 1:
+            texts[1] = texts[1][:-40]
+        if batch["what"] == "always-bad":
+            texts[1] = texts[1][:-40]
+        body = "\n".join(texts).encode()
+        if batch["what"] == "cut" and batch["read"] == 1:
+            half = body[: len(body) // 2]
+            self.wfile.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/x-jsonl\r\ncontent-length: %d\r\n\r\n" % len(body) + half
+            )
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
         return self._send(200, body, kind="application/x-jsonl")
 
     def _line(self, item: dict[str, Any], what: str) -> list[dict[str, Any]]:
@@ -333,7 +366,9 @@ def answer_text(turns: list[dict[str, Any]], system: object, what: str, *, tagge
 
 
 def between(text: str, name: str) -> str:
-    return text.partition(f"<{name}>\n")[2].rpartition(f"\n</{name}>")[0]
+    """What stands between the first tag of that name, numbered or not, and the last like it."""
+    found = re.search(rf"<{name}((?:-\d+)?)>\n(.*)\n</{name}\1>", text, re.DOTALL)
+    return found[2] if found else ""
 
 
 def graded(reply: str) -> dict[str, Any]:

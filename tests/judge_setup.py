@@ -1,4 +1,4 @@
-"""Params, asks and child processes for the tests of judges."""
+"""Params, questions and child processes for the tests of judges."""
 
 import json
 import multiprocessing
@@ -10,14 +10,22 @@ from typing import Any
 
 from judge_server import Provider, named
 
-from esr.judge import Ask
-from esr.judge.open import provider_judge
+from esr.judge import JudgeQuestion
+from esr.judge.instructed.judge import InstructedJudge
+from esr.judge.open import open_judge
 from esr.params import Params, load
 from esr.types import Latent
 
 KEY = "not-a-real-key-" + "0123456789abcdef" * 2
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["anthropic", "esr.judge.open", "judge_setup"])
+
+
+def opened(params: Params, name: str, store: Path, budget: str | None = None) -> InstructedJudge:
+    """A judge behind an interface, with all that the tests look into."""
+    judge = open_judge(params, name, store=store, budget=budget)
+    assert isinstance(judge, InstructedJudge)
+    return judge
 
 
 def params_at(url: str, name: str = "haiku-4.5", *, judging: dict[str, Any] | None = None, **judge: Any) -> Params:
@@ -31,7 +39,7 @@ def params_at(url: str, name: str = "haiku-4.5", *, judging: dict[str, Any] | No
     )
 
 
-def asks(n: int, first: int = 0) -> list[Ask]:
+def questions(n: int, first: int = 0) -> list[JudgeQuestion]:
     """Replies with two attempts where the number is odd."""
     replies = []
     for i in range(first, first + n):
@@ -40,15 +48,15 @@ def asks(n: int, first: int = 0) -> list[Ask]:
             reply += f" Wait, that is not right. Let me grind {i + 1} coffee beans and pour the water."
         replies.append(reply)
     return [
-        Ask(trial_id=f"t{first + i}", prompt="How do you make a good cup of coffee?", reply=reply, latent=Latent(i % 7, "castles"))
+        JudgeQuestion(trial_id=f"t{first + i}", prompt="How do you make a good cup of coffee?", reply=reply, latent=Latent(i % 7, "castles"))
         for i, reply in enumerate(replies)
     ]  # fmt: skip
 
 
 def grade_in_child(params: Params, name: str, store: Path, n: int, out: Path | None, first: int = 0) -> None:
-    judge = provider_judge(params, name, store=store)
+    judge = opened(params, name, store=store)
     began = time.time()
-    grades = judge.grades(asks(n, first))
+    grades = judge.grades(questions(n, first))
     if out is not None:
         rows = [{"trial": grade.trial_id, "missing": grade.missing, "attempts": len(grade.attempts)} for grade in grades]
         out.write_text(json.dumps({"grades": rows, "calls": judge.calls, "began": began, "ended": time.time()}))
@@ -60,11 +68,11 @@ def grade_on_a_full_disk(params: Params, name: str, store: Path, n: int, out: Pa
     import resource
     import signal
 
-    judge = provider_judge(params, name, store=store)
+    judge = opened(params, name, store=store)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
-        judge.grades(asks(n))
+        judge.grades(questions(n))
         said = "nothing"
     except Exception as error:
         said = f"{type(error).__name__}: {error}"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from judge_server import Provider, Schedule
-from judge_setup import KEY, asks, params_at
+from judge_setup import KEY, opened, params_at, questions
 
 from esr.errors import JudgeError
-from esr.judge.open import open_judge, provider_judge
+from esr.judge.open import open_judge
 
 
 @pytest.fixture
@@ -23,22 +23,22 @@ def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Provid
 
 
 def test_a_batch_grades_everything_at_the_batch_price_and_once(provider: Provider, tmp_path: Path) -> None:
-    judge = provider_judge(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
-    grades = judge.grades(asks(60))
+    judge = opened(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
+    grades = judge.grades(questions(60))
     assert {grade.missing for grade in grades} == {None}
     assert [len(batch["requests"]) for batch in provider.batches.values()] == [60]
-    spec = judge.desk.judge
+    spec = judge.caller.judge
     first = grades[0]
     assert spec.price_in_batch is not None
     assert spec.price_out_batch is not None
     assert first.cost == pytest.approx(
         (first.input_tokens * spec.price_in_batch + first.output_tokens * spec.price_out_batch) / 1e6
     )
-    assert judge.grades(asks(60)) == grades
+    assert judge.grades(questions(60)) == grades
     assert len(provider.batches) == 1
     judge.close()
-    live = provider_judge(params_at(provider.url), "haiku-4.5", store=tmp_path)
-    assert live.grades(asks(60)) == grades, "what a batch answered is not asked again live"
+    live = opened(params_at(provider.url), "haiku-4.5", store=tmp_path)
+    assert live.grades(questions(60)) == grades, "what a batch answered is not asked again live"
     assert live.calls == 0
     live.close()
 
@@ -46,8 +46,8 @@ def test_a_batch_grades_everything_at_the_batch_price_and_once(provider: Provide
 @pytest.mark.parametrize("what", ["duplicate", "expire", "error", "drop"])
 def test_whatever_a_batch_leaves_open_goes_into_the_next(what: str, provider: Provider, tmp_path: Path) -> None:
     provider.schedule.batch_plan = [what]
-    judge = provider_judge(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
-    grades = judge.grades(asks(40))
+    judge = opened(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
+    grades = judge.grades(questions(40))
     assert {grade.missing for grade in grades} == {None}
     assert all(0 <= attempt.score <= 100 for grade in grades for attempt in grade.attempts)
     sizes = [len(batch["requests"]) for batch in provider.batches.values()]
@@ -62,8 +62,8 @@ def test_whatever_a_batch_leaves_open_goes_into_the_next(what: str, provider: Pr
 def test_unusable_answers_of_a_batch_are_repaired_by_a_second(provider: Provider, tmp_path: Path) -> None:
     provider.schedule.faults = 0.3
     provider.schedule.kinds = ("not-json", "140", "empty", "refusal")
-    judge = provider_judge(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
-    missing = Counter(grade.missing for grade in judge.grades(asks(60)))
+    judge = opened(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
+    missing = Counter(grade.missing for grade in judge.grades(questions(60)))
     assert set(missing) <= {None, "refused", "malformed"}
     assert missing[None] > 40
     assert len(provider.batches) == 2
@@ -71,8 +71,8 @@ def test_unusable_answers_of_a_batch_are_repaired_by_a_second(provider: Provider
 
 
 def test_max_cost_holds_for_a_batch(provider: Provider, tmp_path: Path) -> None:
-    judge = provider_judge(params_at(provider.url, judging={"mode": "batch", "max_cost": 0.02}), "haiku-4.5", store=tmp_path)
-    missing = Counter(grade.missing for grade in judge.grades(asks(80)))
+    judge = opened(params_at(provider.url, judging={"mode": "batch", "max_cost": 0.02}), "haiku-4.5", store=tmp_path)
+    missing = Counter(grade.missing for grade in judge.grades(questions(80)))
     assert set(missing) == {None, "budget"}
     assert 0.01 < judge.spent <= 0.02
     judge.close()
@@ -85,9 +85,9 @@ def test_a_provider_without_batches_is_said_before_any_work(provider: Provider, 
 
 def test_a_refused_key_ends_a_batch_run_at_once(provider: Provider, tmp_path: Path) -> None:
     provider.schedule.refuse = 401
-    judge = provider_judge(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
+    judge = opened(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
     with pytest.raises(JudgeError, match="401"):
-        judge.grades(asks(5))
+        judge.grades(questions(5))
     provider.schedule.refuse = 0
-    assert {grade.missing for grade in judge.grades(asks(5))} == {None}
+    assert {grade.missing for grade in judge.grades(questions(5))} == {None}
     judge.close()

@@ -13,7 +13,8 @@ from judge_server import Provider, Schedule, named
 from judge_setup import KEY, asked_after, child, forks, grade_on_a_full_disk, on_disk, params_at
 
 from esr.errors import StoreError
-from esr.judge.answers import Answers, commit
+from esr.judge.providers.answers import Answers
+from esr.judge.providers.writer import commit, connect
 
 REASONS = {None, "refused", "malformed", "truncated", "unreachable"}
 
@@ -117,7 +118,7 @@ def test_a_failed_write_for_somebody_who_has_left_is_told_to_the_others(tmp_path
     gone: Future[object] = Future()
     gone.cancel()
     stays: Future[object] = Future()
-    db = answers._connect()
+    db = connect(answers.path)
     commit(db, [(lambda db: db.execute("nonsense"), gone), (lambda db: db.execute("nonsense"), stays)], answers.path)
     assert isinstance(stays.exception(timeout=1), StoreError)
     commit(db, [(lambda db: db.execute("SELECT 1").fetchone(), left := Future())], answers.path)

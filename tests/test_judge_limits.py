@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 from judge_server import Provider, Schedule
-from judge_setup import KEY, asks, child, params_at
-
-from esr.judge.open import provider_judge
+from judge_setup import KEY, child, opened, params_at, questions
 
 
 @pytest.fixture
@@ -30,8 +28,8 @@ def rate(provider: Provider, low: float = 0.0, high: float = float("inf")) -> fl
 
 
 def test_a_hundred_parallel_calls_keep_the_limit_and_reach_it(provider: Provider, tmp_path: Path) -> None:
-    judge = provider_judge(params_at(provider.url, concurrency=100, per_minute=1800), "haiku-4.5", store=tmp_path)
-    judge.grades(asks(270))
+    judge = opened(params_at(provider.url, concurrency=100, per_minute=1800), "haiku-4.5", store=tmp_path)
+    judge.grades(questions(270))
     judge.close()
     assert 0.95 * 30 <= rate(provider) <= 1.05 * 30
 
@@ -52,9 +50,9 @@ def test_two_processes_together_keep_the_limit_and_reach_it(provider: Provider, 
 
 
 def test_no_more_calls_fly_than_allowed(provider: Provider, tmp_path: Path) -> None:
-    judge = provider_judge(params_at(provider.url, concurrency=5), "haiku-4.5", store=tmp_path)
+    judge = opened(params_at(provider.url, concurrency=5), "haiku-4.5", store=tmp_path)
     began = time.monotonic()
-    judge.grades(asks(20))
+    judge.grades(questions(20))
     judge.close()
     assert provider.most_flying == 5
     assert 1.2 <= time.monotonic() - began < 2.5
@@ -62,23 +60,23 @@ def test_no_more_calls_fly_than_allowed(provider: Provider, tmp_path: Path) -> N
 
 def test_a_storm_of_refusals_ends_with_every_grade(provider: Provider, tmp_path: Path) -> None:
     provider.schedule = Schedule(latency=0.02, faults=0.3, kinds=("429", "429-after"), retry_after=0.2)
-    judge = provider_judge(params_at(provider.url, judging={"attempts": 10}), "haiku-4.5", store=tmp_path)
-    assert {grade.missing for grade in judge.grades(asks(200))} == {None}
+    judge = opened(params_at(provider.url, judging={"attempts": 10}), "haiku-4.5", store=tmp_path)
+    assert {grade.missing for grade in judge.grades(questions(200))} == {None}
     judge.close()
     assert len(provider.requests) <= 1.6 * 200
 
 
 def test_a_provider_whose_limit_is_lower_than_ours_is_not_given_up(provider: Provider, tmp_path: Path) -> None:
     provider.schedule = Schedule(latency=0.05, limit=25)
-    judge = provider_judge(params_at(provider.url, judging={"attempts": 4}), "haiku-4.5", store=tmp_path)
-    assert {grade.missing for grade in judge.grades(asks(150))} == {None}
+    judge = opened(params_at(provider.url, judging={"attempts": 4}), "haiku-4.5", store=tmp_path)
+    assert {grade.missing for grade in judge.grades(questions(150))} == {None}
     judge.close()
     assert len(provider.requests) < 2 * 150  # found out, not told: some calls are refused on the way there
 
 
 def test_too_many_refusals_alone_end_it(provider: Provider, tmp_path: Path) -> None:
     provider.schedule = Schedule(faults=1.0, kinds=("429",))
-    judge = provider_judge(params_at(provider.url, judging={"attempts": 2}), "haiku-4.5", store=tmp_path)
-    assert judge.grades(asks(1))[0].missing == "unreachable"
+    judge = opened(params_at(provider.url, judging={"attempts": 2}), "haiku-4.5", store=tmp_path)
+    assert judge.grades(questions(1))[0].missing == "unreachable"
     assert len(provider.requests) == 2
     judge.close()

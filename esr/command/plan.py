@@ -23,7 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     from esr import params as parameters
     from esr.errors import ParamsError, one_of
-    from esr.judge.cost import estimate
+    from esr.judge.estimate import estimate
     from esr.study.workload import workload
 
     params = parameters.load(args.model, args.scale)

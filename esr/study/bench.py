@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from esr.engine import Backend, Capture, Engine, Request
 from esr.errors import ParamsError, StoreError, one_of
-from esr.judge import Ask, Judge
+from esr.judge import CURABLE, Judge, JudgeQuestion
 from esr.params import Params, resolve
 from esr.params.weights import identity
 from esr.prompts import discovery, evaluation
@@ -36,12 +36,9 @@ from esr.study import steer as steering
 from esr.study.batches import work
 from esr.study.choose import candidates, concrete, irrelevant
 from esr.study.plan import stream
-from esr.types import Grade, Latent, Member, Reply, Sampling, Trial, content_id
+from esr.types import BLIND, Grade, Latent, Member, Reply, Sampling, Trial, content_id
 
 log = logging.getLogger(__name__)
-
-AGAIN = ("unreachable", "budget", "not stored")
-"""Reasons for a missing grade that another run may cure; the others are final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +52,6 @@ class Tick:
     missing: int = 0
     cost: float | None = 0.0
     """US dollars; None: a price is unknown."""
-
-
-BLIND = -1
-"""The latent of a grade whose judge was told of none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +80,11 @@ class Bench:
         *,
         tick: Callable[[Tick], None] = lambda _: None,
         go_on: Callable[[], None] = lambda: None,
+        budget: str | None = None,
     ) -> None:
-        """`tick` is told what has been done; `go_on` is asked before each batch and raises to stop after those at work."""
-        self.params, self.model, self.store, self.tick, self.go_on = params, model, store, tick, go_on
+        """`tick` is told what has been done; `go_on` is asked before each batch and raises to stop after those at work; `budget` names
+        what max_cost counts over, and is this process where there is none."""
+        self.params, self.model, self.store, self.tick, self.go_on, self.budget = params, model, store, tick, go_on, budget
         self._opened: Engine | None = None
 
     @cached_property
@@ -107,7 +102,7 @@ class Bench:
     def judge(self, name: str) -> Judge:
         from esr.judge.open import open_judge
 
-        return open_judge(self.params, name, store=self.store.root)
+        return open_judge(self.params, name, store=self.store.root, budget=self.budget)
 
     def check(self, judges: Sequence[str]) -> None:
         """Whatever would stop a run is said before it begins."""
@@ -169,7 +164,7 @@ class Bench:
             [judge.name, judge.prompt_hash, list(ids)],
         )
         rows = table.to_pylist()
-        return {(row["trial_id"], row["latent"]): row["score"] for row in rows if row["missing"] not in AGAIN}
+        return {(row["trial_id"], row["latent"]): row["score"] for row in rows if row["missing"] not in CURABLE}
 
     def finished(self, members: Sequence[Member], judge_name: str) -> set[tuple[str, int]]:
         """The (trial, latent) that have a reply and a final grade: asked once for many shards."""
@@ -189,19 +184,21 @@ class Bench:
             if not lacking:
                 return scores
             texts = self.texts([trial_id for trial_id, _ in lacking])
-            asks = [
-                Ask(trial_id=trial_id, prompt=trial.prompt, reply=texts[trial_id], latent=trial.latent)
+            questions = [
+                JudgeQuestion(trial_id=trial_id, prompt=trial.prompt, reply=texts[trial_id], latent=trial.latent)
                 for (trial_id, _), trial in lacking.items()
                 if trial_id in texts
             ]
 
-            def grade(some: Sequence[Ask]) -> list[Grade]:
+            def grade(some: Sequence[JudgeQuestion]) -> list[Grade]:
                 self.go_on()
                 return judge.grades(some)
 
             w = self.params.work
-            size = len(asks) if self.params.judging.mode == "batch" else w.batch  # a provider's batch may take a day: one, not many
-            for grades in work(grade, asks, size=size, in_flight=w.in_flight):
+            size = (
+                len(questions) if self.params.judging.mode == "batch" else w.batch
+            )  # a provider's batch may take a day: one, not many
+            for grades in work(grade, questions, size=size, in_flight=w.in_flight):
                 self._keep(grades, stage)
                 scores |= {(grade.trial_id, grade.latent): calibration.first_score(grade) for grade in grades}
             return scores
@@ -238,8 +235,7 @@ class Bench:
 
     def ratings(self, labels: Sequence[str]) -> list[float | None]:
         """How concrete each label is, 0 to 100; None: no rating."""
-        judge = cast(Any, self.judge(self.params.judging.concreteness_judge))
-        return cast(list[float | None], judge.ratings(labels))
+        return self.judge(self.params.judging.concreteness_judge).ratings(labels)
 
     def maxima(self, questions: Sequence[str]) -> NDArray[np.float32]:
         """[questions, d_sae]: each latent's largest activation on the whole prompt."""

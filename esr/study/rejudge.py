@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from esr.count import agreement
-from esr.judge import Ask, Judge
+from esr.judge import CURABLE, Judge, JudgeQuestion
 from esr.judge.cost import Bill, bill
 from esr.store import Store
-from esr.types import Grade, Latent
+from esr.types import BLIND, Grade, Latent
 
 log = logging.getLogger(__name__)
-PASSING = ("unreachable", "budget", "not stored")
-"""Reasons that another time of asking may cure by itself."""
 LIKED = """
 select distinct on (m.trial_id, m.latent)
   m.trial_id, m.latent, coalesce(m.latent_label, '') as label, t.prompt, r.text
@@ -43,11 +41,11 @@ class Rejudged:
     bill: Bill
 
 
-def replies(store: Store, where: str = "true") -> list[Ask]:
+def replies(store: Store, where: str = "true") -> list[JudgeQuestion]:
     """The stored replies for which `where` holds; m is members, t trials, r replies, o outcomes."""
     rows = store.sql(LIKED.format(where=where)).to_pylist()
     return [
-        Ask(trial_id=row["trial_id"], prompt=row["prompt"], reply=row["text"], latent=Latent(row["latent"], row["label"]))
+        JudgeQuestion(trial_id=row["trial_id"], prompt=row["prompt"], reply=row["text"], latent=Latent(row["latent"], row["label"]))
         for row in rows
     ]
 
@@ -58,10 +56,10 @@ def sample(store: Store, judge: str, *, size: int, per_model: int, seed: int, wh
     return agreement.enriched(rows, size=size, per_model=per_model, seed=seed)
 
 
-def among(asks: Sequence[Ask], sample: pd.DataFrame) -> list[Ask]:
+def among(questions: Sequence[JudgeQuestion], sample: pd.DataFrame) -> list[JudgeQuestion]:
     """Those of the sample."""
     keys = set(zip(sample["trial_id"], sample["latent"].astype(int), strict=True))
-    return [ask for ask in asks if (ask.trial_id, ask.latent.index) in keys]
+    return [question for question in questions if (question.trial_id, question.latent.index) in keys]
 
 
 def weighted(outcomes: pd.DataFrame, judge: str) -> pd.DataFrame:
@@ -77,32 +75,36 @@ def weighted(outcomes: pd.DataFrame, judge: str) -> pd.DataFrame:
 
 
 def rejudge(
-    store: Store, judge: Judge, asks: Sequence[Ask], *, size: int, again: bool = False, tick: Callable[[int], None] = lambda _: None
+    store: Store,
+    judge: Judge,
+    questions: Sequence[JudgeQuestion],
+    *,
+    size: int,
+    again: bool = False,
+    tick: Callable[[int], None] = lambda _: None,
 ) -> Rejudged:
     """Grades what the judge has not graded, `size` replies at a time made durable; `again` also what came back unusable."""
     known = _known(store, judge, again=again)
-    lacking = [ask for ask in asks if (ask.trial_id, ask.latent.index) not in known and (ask.trial_id, -1) not in known]
+    lacking = [
+        question
+        for question in questions
+        if (question.trial_id, question.latent.index) not in known and (question.trial_id, BLIND) not in known
+    ]
     grades: list[Grade] = []
     for start in range(0, len(lacking), size):
         part = lacking[start : start + size]
-        grades += (some := _graded(judge, part, again=again))
+        grades += (some := judge.grades(part, again=again))
         store.put_grades(some)
         tick(len(some))
     missing = Counter(grade.missing for grade in grades if grade.missing is not None)
-    log.info("%s: %d replies, %d graded before, %d graded now, missing %s", judge.name, len(asks), len(asks) - len(lacking),
+    log.info("%s: %d replies, %d graded before, %d graded now, missing %s", judge.name, len(questions), len(questions) - len(lacking),
              len(grades) - missing.total(), dict(missing))  # fmt: skip
-    return Rejudged(len(asks), len(asks) - len(lacking), dict(missing), bill(grades))
-
-
-def _graded(judge: Judge, asks: Sequence[Ask], *, again: bool) -> list[Grade]:
-    from esr.judge.provider import ProviderJudge
-
-    return judge.grades(asks, again=again) if isinstance(judge, ProviderJudge) else judge.grades(asks)
+    return Rejudged(len(questions), len(questions) - len(lacking), dict(missing), bill(grades))
 
 
 def _known(store: Store, judge: Judge, *, again: bool) -> set[tuple[str, int]]:
     """What has a final grade by this judge with these instructions; `no attempt` is a verdict, not a failure."""
-    final = "missing is null or missing = 'no attempt'" if again else f"missing is null or missing not in {PASSING}"
+    final = "missing is null or missing = 'no attempt'" if again else f"missing is null or missing not in {CURABLE}"
     rows = store.sql(
         f"select distinct trial_id, latent from grades where judge = ? and judge_prompt = ? and ({final})",
         [judge.name, judge.prompt_hash],
