@@ -55,6 +55,8 @@ class Schedule:
     """Per hand-over: `ok`; taken, and then the connection is `reset` or a `500` comes; `refused`: a 500, and it was not taken."""
     receipts: float = 0.0
     """Share of hand-overs, beyond the plan, whose batch is taken and whose receipt is lost."""
+    unacceptable: str = ""
+    """A batch that holds a call with this text is refused as a whole."""
     created_late: float = 0.0
     """Seconds until a batch that was taken is in the list."""
 
@@ -215,6 +217,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _create_batch(self, call: dict[str, Any], note: Callable[..., None]) -> None:
         schedule = self.server.schedule
+        if schedule.unacceptable and schedule.unacceptable in json.dumps(call):
+            note(400, "unacceptable")
+            return self._error(400, "invalid_request_error")
         with self.server.lock:
             fate = schedule.receipt_plan.pop(0) if schedule.receipt_plan else "ok"
             if fate == "ok" and random.random() < schedule.receipts:
@@ -224,6 +229,7 @@ class Handler(BaseHTTPRequestHandler):
             batch = {"id": name, "requests": call["requests"], "created": time.time(), "what": what, "read": 0}
             if fate != "refused":
                 self.server.batches[name] = batch
+        time.sleep(schedule.latency)
         note(500 if fate in ("500", "refused") else 200, f"batch {what}" if fate == "ok" else f"batch {fate}")
         if fate in ("500", "refused"):
             return self._error(500, "api_error")

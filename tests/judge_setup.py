@@ -3,8 +3,10 @@
 import json
 import multiprocessing
 import os
+import random
 import sqlite3
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,41 @@ def grade_in_child(params: Params, name: str, store: Path, n: int, out: Path | N
         rows = [{"trial": grade.trial_id, "missing": grade.missing, "attempts": len(grade.attempts)} for grade in grades]
         out.write_text(json.dumps({"grades": rows, "calls": judge.calls, "began": began, "ended": time.time()}))
     judge.close()
+
+
+def grade_in_batches(params: Params, name: str, store: Path, n: int, out: Path | None, size: int) -> None:
+    """Several batches of one size at once."""
+    from esr.judge.providers import batch
+
+    batch.LARGEST = size
+    grade_in_child(params, name, store, n, out)
+
+
+def killed_among_batches(
+    provider: Provider, params: Params, store: Path, out: Path, *, kills: int, size: int, rng: random.Random
+) -> int:
+    """A process that hands over three more batches of `size` at once every time, killed every time while it does; then one that may
+    end. How many questions it was about."""
+    os.environ.setdefault("ANTHROPIC_API_KEY", KEY)
+    for i in range(1, kills + 1):
+        process = forks.Process(target=grade_in_batches, args=(params, "haiku-4.5", store, 3 * size * i, None, size), daemon=True)
+        before, deadline = len(provider.batches), time.time() + 30
+        process.start()
+        while len(provider.batches) == before and time.time() < deadline:
+            time.sleep(0.005)
+        time.sleep(rng.choice([0.0, 0.02, 0.05, 0.1, 0.3]) * rng.random())
+        process.kill()
+        process.join()
+    process = forks.Process(target=grade_in_batches, args=(params, "haiku-4.5", store, 3 * size * kills, out, size), daemon=True)
+    process.start()
+    process.join(120)
+    return 3 * size * kills
+
+
+def paid_twice(provider: Provider) -> list[str]:
+    """Questions that were handed over in more than one batch."""
+    handed = Counter(item["custom_id"] for batch in provider.batches.values() for item in batch["requests"])
+    return [key for key, times in handed.items() if times > 1]
 
 
 def grade_on_a_full_disk(params: Params, name: str, store: Path, n: int, out: Path, room: int) -> None:

@@ -1,15 +1,19 @@
 """The batch interface: half the price, and everything that may be wrong with its results."""
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from judge_server import Provider, Schedule
-from judge_setup import KEY, opened, params_at, questions
+from judge_setup import KEY, opened, paid_twice, params_at, questions
 
 from esr.errors import JudgeError
 from esr.judge.open import open_judge
+from esr.judge.providers.client import ProviderBatch
+from esr.judge.providers.retry import TryLater
 
 
 @pytest.fixture
@@ -89,5 +93,101 @@ def test_a_refused_key_ends_a_batch_run_at_once(provider: Provider, tmp_path: Pa
     with pytest.raises(JudgeError, match="401"):
         judge.grades(questions(5))
     provider.schedule.refuse = 0
+    assert {grade.missing for grade in judge.grades(questions(5))} == {None}
+    judge.close()
+
+
+@pytest.mark.parametrize("fate", ["reset", "500"])
+def test_a_batch_that_was_taken_and_whose_receipt_is_lost_is_not_handed_over_again(
+    fate: str, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esr.judge.providers.batch.LARGEST", 30)
+    provider.schedule.receipt_plan = [fate] * 3
+    judge = opened(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
+    assert {grade.missing for grade in judge.grades(questions(90))} == {None}
+    judge.close()
+    assert len(provider.batches) == 3
+    assert paid_twice(provider) == []
+
+
+def test_a_batch_that_was_not_taken_is_handed_over_again(provider: Provider, tmp_path: Path) -> None:
+    provider.schedule.receipt_plan = ["refused", "refused"]
+    judge = opened(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
+    assert {grade.missing for grade in judge.grades(questions(20))} == {None}
+    judge.close()
+    assert len(provider.batches) == 1
+    assert paid_twice(provider) == []
+
+
+def test_a_batch_that_appears_in_the_list_only_later_is_waited_for(provider: Provider, tmp_path: Path) -> None:
+    provider.schedule.receipt_plan = ["reset"]
+    provider.schedule.created_late = 3.0
+    judge = opened(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
+    assert {grade.missing for grade in judge.grades(questions(20))} == {None}
+    judge.close()
+    assert paid_twice(provider) == []
+
+
+def test_whether_a_batch_was_taken_is_found_out_by_the_next_run_if_it_must_be(provider: Provider, tmp_path: Path) -> None:
+    provider.schedule.receipt_plan = ["reset"]
+    params = params_at(provider.url, judging={"mode": "batch", "attempts": 1})
+    judge = opened(params, "haiku-4.5", store=tmp_path)
+    judge.caller._batches._client.recent = provider_is_down  # type: ignore[union-attr, method-assign]
+    with pytest.raises(JudgeError):
+        judge.grades(questions(20))
+    judge.close()
+    again = opened(params, "haiku-4.5", store=tmp_path)
+    assert {grade.missing for grade in again.grades(questions(20))} == {None}
+    again.close()
+    assert len(provider.batches) == 1
+
+
+LOOKS = iter([False])
+
+
+async def provider_is_down(since: float) -> list[ProviderBatch]:
+    """After the first look, which comes before the hand-over."""
+    if next(LOOKS, True):
+        raise TryLater("down")
+    return []
+
+
+@pytest.mark.parametrize("what", ["bad-line", "cut", "always-bad"])
+def test_what_can_be_read_of_a_batch_is_kept_and_what_cannot_is_read_again(what: str, provider: Provider, tmp_path: Path) -> None:
+    provider.schedule.batch_plan = [what]
+    params = params_at(provider.url, judging={"mode": "batch", "attempts": 3})
+    judge = opened(params, "haiku-4.5", store=tmp_path)
+    assert {grade.missing for grade in judge.grades(questions(40))} == {None}
+    judge.close()
+    sizes = [len(batch["requests"]) for batch in provider.batches.values()]
+    assert sizes == ([40, 1] if what == "always-bad" else [40])
+
+
+def test_answers_whose_file_is_lost_are_collected_once_more_and_not_paid(provider: Provider, tmp_path: Path) -> None:
+    params = params_at(provider.url, judging={"mode": "batch"})
+    judge = opened(params, "haiku-4.5", store=tmp_path / "a")
+    grades = judge.grades(questions(20))
+    judge.close()
+    other = opened(params, "haiku-4.5", store=tmp_path / "b")
+    assert other.grades(questions(20)) == grades
+    other.close()
+    assert len(provider.batches) == 1
+
+
+def test_one_call_that_is_refused_does_not_refuse_its_batch(provider: Provider, tmp_path: Path) -> None:
+    provider.schedule.unacceptable = "castle moat 7"
+    asked = [replace(question, reply=f"castle moat {i}.") for i, question in enumerate(questions(16), 1)]
+    judge = opened(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
+    missing = {question.reply: grade.missing for question, grade in zip(asked, judge.grades(asked), strict=True)}
+    judge.close()
+    assert {reply for reply, reason in missing.items() if reason} == {"castle moat 7."}
+    assert missing["castle moat 7."] == "rejected"
+    assert paid_twice(provider) == []
+
+
+def test_a_batch_that_the_provider_no_longer_has_is_asked_again(provider: Provider, tmp_path: Path) -> None:
+    provider.schedule.batch_seconds = 1.0
+    judge = opened(params_at(provider.url, judging={"mode": "batch"}), "haiku-4.5", store=tmp_path)
+    threading.Timer(0.8, provider.batches.clear).start()
     assert {grade.missing for grade in judge.grades(questions(5))} == {None}
     judge.close()

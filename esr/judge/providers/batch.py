@@ -183,16 +183,16 @@ class BatchCaller:
             except TryLater as broken:
                 reason, wait = str(broken), delay(tried, broken.wait, self._rng)
                 log.info("judge %s: handing over %d questions broke off: %s", self._judge.name, len(part), reason)
-                if broken.sent and (found := await self._taken(broken, keys, len(part), began)):
+                if broken.sent and (found := await self._taken(keys, len(part), began)):
                     return found
                 await asyncio.sleep(wait)
             except (Rejected, JudgeError) as error:
                 raise error if isinstance(error, Rejected) else self._said(error) from None
         raise self._busy(reason)
 
-    async def _taken(self, broken: TryLater, keys: set[str], n: int, began: float) -> str | None:
+    async def _taken(self, keys: set[str], n: int, began: float) -> str | None:
         """Where the provider may have accepted what it gave no receipt for."""
-        settled = time.time() + (FIRST_LOOK if broken.answered else SETTLED + PER_CALL * n)
+        settled = time.time() + SETTLED + PER_CALL * n
         try:
             return await self._orphans.found(keys, n, since=began, settled=settled)
         except Exception as error:

@@ -20,7 +20,7 @@ SKEW = 120.0
 """Seconds by which the provider's clock may differ from ours."""
 LATEST = 3600.0
 """Seconds after its hand-over in which a batch is made, if it is made at all."""
-SETTLED, PER_CALL = 5.0, 0.002
+SETTLED, PER_CALL = 8.0, 0.002
 """Seconds after which a batch that was taken is in the provider's list: at least, and more for every call in it."""
 DAY, MOST = 86_400.0, 20
 """How far back, and how many ended batches, are looked through before questions are handed over for the first time."""

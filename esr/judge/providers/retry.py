@@ -22,15 +22,11 @@ OBEYED = 300.0
 class TryLater(Exception):
     """Worth asking again, after `wait` seconds if the provider says so."""
 
-    def __init__(
-        self, reason: str, wait: float | None = None, *, too_many: bool = False, answered: bool = False, sent: bool = True
-    ) -> None:
+    def __init__(self, reason: str, wait: float | None = None, *, too_many: bool = False, sent: bool = True) -> None:
         super().__init__(reason)
         self.wait = wait
         self.too_many = too_many
         """The provider is there and says that we ask too much."""
-        self.answered = answered
-        """The provider said so itself, and is done with the call; otherwise it may still be at work on it."""
         self.sent = sent
         """The provider may have taken the call for all that; False: it certainly has not."""
 
@@ -43,7 +39,7 @@ class Garbled(TryLater):
     """A success whose body is not the provider's JSON; kept as evidence, asked again."""
 
     def __init__(self, body: str) -> None:
-        super().__init__("the body of the answer is not JSON", answered=True)
+        super().__init__("the body of the answer is not JSON")
         self.body = body
 
 
@@ -59,7 +55,7 @@ def failure(status: int | None, message: str, headers: Mapping[str, str] | None,
     if status in BUSY or (status >= 500):
         too_many = status in (429, 529)
         wait = retry_after(headers or {})
-        return TryLater(f"{status}: {message}", wait, too_many=too_many, answered=True, sent=status != 429)
+        return TryLater(f"{status}: {message}", wait, too_many=too_many, sent=status != 429)
     if status in REJECTED:
         return Rejected(f"{status}: {message}")
     gone = "; a model that is no longer served needs another one in params.yaml, judges" if status == 404 else ""
