@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 HTTP_FAULTS = ("429", "429-after", "500", "529", "cut", "body", "hang")
+RARE_FAULTS = ("key-in-body", "429-year-99999")
 """No answer arrives."""
 ANSWER_FAULTS = ("not-json", "types", "140", "empty", "string", "refusal", "truncated", "lies")
 """An answer arrives, and cannot be used as it is."""
@@ -178,10 +179,11 @@ class Handler(BaseHTTPRequestHandler):
             return self._error(429, "rate_limit_error", headers={"retry-after": "0.5"})
         what = self.server.fault(question)
         time.sleep(max(0.0, schedule.latency + random.uniform(-schedule.jitter, schedule.jitter)))
-        if what in HTTP_FAULTS:
+        if what in HTTP_FAULTS + RARE_FAULTS:
             note(int(what[:3]) if what[:3].isdigit() else 200, what)
             return self._http_fault(what)
         value = openai_body(call, what) if "chat/completions" in path else message(call, what)
+        value = odd(value, what, self.headers)
         self._send(200, json.dumps(value).encode())
         note(200, what, delivered=True)
         return None
@@ -207,6 +209,11 @@ class Handler(BaseHTTPRequestHandler):
             return self._error(int(what), "overloaded_error" if what == "529" else "api_error")
         if what == "hang":
             time.sleep(schedule.hang)
+        if what == "key-in-body":
+            key = self.headers.get("x-api-key") or self.headers.get("authorization") or ""
+            return self._send(200, f"<html>who is {key}?".encode())
+        if what == "429-year-99999":
+            return self._error(429, "rate_limit_error", headers={"retry-after": "Wed, 21 Oct 99999 07:28:00 GMT"})
         if what == "body":
             return self._send(200, b'{"type": "message", "content": [{"ty')
         self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n" + b'{"id": "msg')
@@ -348,6 +355,30 @@ def openai_body(call: dict[str, Any], what: str) -> dict[str, Any]:
         "choices": [{"index": 0, "message": said, "finish_reason": finish, "logprobs": None}],
         "usage": {"prompt_tokens": n_in, "completion_tokens": n_out, "total_tokens": n_in + n_out},
     }  # fmt: skip
+
+
+def odd(value: dict[str, Any], what: str, headers: Any) -> Any:
+    """A success that holds something else, or more than it should."""
+    broken_off = [{"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "error"}]
+    key = headers.get("x-api-key") or (headers.get("authorization") or "").removeprefix("Bearer ")
+    if what.startswith("usage-"):
+        return value | {
+            "usage": {
+                "usage-text": "none",
+                "usage-list": [1],
+                "usage-null": None,
+                "usage-odd": {"prompt_tokens": "x", "input_tokens": -1},
+            }[what]
+        }
+    if what == "echo":
+        return value | {"system_fingerprint": key, "id": f"for {key}"}
+    changed: dict[str, Any] = {
+        "inner-error": {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}},
+        "inner-code": {"error": {"message": "upstream", "code": 502}},
+        "finish-error": value | {"choices": broken_off},
+        "no-choices": value | {"choices": [], "content": None, "type": "x"},
+    }
+    return changed.get(what, value)
 
 
 def answer_text(turns: list[dict[str, Any]], system: object, what: str, *, tagged: bool) -> str:

@@ -1,10 +1,13 @@
 """Real SDKs, real HTTP, a provider that misbehaves."""
 
+import asyncio
 import logging
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from judge_server import ANSWER_FAULTS, HTTP_FAULTS, Provider
 from judge_setup import KEY, opened, params_at, questions
 
 from esr.errors import JudgeBusy, JudgeError
-from esr.judge import JudgeQuestion
+from esr.judge import Abilities, JudgeQuestion
 from esr.judge.open import open_judge
 from esr.types import Latent
 
@@ -318,7 +321,7 @@ def test_the_key_is_in_no_log_no_message_and_no_file(
     name: str, provider: Provider, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    provider.schedule.plan = ["500", "body", "not-json", "ok", "429"]
+    provider.schedule.plan = ["500", "body", "not-json", "ok", "429", "key-in-body", "echo"]
     judge = opened(params_at(provider.url, name), name, tmp_path)
     judge.grades(questions(5))
     provider.schedule.refuse = 401
@@ -339,3 +342,92 @@ def test_thousands_of_stored_grades_are_read_in_seconds(provider: Provider, tmp_
     assert time.monotonic() - began < 10
     assert judge.calls == 300
     judge.close()
+
+
+@BOTH
+@pytest.mark.parametrize("what", ["inner-error", "finish-error", "inner-code", "no-choices"])
+def test_an_error_inside_a_success_is_asked_again(name: str, what: str, provider: Provider, tmp_path: Path) -> None:
+    if name == "haiku-4.5" and what in ("inner-code", "finish-error"):
+        pytest.skip("another interface's way")
+    provider.schedule.plan = [what]
+    judge = opened(params_at(provider.url, name), name, tmp_path)
+    grade = judge.grades(questions(1))[0]
+    assert (grade.missing, judge.calls) == (None, 2)
+    judge.close()
+
+
+@BOTH
+@pytest.mark.parametrize("usage", ["usage-text", "usage-list", "usage-null", "usage-odd"])
+def test_an_answer_whose_token_counts_are_odd_is_an_answer_of_unknown_price(
+    name: str, usage: str, provider: Provider, tmp_path: Path
+) -> None:
+    provider.schedule.plan = [usage]
+    judge = opened(params_at(provider.url, name), name, tmp_path)
+    grade = judge.grades(questions(1))[0]
+    assert (grade.missing, grade.cost, judge.calls) == (None, None, 1)
+    judge.close()
+
+
+@BOTH
+def test_a_wait_until_the_year_99999_is_no_end_of_the_run(
+    name: str, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esr.judge.providers.retry.OBEYED", 0.2)
+    provider.schedule.plan = ["429-year-99999"]
+    judge = opened(params_at(provider.url, name), name, tmp_path)
+    assert judge.grades(questions(1))[0].missing is None
+    judge.close()
+
+
+def test_judges_say_what_they_can_do(provider: Provider, tmp_path: Path) -> None:
+    lexical = open_judge(params_at(provider.url), "lexical", store=tmp_path)
+    assert lexical.abilities == Abilities(ratings=True, local=True)
+    assert lexical.ratings(["", "castles"])[0] == 0.0
+    with pytest.raises(JudgeError, match="marks no regions"):
+        lexical.regions(questions(1))
+    judge = opened(params_at(provider.url), "haiku-4.5", tmp_path)
+    assert judge.abilities == Abilities(structured=True, ratings=True, regions=True)
+    judge.close()
+    batch = opened(params_at(provider.url, judging={"mode": "batch", "blind": True}), "haiku-4.5", tmp_path)
+    assert batch.abilities == Abilities(structured=True, batches=True, ratings=True, regions=True, blind=True)
+    batch.close()
+
+
+def test_a_grade_knows_what_was_shown(provider: Provider, tmp_path: Path) -> None:
+    params = params_at(provider.url)
+    question = questions(1)[0]
+    renamed = replace(question, latent=Latent(question.latent.index, "fortresses"))
+    told, blind = (
+        opened(params, "haiku-4.5", tmp_path),
+        opened(params_at(provider.url, judging={"blind": True}), "haiku-4.5", tmp_path),
+    )
+    lexical = open_judge(params, "lexical", store=tmp_path)
+    for judge, tells in ((told, True), (blind, False), (lexical, False)):
+        grade = judge.grades([question])[0]
+        assert grade.shown == judge.shown(question) == judge.shown(replace(question, reply=""))
+        assert (judge.shown(renamed) != grade.shown) == tells
+        assert judge.shown(replace(question, prompt="Why?")) != grade.shown
+    told.close()
+    blind.close()
+
+
+def test_a_long_looping_reply_does_not_hold_up_the_others(provider: Provider, tmp_path: Path) -> None:
+    judge = opened(params_at(provider.url), "haiku-4.5", tmp_path)
+    loop, gaps = judge._loop, [0.0]
+    stop = threading.Event()
+
+    async def beat() -> None:
+        last = time.monotonic()
+        while not stop.is_set():
+            await asyncio.sleep(0.01)
+            gaps.append(time.monotonic() - last - 0.01)
+            last = time.monotonic()
+
+    beating = threading.Thread(target=lambda: loop.run(beat()))
+    beating.start()
+    reply = "the cat sat on " * 14_000 + "Wait, that is not right. " + "a dog stood by " * 100
+    judge.grades([replace(question, reply=reply + str(i)) for i, question in enumerate(questions(3))])
+    stop.set()
+    beating.join()
+    judge.close()
+    assert max(gaps) < 0.8

@@ -1,6 +1,8 @@
 """Limits hold and are reached, in one process and over two."""
 
 import json
+import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +10,9 @@ from pathlib import Path
 import pytest
 from judge_server import Provider, Schedule
 from judge_setup import KEY, child, opened, params_at, questions
+
+from esr.errors import JudgeError
+from esr.judge.providers.limits import Limits
 
 
 @pytest.fixture
@@ -80,3 +85,52 @@ def test_too_many_refusals_alone_end_it(provider: Provider, tmp_path: Path) -> N
     assert judge.grades(questions(1))[0].missing == "unreachable"
     assert len(provider.requests) == 2
     judge.close()
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder of everybody's, as /tmp is; the folder that the limits would be kept in."""
+    monkeypatch.delenv("ESR_LIMITS", raising=False)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    return tmp_path / f"esr-limits-{os.getuid()}"
+
+
+def test_limits_are_kept_in_a_folder_of_ones_own(shared: Path) -> None:
+    Limits("p", 2, 60).close()
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o700
+    Limits("p", 2, 60).close()
+
+
+@pytest.mark.parametrize("trap", ["link", "file", "open to others", "of another"])
+def test_a_folder_of_somebody_elses_is_refused(trap: str, shared: Path) -> None:
+    if trap == "link":
+        (shared.parent / "victim").mkdir()
+        shared.symlink_to(shared.parent / "victim")
+    elif trap == "file":
+        shared.write_text("")
+    else:
+        shared.mkdir()
+        if trap == "of another":
+            if os.getuid() != 0:
+                pytest.skip("only root gives a folder away")
+            os.chown(shared, 12345, 12345)
+        else:
+            shared.chmod(0o777)
+    with pytest.raises(JudgeError, match="is not a folder that only you can write.*set ESR_LIMITS"):
+        Limits("p", 2, 60)
+    assert not [file for file in shared.parent.rglob("*") if file.name.endswith("clock")]
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard", "pipe"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_link_among_the_limits_overwrites_nothing(link: str, named: bool, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if named:
+        monkeypatch.setenv("ESR_LIMITS", str(shared))
+    Limits("p", 1, 60).close()
+    victim, clock = shared.parent / "victim", next(shared.glob("*.clock"))
+    victim.write_text("precious words")
+    clock.unlink()
+    {"symbolic": clock.symlink_to, "hard": clock.hardlink_to}.get(link, lambda _: os.mkfifo(clock))(victim)
+    with pytest.raises(JudgeError, match="remove it"):
+        Limits("p", 1, 60)
+    assert victim.read_text() == "precious words"
