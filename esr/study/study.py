@@ -80,7 +80,7 @@ class Study:
     def judge(self, name: str) -> "Judge":
         from esr.judge.open import open_judge
 
-        return open_judge(self.params, name, store=self.store.root)
+        return open_judge(self.params, name, store=self.store.root, budget=self.budget)
 
     @property
     def grader(self) -> "Judge":
