@@ -3,8 +3,8 @@
 Every statistic is Σ numerator / Σ denominator over trials; its linearised residuals are summed within a latent, within a question
 and within a (latent, question), and the squares of those sums make its variance (Cameron, Gelbach and Miller's two ways). Each
 square is scaled so that its expectation is right where the latents' means vary alike (Bell and McCaffrey's CR2), which gives
-degrees of freedom by Satterthwaite: few latents, or a few that hold most of the trials, make them few. Arrays may have leading
-axes, one element a study, so that a simulation runs the very code that a table runs.
+degrees of freedom by Satterthwaite: few latents, a few that hold most of the trials, or a few that make most of the variance, make
+them few. Arrays may have leading axes, one element a study, so that a simulation runs the very code that a table runs.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
-KURT = True
 QUESTIONS = 8
 """Fewer questions than this are taken as given, not as drawn: their own spread cannot be told."""
 
@@ -94,7 +93,7 @@ class Clusters:
         variance, df = _one_way(r, w, rho + (1.0 - rho) / size)
         squares = r * r
         uneven = _ratio((squares * squares).sum(axis=-1), squares.sum(axis=-1) ** 2) - _ratio(np.ones(latents.shape), latents)
-        df = np.minimum(df, 2.0 * _ratio(np.ones(df.shape), np.maximum(uneven, 1e-9))) if KURT else df
+        df = np.minimum(df, 2.0 * _ratio(np.ones(df.shape), np.maximum(uneven, 1e-9)))
         if self.questions is not None and self.cells is not None:
             q, cells = self.questions.sums(weight), self.cells.sums(residual)
             by_question, df_question = _one_way(self.questions.sums(residual), q, np.ones_like(q))
