@@ -35,7 +35,7 @@ def outcomes(judge: str, rows: list[list[float]], model: str = "70b") -> pd.Data
 def test_a_worked_case() -> None:
     a = outcomes("a", [[10, 90], [20, 80], [30, 10], [40], [50], [60], [70], [80]])
     b = outcomes("b", [[15, 95], [25, 20], [30, 5], [45, 50], [55], [65], [60], [90]])
-    pair = agreement.pair(pd.concat([a, b]), "a", "b", draws=200)
+    pair = agreement.pair(pd.concat([a, b]), "a", "b")
     assert (pair.n, pair.n_multi, pair.n_missing) == (8, 3, 0)
     assert pair.multi.value == 7 / 8
     assert pair.pabak.value == 0.75
@@ -53,16 +53,16 @@ def test_a_weight_is_that_many_equal_rows() -> None:
     heavy = pd.concat([frame.assign(weight=[1.0, 3.0, 2.0, 1.0]) for frame in (a, b)])
     times = [0, 1, 1, 1, 2, 2, 3]
     many = pd.concat([frame.iloc[times].assign(trial_id=[f"{i}" for i in range(len(times))]) for frame in (a, b)])
-    one, other = agreement.pair(heavy, "a", "b", draws=10), agreement.pair(many, "a", "b", draws=10)
+    one, other = agreement.pair(heavy, "a", "b"), agreement.pair(many, "a", "b", draws=10)
     for name in agreement.MEASURES:
         assert getattr(one, name).value == pytest.approx(getattr(other, name).value), name
 
 
 def test_nothing_to_compare_is_none_not_nought() -> None:
     rows = pd.concat([outcomes("a", [[1], [1]]), outcomes("b", [[1], [1]])])
-    pair = agreement.pair(rows, "a", "b", draws=20)
+    pair = agreement.pair(rows, "a", "b")
     assert (pair.kappa.value, pair.direction.value, pair.spearman.value, pair.multi.value) == (None, None, None, 1.0)
-    empty = agreement.pair(rows[rows["judge"] == "a"], "a", "b", draws=20)
+    empty = agreement.pair(rows[rows["judge"] == "a"], "a", "b")
     assert (empty.n, empty.n_missing, empty.multi.value, empty.multi.interval) == (0, 2, None, None)
 
 
@@ -82,7 +82,7 @@ def test_an_enriched_sample_has_every_restart_and_its_weights_undo_the_enrichmen
     assert sample.equals(agreement.enriched(whole, size=800, per_model=100, seed=42))
     plain = whole["multi"].mean()
     assert sample["multi"].mean() > 2 * plain
-    found = agreement.rates(sample, draws=50)
+    found = agreement.rates(sample)
     for model, rows in whole.groupby("model"):
         rate = next(r for r in found if r.model == model and r.metric == "multi_attempt_rate")
         assert rate.value == pytest.approx(rows["multi"].mean())
@@ -131,7 +131,7 @@ def test_stored_replies_are_regraded_once_and_only_what_is_missing(stored: tuple
     assert len(restarts) == 10
     rejudge.rejudge(store, other, restarts, size=50)
     rows = store.sql("select * from outcomes").to_pandas()
-    (pair,) = agreement.pairs(rejudge.weighted(rows, "haiku-4.5"), draws=50)
+    (pair,) = agreement.pairs(rejudge.weighted(rows, "haiku-4.5"))
     assert (pair.n, pair.n_multi, pair.multi.value) == (10, 10, 1.0)
     judge.close()
     other.close()

@@ -86,7 +86,11 @@ class Clusters:
         """Of a statistic whose trials have these linearised residuals (their sum is 0) and weights (their sum is 1)."""
         w, r = self.latents.sums(weight), self.latents.sums(residual)
         alone, each, whole = (residual * residual).sum(axis=-1), (weight * weight).sum(axis=-1), (w * w).sum(axis=-1)
-        n, units, latents = _ratio(np.ones(each.shape), each), _ratio(np.ones(each.shape), whole), (w > 0).sum(axis=-1).astype(float)
+        n, units, latents = (
+            _ratio(np.ones(each.shape), each),
+            _ratio(np.ones(each.shape), whole),
+            (w > 0).sum(axis=-1).astype(float),
+        )
         size = np.where(w > 0, w * n[..., None], 1.0)
         variance, df = _one_way(r, w, 1.0 / size)
         rho = np.clip(_ratio(_ratio(variance, alone) - 1.0, whole * n - 1.0), 0.0, 1.0)[..., None]

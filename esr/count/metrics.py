@@ -185,7 +185,13 @@ def _told(found: Found, metric: Ratio, clusters: Clusters, confidence: float, *,
     low, high = (float(bound) for bound in found.interval(confidence))
     rule = {"share": "Wilson at n/deff, t", "bounded": "Wilson on the scale, t", "rare": "Wilson of what is rare, t"}[metric.kind]
     if paired:
-        rule = "t" if metric.kind == "bounded" else "Wilson of both arms, t" if metric.denominator == "multi" else "Wilson of won and lost, t"
+        rule = (
+            "t"
+            if metric.kind == "bounded"
+            else "Wilson of both arms, t"
+            if metric.denominator == "multi"
+            else "Wilson of won and lost, t"
+        )
     resampled = "latents × questions resampled" if clusters.questions is not None else "latents resampled"
     return _Told(Bounds(low, high), f"{resampled}: {rule}", "", latents, float(found.n_effective))
 

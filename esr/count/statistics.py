@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from scipy import stats
 
+
 class Bounds(NamedTuple):
     low: float
     high: float

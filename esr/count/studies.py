@@ -45,7 +45,9 @@ class Rates:
             return lambda u: np.asarray(special.expit(low + spread * special.ndtri(u)))
         beta, share = (mean, 1.0) if self.shape == "beta" else (mean / spread, spread)
         size = (1 - spread) / spread if self.shape == "beta" else 3.0
-        at = np.concatenate([np.geomspace(1e-9, 1e-2, 400), np.linspace(1e-2, 0.99, 3_000)[1:-1], 1 - np.geomspace(1e-2, 1e-9, 400)])
+        at = np.concatenate(
+            [np.geomspace(1e-9, 1e-2, 400), np.linspace(1e-2, 0.99, 3_000)[1:-1], 1 - np.geomspace(1e-2, 1e-9, 400)]
+        )
         table = stats.beta.ppf(at, beta * size, (1 - beta) * size)
         return lambda u: np.where(u > 1 - share, np.interp((u - 1 + share) / share, at, table), 0.0)
 
@@ -79,7 +81,12 @@ class Effect:
     """Nothing changes on average."""
 
 
-EFFECTS = (Effect("A/A"), Effect("A/A, reacting", agreement=0.3), Effect("halved", 0.5, null=False), Effect("halved, reacting", 0.5, 0.5, False))
+EFFECTS = (
+    Effect("A/A"),
+    Effect("A/A, reacting", agreement=0.3),
+    Effect("halved", 0.5, null=False),
+    Effect("halved, reacting", 0.5, 0.5, False),
+)
 
 
 class Trials(NamedTuple):
@@ -127,7 +134,12 @@ class Nature(NamedTuple):
 def nature(u: Floats, v: Floats, quantiles: Callable[[Floats], Floats], factor: float) -> Nature:
     """From two uniforms a latent: its rate; everything else, tied to the rate by half."""
     z = 0.5 * special.ndtri(u) + np.sqrt(0.75) * special.ndtri(v)
-    return Nature(factor * quantiles(u), special.expit(0.5 + 0.7 * z), 30 + 8 * special.ndtri(v), 0.1 * np.exp(0.5 * special.ndtri(v) - 0.125).clip(0, 5))
+    return Nature(
+        factor * quantiles(u),
+        special.expit(0.5 + 0.7 * z),
+        30 + 8 * special.ndtri(v),
+        0.1 * np.exp(0.5 * special.ndtri(v) - 0.125).clip(0, 5),
+    )
 
 
 def observed(true: Nature, plan: Plan, shift: Floats, rng: np.random.Generator) -> Trials:
@@ -143,7 +155,7 @@ def observed(true: Nature, plan: Plan, shift: Floats, rng: np.random.Generator) 
     gain = np.where(better, size, -0.4 * size) * multi
     first = true.level[:, plan.latent] + rng.normal(0, 20, shape) + 5 * shift
     stuck = rng.random(shape) < true.stuck[:, plan.latent]
-    attempts = 1.0 + multi * rng.geometric(0.7, shape)
+    attempts = np.asarray(1.0 + multi * rng.geometric(0.7, shape), dtype=np.float64)
     return Trials(first, multi.astype(float), better.astype(float), gain, stuck.astype(float), attempts)
 
 
