@@ -13,7 +13,7 @@ from esr.count.intervals import Interval, Part
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-LATENTS = 8
+LATENTS = 10
 """Fewer latents with a denominator than this tell too little of how latents differ."""
 
 
