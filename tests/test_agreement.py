@@ -44,8 +44,45 @@ def test_a_worked_case() -> None:
     assert pair.direction.value == pytest.approx(2 / 3)
     assert pair.spearman.value == pytest.approx(stats.spearmanr(a["first_score"], b["first_score"]).statistic)
     assert pair.pearson.value == pytest.approx(stats.pearsonr(a["first_score"], b["first_score"]).statistic)
-    assert pair.multi.interval is not None
-    assert pair.multi.interval.low <= 7 / 8 <= pair.multi.interval.high
+    assert (pair.multi.interval, pair.multi.no_interval, pair.multi.latents) == (None, "only 2 latents", 2)
+
+
+def noisy(judge: str, seed: int, latents: int, model: str = "70b") -> pd.DataFrame:
+    """Four replies a latent; judges see the same replies with errors of their own."""
+    same, own = np.random.default_rng(1), np.random.default_rng(seed)
+    rows = []
+    for _ in range(4 * latents):
+        first, multi, up = float(same.integers(0, 90)), same.random() < 0.5, same.random() < 0.7
+        first = min(100.0, max(0.0, first + own.normal(0, 10)))
+        multi = multi != (own.random() < 0.1)
+        rows.append([first, first + 10 if up else first - 10] if multi else [first])
+    return outcomes(judge, rows, model)
+
+
+def test_every_measure_has_an_interval_around_it() -> None:
+    pair = agreement.pair(pd.concat([noisy("a", 2, 30), noisy("b", 3, 30)]), "a", "b")
+    for name in agreement.MEASURES:
+        found = getattr(pair, name)
+        assert found.interval is not None, name
+        assert found.interval.low < found.value <= found.interval.high <= 1, name
+        assert found.method.startswith("latents resampled"), name
+    assert pair.pabak.interval == pytest.approx(tuple(2 * v - 1 for v in pair.multi.interval))
+
+
+def test_perfect_agreement_is_not_certainty() -> None:
+    rows = noisy("a", 2, 12)
+    pair = agreement.pair(pd.concat([rows, rows.assign(judge="b")]), "a", "b")
+    assert (pair.multi.value, pair.kappa.value, pair.pearson.value) == (1, 1, 1)
+    assert pair.multi.interval == pytest.approx((12 / (12 + 2.201**2), 1), abs=1e-3)
+    assert 0 < pair.kappa.interval.low < pair.kappa.interval.high == 1
+    assert pair.pearson.no_interval == "all replies on one line"
+
+
+def test_latents_of_different_models_are_different_latents() -> None:
+    one = [noisy("a", 2, 10), noisy("b", 3, 10)]
+    two = [noisy("a", 4, 10, "8b"), noisy("b", 5, 10, "8b")]
+    pair = agreement.pair(pd.concat(one + two), "a", "b")
+    assert pair.multi.latents == 20
 
 
 def test_a_weight_is_that_many_equal_rows() -> None:
@@ -53,7 +90,7 @@ def test_a_weight_is_that_many_equal_rows() -> None:
     heavy = pd.concat([frame.assign(weight=[1.0, 3.0, 2.0, 1.0]) for frame in (a, b)])
     times = [0, 1, 1, 1, 2, 2, 3]
     many = pd.concat([frame.iloc[times].assign(trial_id=[f"{i}" for i in range(len(times))]) for frame in (a, b)])
-    one, other = agreement.pair(heavy, "a", "b"), agreement.pair(many, "a", "b", draws=10)
+    one, other = agreement.pair(heavy, "a", "b"), agreement.pair(many, "a", "b")
     for name in agreement.MEASURES:
         assert getattr(one, name).value == pytest.approx(getattr(other, name).value), name
 

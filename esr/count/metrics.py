@@ -76,6 +76,7 @@ class Difference:
     method: str
     no_interval: str
     latents: int
+    """Latents with a denominator: those of the arm that has fewer."""
     n_effective: float | None
     """Independent pairs that would tell as much; None without an interval."""
     p: float | None

@@ -119,6 +119,7 @@ def difference(ratio: Ratio, x: Floats, y: Floats, of_x: Floats, of_y: Floats, c
     """Of pairs: the ratio of x with its denominator minus that of y with its own."""
     a, b = counted(x, of_x, clusters), counted(y, of_y, clusters)
     spread = _sized(clusters.spread(a.residual - b.residual, (a.weight + b.weight) / 2))
+    spread = spread._replace(latents=np.minimum(a.spread.latents, b.spread.latents))
     value = a.value - b.value
     n = spread.n / np.maximum(intervals.design_effect(spread), 1.0)
     alike = spread.alone <= 1e-24
