@@ -12,10 +12,9 @@ from esr.count import coverage, judged, studies
 from esr.count.clusters import Clusters
 from esr.count.studies import Design, Effect, Rates
 
-STUDIES = 400
-LOW, HIGH = 0.915, 0.985
-"""95 % give or take three standard errors of 400 studies."""
-SHARES = ("multi_attempt_rate", "esr_rate", "degraded_rate")
+STUDIES = 300
+LOW = 0.91
+"""95 % less three standard errors of 300 studies."""
 AA = Effect("A/A, reacting", agreement=0.3)
 HALVED = Effect("halved", 0.5, null=False)
 
@@ -31,14 +30,11 @@ HALVED = Effect("halved", 0.5, null=False)
     ids=lambda d: d.name,
 )
 def test_where_events_are_plenty_every_interval_holds_the_truth_as_often_as_it_says(design):
-    for name, row in coverage.cover(design, AA, STUDIES).items():
-        if row["told"] > STUDIES * 0.9 and name != coverage.WITHIN:
-            assert LOW <= row["coverage"] <= 0.995, (name, row)
-
-
-def test_the_interval_within_latents_is_not_about_latents():
-    row = coverage.cover(Design("beta", 48, 24, Rates("beta", 0.17, 0.26)), AA, STUDIES)[coverage.WITHIN]
-    assert row["coverage"] < 0.75
+    found = coverage.cover(design, AA, STUDIES)
+    assert found.pop(coverage.WITHIN)["coverage"] < 0.8  # Wilson's at n is about these latents only
+    for name, row in found.items():
+        if row["told"] > STUDIES * 0.9:
+            assert LOW <= row["coverage"] <= 0.997, (name, row)
 
 
 @pytest.mark.parametrize(("latents", "trials", "rate"), [(10, 10, 0.1), (48, 24, 0.01), (10, 10, 0.01)])
@@ -51,7 +47,7 @@ def test_where_events_are_rare_or_latents_few_no_interval_is_too_sure(latents, t
 
 
 def test_an_arm_that_changes_nothing_is_rarely_called_different_though_latents_react():
-    row = coverage.cover(Design("beta", 48, 24, Rates("beta", 0.17, 0.26)), AA, 800, single=False)
+    row = coverage.cover(Design("beta", 48, 24, Rates("beta", 0.17, 0.26)), AA, 600, single=False)
     for name in ("Δ multi_attempt_rate", "Δ esr_rate", "Δ gain_all_mean", "Δ improvement_rate"):
         assert 0.015 <= 1 - row[name]["coverage"] <= 0.075, (name, row[name])
 

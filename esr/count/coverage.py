@@ -93,7 +93,7 @@ def cover(
             out.add(f"Δ {name}", 0.0 if effect.null else arm[name] - base[name], found, confidence)
         if single:
             rate, n = baseline.multi.mean(axis=-1), float(len(plan.latent))
-            bounds = intervals.score(rate, np.full(some, n), np.full(some, intervals.quantile(np.float64(1e9), confidence)))
+            bounds = intervals.score(rate, np.full(some, n), np.full(some, intervals.quantile(np.array(1e9), confidence)))
             out.at(WITHIN, base["multi_attempt_rate"]).add(bounds.low, bounds.high, np.ones(some, dtype=bool))
     return {name: tally.row() for name, tally in out.rows.items()}
 
