@@ -10,6 +10,7 @@ import pytest
 
 from esr.count import coverage, judged, studies
 from esr.count.clusters import Clusters
+from esr.count.coverage_table import tables
 from esr.count.studies import Design, Effect, Rates
 
 STUDIES = 300
@@ -102,3 +103,10 @@ studies.designs = lambda: designs
 sys.argv = ["count", "coverage", "--studies", "20", "--out", sys.argv[1]]
 __main__.main()
 """
+
+
+def test_the_page_shows_the_numbers_that_were_measured():
+    home = Path(__file__).parent.parent / "docs"
+    page, found = (home / "statistics.md").read_text(), json.loads((home / "benchmarks" / "coverage.json").read_text())
+    for name, table in tables(found).items():
+        assert table in page, name
