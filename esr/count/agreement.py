@@ -177,7 +177,7 @@ def _correlation(x: Floats, y: Floats, weight: Floats, clusters: Clusters, confi
         return _told(value, None, latents, clusters, "", "all replies on one line")
     spread = clusters.spread(residual, share)
     t = intervals.quantile(spread.df, confidence)
-    few = spread.units / np.maximum(spread.units - 1, 0.5)  # the moments beneath a correlation are estimated from the same latents
+    few = (spread.units / np.maximum(spread.units - 1, 0.5)) ** 2  # the moments beneath a correlation come from the same latents
     center, half = np.arctanh(value), t * np.sqrt(few * spread.variance) / (1 - value * value)
     return _told(value, Interval(np.tanh(center - half), np.tanh(center + half)), latents, clusters, "Fisher's z, t")
 
