@@ -141,7 +141,7 @@ class Known:
             known = self._mass @ (self._pool.means**2).T - self._expected**2
             variance = (variance - known) / k + known
         gain = covariance**2 / np.maximum(variance, 1e-6)
-        rounded = np.round(gain / gain.max(axis=1, keepdims=True), 4)
+        rounded = np.round(gain / np.maximum(gain.max(axis=1, keepdims=True), 1e-30), 4)
         return np.asarray(self._family.candidates[rounded.argmax(axis=1)])
 
     @cached_property

@@ -52,12 +52,11 @@ class Prior:
         latents, thetas = len(likelihood), self._family.thetas
         by_cell = share[:-EDGES].reshape(self._shapes.shape)
         theta = by_cell.sum(axis=1).astype(np.float64)
-        anywhere = theta * self._wide * self._anywhere / self._theta()
-        bell = theta - anywhere
+        bell = theta * (1 - self._wide) * self._core / self._theta()
         total = bell.sum()
         edges = share[-EDGES : -len(ALWAYS)].sum(), share[-len(ALWAYS) :].sum()
         self._edges = (np.array(edges, np.float64) + EDGE * EDGE_WORTH) / (latents + EDGE_WORTH)
-        self._wide = float((anywhere.sum() + WIDE * EDGE_WORTH) / (theta.sum() + EDGE_WORTH))
+        self._wide = float((theta.sum() - total + WIDE * EDGE_WORTH) / (theta.sum() + EDGE_WORTH))
         start = self._family.mean
         self._mean = float((bell @ thetas + start) / (total + 1))
         squares = bell @ (thetas - self._mean) ** 2 + (BELL - 1) * self._family.std**2 + (self._mean - start) ** 2
