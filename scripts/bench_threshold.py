@@ -8,10 +8,12 @@ three judges (about 20 or about 85, 0 or 100, graded). Truth is where a latent's
 """
 
 import json
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -26,7 +28,7 @@ from esr import params
 from esr.threshold import Found, Score, Search
 from esr.threshold.bisection import Bisection
 
-TARGET, SHARD, SHARDS, ALONE, CAP = 0.3, 50, 4, 50, 40
+TARGET, SHARD, SHARDS, ALONE, CAP = 0.3, 50, 2, 30, 40
 BOUNDS = params.Search(lower=0.0, upper=100.0, prior_mean=7.0, prior_std=5.0)
 WIDTHS = {"steep": 0.3, "middling": 1.0, "flat": 2.5}
 JUDGES = {"20 or 85": (0.2, 0.85), "0 or 100": (0.0, 1.0), "graded": (0.1, 0.9)}
@@ -54,7 +56,9 @@ class World:
     def drawn(cls, shape: str, width: float, judge: str, latents: int, seed: int) -> "World":
         rng = np.random.default_rng(seed)
         if shape == "mixed":
-            return cls(shape, judge, width * np.exp(0.5 * rng.normal(size=latents)), np.clip(rng.normal(8, 3, latents), 1, None), rng)
+            return cls(
+                shape, judge, width * np.exp(0.5 * rng.normal(size=latents)), np.clip(rng.normal(8, 3, latents), 1, None), rng
+            )
         return cls(shape, judge, np.full(latents, width), rng.uniform(3, 12, latents), rng)
 
     def means(self, latents: NDArray[np.int_], boosts: Floats) -> Floats:
@@ -163,3 +167,85 @@ def rows(shape: str, steepness: str, judge: str) -> list[dict[str, object]]:
         w = world(SHARDS * SHARD, seed)
         out.append(row(w, together(w, "adaptive", CAP, 1, early, (0,))[0], **named, search=f"together, early_stop {early}"))
     return out
+
+
+def edges() -> list[dict[str, object]]:
+    """Latents whose score never moves, among twenty whose curves fall."""
+    curves = [(0.95, "never"), (0.6, "never"), (0.1, "always"), (0.02, "always")]
+    rng, protocol = np.random.default_rng(7), params.load("70b").protocol
+    protocol = protocol.model_copy(update={"target": TARGET, "search_steps": CAP, "samples_per_step": 1, "early_stop": 0.5})
+    world = World.drawn("same", 1.0, "0 or 100", 20, 7)
+    search = Search(range(20 + len(curves)), BOUNDS, protocol)
+    while not search.done:
+        told = {}
+        for latent, boost in search.ask():
+            falls = latent < 20
+            mean = float(world.means(np.array([latent]), np.array([boost]))[0]) if falls else curves[latent - 20][0]
+            told[latent] = Score(float(rng.random() < mean), 1)
+        search.tell(told)
+    found = search.results()
+    return [
+        {"constant_score": score, "bites": bites, "status": found[20 + i].status, "replies": len(found[20 + i].asks)}
+        for i, (score, bites) in enumerate(curves)
+    ]
+
+
+def seconds_per_step(latents: int) -> float:
+    """Processor time of the tenth step: learning, placing and asking."""
+    protocol = params.load("70b").protocol.model_copy(update={"search_steps": 10, "samples_per_step": 1})
+    world, search = World.drawn("same", 1.0, "0 or 100", latents, 8), Search(range(latents), BOUNDS, protocol)
+    took = 0.0
+    while True:
+        began = time.process_time()
+        asks = search.ask()
+        if not asks:
+            return round(took, 2)
+        took = time.process_time() - began
+        scores = world.score(np.array([a[0] for a in asks]), np.array([a[1] for a in asks]), 1)
+        search.tell({latent: Score(float(s), 1) for (latent, _), s in zip(asks, scores, strict=True)})
+
+
+def summary(found: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Of each search over the 27 cells, against the reference's 50 replies in the same cell."""
+    base = {(r["curve"], r["judge"]): r for r in found if r["search"] == "reference"}
+    out = []
+    for search in dict.fromkeys(str(r["search"]) for r in found):
+        mine = [r for r in found if r["search"] == search]
+        ratio = {key: [float(r[key]) / float(base[r["curve"], r["judge"]][key]) for r in mine] for key in ("rmse", "points_rms")}  # type: ignore[arg-type]
+        coverage = [float(r["coverage_95"]) for r in mine]  # type: ignore[arg-type]
+        means = [float(r["mean_score"]) for r in mine]  # type: ignore[arg-type]
+        out.append(
+            {
+                "search": search,
+                "replies": round(float(np.mean([r["replies"] for r in mine])), 1),  # type: ignore[misc]
+                "rmse_to_reference_median": round(float(np.median(ratio["rmse"])), 2),
+                "rmse_at_most_reference": f"{sum(x <= 1 for x in ratio['rmse'])} of {len(mine)}",
+                "points_to_reference_median": round(float(np.median(ratio["points_rms"])), 2),
+                "points_at_most_reference": f"{sum(x <= 1 for x in ratio['points_rms'])} of {len(mine)}",
+                "coverage_95": [min(coverage), round(float(np.mean(coverage)), 3), max(coverage)],
+                "mean_score": [min(means), max(means)],
+            }
+        )
+    return out
+
+
+def main() -> None:
+    began = time.process_time()
+    cells = list(product(SHAPES, WIDTHS, JUDGES))
+    workers = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    with ProcessPoolExecutor(workers) as pool:
+        found = [r for part in pool.map(rows, *zip(*cells, strict=True)) for r in part]
+    written = {
+        "setting": f"bounds 0 to 100, prior 7 ± 5, target 0.30; {SHARDS} shards of {SHARD} latents a cell ({ALONE} latents for the"
+        f" search of one alone); points: score at the threshold found less the target; at most {CAP} replies with an early stop",
+        "summary": summary(found),
+        "constant_scores": edges(),
+        "processor_seconds_per_step": {str(n): seconds_per_step(n) for n in (SHARD, 500)},
+        "processor_seconds": round(time.process_time() - began + sum(os.times()[2:4]), 1),
+        "rows": found,
+    }
+    (Path(__file__).parent.parent / "docs" / "benchmarks" / "threshold.json").write_text(json.dumps(written, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
