@@ -4,7 +4,7 @@ Nine curves (one width for all latents, widths that differ, and a skewed shape o
 three judges (about 20 or about 85, 0 or 100, graded). Truth is where a latent's mean meets the target. Three searches: the authors' with
 50 replies; ours of one latent alone, one reply a step; ours of latents in shards, which learn from one another.
 
-    OPENBLAS_NUM_THREADS=1 python scripts/bench_threshold.py
+    OPENBLAS_NUM_THREADS=1 python scripts/bench_threshold.py [processes] [shards of 50 latents a cell]
 """
 
 import json
@@ -28,7 +28,9 @@ from esr import params
 from esr.threshold import Found, Score, Search
 from esr.threshold.bisection import Bisection
 
-TARGET, SHARD, SHARDS, ALONE, CAP = 0.3, 50, 2, 30, 40
+TARGET, SHARD, CAP = 0.3, 50, 40
+SHARDS = int(sys.argv[2]) if len(sys.argv) > 2 else 2
+ALONE = 12
 BOUNDS = params.Search(lower=0.0, upper=100.0, prior_mean=7.0, prior_std=5.0)
 WIDTHS = {"steep": 0.3, "middling": 1.0, "flat": 2.5}
 JUDGES = {"20 or 85": (0.2, 0.85), "0 or 100": (0.0, 1.0), "graded": (0.1, 0.9)}
@@ -163,9 +165,10 @@ def rows(shape: str, steepness: str, judge: str) -> list[dict[str, object]]:
     w = world(SHARDS * SHARD, seed)
     for mark, found in together(w, "adaptive", 25, 1, 0.0, (17, 25)).items():
         out.append(row(w, found, **named, search=f"together, {mark} replies"))
-    for early in (0.5, 1.0):
-        w = world(SHARDS * SHARD, seed)
-        out.append(row(w, together(w, "adaptive", CAP, 1, early, (0,))[0], **named, search=f"together, early_stop {early}"))
+    w = world(SHARDS * SHARD, seed)
+    out.append(row(w, together(w, "adaptive", CAP, 1, 0.5, (0,))[0], **named, search="together, early_stop 0.5"))
+    for line in out:
+        print(json.dumps(line), file=sys.stderr, flush=True)
     return out
 
 

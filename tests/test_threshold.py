@@ -281,7 +281,7 @@ def test_the_more_latents_the_more_one_learns_of_each():
 
 
 def test_intervals_cover_where_the_search_stops_and_the_score_there_is_what_was_promised():
-    n = 60
+    n = 40
     roots = [center + math.log(0.7 / 0.3) for center in centers(n)]
     curves = [sigmoid(center) for center in centers(n)]
     found = simulated(curves, early_stop=1.0, search_steps=60)
@@ -334,3 +334,12 @@ def test_the_scatter_of_a_judge_is_learnt(judge):
     for at in (0.3, 0.5, 0.7):
         variance = at * (1 - at) if judge == "flips" else 0.01
         assert learnt.variance[int(at * 256)] == pytest.approx(variance, rel=0.25)
+
+
+def test_a_resumed_search_asks_a_missed_question_again():
+    search = many(2, samples_per_step=1)
+    asked = dict(search.ask())
+    search.tell({0: Score(1.0, 1)})
+    resumed = Search.resume(json.loads(json.dumps(search.state())))
+    assert dict(resumed.ask()) == dict(search.ask())
+    assert dict(resumed.ask())[1] == asked[1]
