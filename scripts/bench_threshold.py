@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +131,7 @@ def alone(world: World, steps: int, early: float) -> list[Ended]:
     return out
 
 
-def row(world: World, found: list[Ended], **named: object) -> dict[str, object]:
+def row(world: World, found: list[Ended], **named: object) -> dict[str, Any]:
     estimates, roots = np.array([f.estimate for f in found]), world.roots()[: len(found)]
     means = world.means(np.arange(len(found)), estimates)
     errors, points = estimates - roots, 100 * (means - TARGET)
@@ -151,7 +152,7 @@ def row(world: World, found: list[Ended], **named: object) -> dict[str, object]:
     }
 
 
-def rows(shape: str, steepness: str, judge: str) -> list[dict[str, object]]:
+def rows(shape: str, steepness: str, judge: str) -> list[dict[str, Any]]:
     named = {"curve": f"{shape} {steepness}", "judge": judge}
     world = partial(World.drawn, shape, WIDTHS[steepness], judge)
     seed = 100 * list(product(SHAPES, WIDTHS, JUDGES)).index((shape, steepness, judge))
@@ -172,7 +173,7 @@ def rows(shape: str, steepness: str, judge: str) -> list[dict[str, object]]:
     return out
 
 
-def edges() -> list[dict[str, object]]:
+def edges() -> list[dict[str, Any]]:
     """Latents whose score never moves, among twenty whose curves fall."""
     curves = [(0.95, "never"), (0.6, "never"), (0.1, "always"), (0.02, "always")]
     rng, protocol = np.random.default_rng(7), params.load("70b").protocol
@@ -208,19 +209,19 @@ def seconds_per_step(latents: int) -> float:
         search.tell({latent: Score(float(s), 1) for (latent, _), s in zip(asks, scores, strict=True)})
 
 
-def summary(found: list[dict[str, object]]) -> list[dict[str, object]]:
+def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each search over the 27 cells, against the reference's 50 replies in the same cell."""
     base = {(r["curve"], r["judge"]): r for r in found if r["search"] == "reference"}
     out = []
     for search in dict.fromkeys(str(r["search"]) for r in found):
         mine = [r for r in found if r["search"] == search]
-        ratio = {key: [float(r[key]) / float(base[r["curve"], r["judge"]][key]) for r in mine] for key in ("rmse", "points_rms")}  # type: ignore[arg-type]
-        coverage = [float(r["coverage_95"]) for r in mine]  # type: ignore[arg-type]
-        means = [float(r["mean_score"]) for r in mine]  # type: ignore[arg-type]
+        ratio = {key: [float(r[key]) / float(base[r["curve"], r["judge"]][key]) for r in mine] for key in ("rmse", "points_rms")}
+        coverage = [float(r["coverage_95"]) for r in mine]
+        means = [float(r["mean_score"]) for r in mine]
         out.append(
             {
                 "search": search,
-                "replies": round(float(np.mean([r["replies"] for r in mine])), 1),  # type: ignore[misc]
+                "replies": round(float(np.mean([r["replies"] for r in mine])), 1),
                 "rmse_to_reference_median": round(float(np.median(ratio["rmse"])), 2),
                 "rmse_at_most_reference": f"{sum(x <= 1 for x in ratio['rmse'])} of {len(mine)}",
                 "points_to_reference_median": round(float(np.median(ratio["points_rms"])), 2),
