@@ -240,7 +240,7 @@ def main() -> None:
     with ProcessPoolExecutor(workers) as pool:
         found = [r for part in pool.map(rows, *zip(*cells, strict=True)) for r in part]
     written = {
-        "setting": f"bounds 0 to 100, prior 7 ± 5, target 0.30; {SHARDS} shards of {SHARD} latents a cell ({ALONE} latents for the"
+        "setting": f"bounds 0 to 100, prior 7 ± 5, target 0.30; {SHARDS} × {SHARD} latents a cell ({ALONE} latents for the"
         f" search of one alone); points: score at the threshold found less the target; at most {CAP} replies with an early stop",
         "summary": summary(found),
         "constant_scores": edges(),
