@@ -149,13 +149,13 @@ def test_stored_replies_are_regraded_once_and_only_what_is_missing(stored: tuple
     store, server = stored
     server.schedule.plan = ["140", "140"]
     judge = opened(params_at(server.url), "haiku-4.5", store=store.root)
-    questions = rejudge.replies(store)
+    questions = rejudge.stored(store)
     assert len(questions) == 30
     first = rejudge.rejudge(store, judge, questions[:1], size=4)
     assert (first.replies, first.stored, first.missing) == (1, 0, {"malformed": 1})
     assert rejudge.rejudge(store, judge, questions[:10], size=4).missing == {}
     assert first.bill.known > 0
-    rest = rejudge.rejudge(store, judge, rejudge.replies(store), size=50)
+    rest = rejudge.rejudge(store, judge, rejudge.stored(store), size=50)
     assert (rest.replies, rest.stored, rest.missing) == (30, 10, {})
     calls = judge.calls
     assert rejudge.rejudge(store, judge, questions, size=50).stored == 30
@@ -163,7 +163,7 @@ def test_stored_replies_are_regraded_once_and_only_what_is_missing(stored: tuple
     mended = rejudge.rejudge(store, judge, questions, size=50, again=True)
     assert (mended.stored, mended.missing, judge.calls) == (29, {}, calls + 1)
     other = opened(params_at(server.url, "sonnet-4.5"), "sonnet-4.5", store=store.root)
-    restarts = rejudge.replies(store, "o.judge = 'haiku-4.5' and o.multi")
+    restarts = rejudge.stored(store, "o.judge = 'haiku-4.5' and o.multi")
     assert len(restarts) == 10
     rejudge.rejudge(store, other, restarts, size=50)
     rows = store.sql("select * from outcomes").to_pandas()
