@@ -116,7 +116,7 @@ def test_a_folder_of_somebody_elses_is_refused(trap: str, shared: Path) -> None:
             os.chown(shared, 12345, 12345)
         else:
             shared.chmod(0o777)
-    with pytest.raises(JudgeError, match="is not a folder that only you can write.*set ESR_LIMITS"):
+    with pytest.raises(JudgeError, match=r"is not a folder that only you can write.*set ESR_LIMITS"):
         Limits("p", 2, 60)
     assert not [file for file in shared.parent.rglob("*") if file.name.endswith("clock")]
 
