@@ -17,7 +17,7 @@ from esr.count import agreement
 from esr.params import load
 from esr.store import Store
 from esr.study import rejudge
-from esr.types import Latent, Member, Reply, Trial
+from esr.types import BASELINE, Latent, Member, Reply, Trial
 
 
 def outcomes(judge: str, rows: list[list[float]], model: str = "70b") -> pd.DataFrame:
@@ -97,7 +97,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[St
               question="How do you make coffee?", latent=Latent(i % 5, "castles"))
         for i in range(30)
     ]  # fmt: skip
-    store.put_members([Member(experiment="exp01", model="tiny", arm="baseline", scale="full", trial=trial) for trial in trials])
+    store.put_members([Member(arm=BASELINE, model="tiny", scale="full", trial=trial) for trial in trials])
     texts = [f"Grind {i} beans." + (" Wait, let me try again. Pour water." if i % 3 == 0 else "") for i in range(30)]
     store.put_replies(
         [Reply(trial_id=t.id, text=text, token_ids=(1,), n_prompt_tokens=1, finish_reason="stop", applied=0)

@@ -214,10 +214,10 @@ def test_a_long_degraded_reply_is_searched_in_no_time() -> None:
     import time
 
     reply = "the cat sat " * 600
-    began = time.monotonic()
+    began = time.process_time()
     assert locate("the cat sat " * 200 + "on a mat " * 20, reply) is not None
     assert locate("a dog stood under the tree " * 100, reply) is None
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_the_prompt_holds_the_reply_as_it_is() -> None:

@@ -334,6 +334,7 @@ def test_the_key_is_in_no_log_no_message_and_no_file(
         assert KEY.encode() not in text
 
 
+@pytest.mark.quiet
 def test_thousands_of_stored_grades_are_read_in_seconds(provider: Provider, tmp_path: Path) -> None:
     judge = opened(params_at(provider.url), "haiku-4.5", tmp_path)
     judge.grades(questions(300))

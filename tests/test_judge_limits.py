@@ -32,6 +32,7 @@ def rate(provider: Provider, low: float = 0.0, high: float = float("inf")) -> fl
     return (len(starts) - 1) / (max(starts) - min(starts))
 
 
+@pytest.mark.quiet
 def test_a_hundred_parallel_calls_keep_the_limit_and_reach_it(provider: Provider, tmp_path: Path) -> None:
     judge = opened(params_at(provider.url, concurrency=100, per_minute=1800), "haiku-4.5", store=tmp_path)
     judge.grades(questions(270))
@@ -39,6 +40,7 @@ def test_a_hundred_parallel_calls_keep_the_limit_and_reach_it(provider: Provider
     assert 0.95 * 30 <= rate(provider) <= 1.05 * 30
 
 
+@pytest.mark.quiet
 def test_two_processes_together_keep_the_limit_and_reach_it(provider: Provider, tmp_path: Path) -> None:
     params = params_at(provider.url, concurrency=100, per_minute=1800)
     outs = [tmp_path / "a.json", tmp_path / "b.json"]
@@ -54,13 +56,14 @@ def test_two_processes_together_keep_the_limit_and_reach_it(provider: Provider, 
     assert {grade["missing"] for one in ran for grade in one["grades"]} == {None}
 
 
+@pytest.mark.quiet
 def test_no_more_calls_fly_than_allowed(provider: Provider, tmp_path: Path) -> None:
     judge = opened(params_at(provider.url, concurrency=5), "haiku-4.5", store=tmp_path)
     began = time.monotonic()
     judge.grades(questions(20))
     judge.close()
     assert provider.most_flying == 5
-    assert 1.2 <= time.monotonic() - began < 2.5
+    assert 1.2 <= time.monotonic() - began < 5  # one after the other: 6
 
 
 def test_a_storm_of_refusals_ends_with_every_grade(provider: Provider, tmp_path: Path) -> None:

@@ -262,6 +262,7 @@ def test_a_store_of_a_newer_version_is_left_alone(store, caplog):
     assert "schema version 99" in caplog.text
 
 
+@pytest.mark.quiet
 def test_a_person_in_a_shell_stops_nobody(store, tmp_path):
     ms = [member(i) for i in range(20)]
     store.put_members(ms)
@@ -359,6 +360,7 @@ def test_every_column_is_explained_and_the_summary_has_the_columns_others_rely_o
     assert [column.name for column in found["summary"].columns] == [
         "experiment", "model", "arm", "judge", "scale", "n_planned", "n_graded", "n_missing", "n_multi", "n_corrected", "n_degraded",
         "first_score_mean", "multi_attempt_rate", "esr_rate", "improvement_rate", "gain_all_mean", "gain_multi_mean",
+        "n_graded_as_told", "multi_attempt_rate_as_told", "esr_rate_as_told",
     ]  # fmt: skip
 
 
