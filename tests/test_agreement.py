@@ -16,7 +16,7 @@ from scipy import stats
 from esr.count import agreement
 from esr.params import load
 from esr.store import Store
-from esr.study import rejudge
+from esr.study import grade
 from esr.types import BASELINE, Latent, Member, Reply, Trial
 
 
@@ -112,25 +112,25 @@ def test_stored_replies_are_regraded_once_and_only_what_is_missing(stored: tuple
     store, server = stored
     server.schedule.plan = ["140", "140"]
     judge = opened(params_at(server.url), "haiku-4.5", store=store.root)
-    questions = rejudge.replies(store)
+    questions = grade.stored(store)
     assert len(questions) == 30
-    first = rejudge.rejudge(store, judge, questions[:1], size=4)
+    first = grade.rejudge(store, judge, questions[:1], size=4)
     assert (first.replies, first.stored, first.missing) == (1, 0, {"malformed": 1})
-    assert rejudge.rejudge(store, judge, questions[:10], size=4).missing == {}
+    assert grade.rejudge(store, judge, questions[:10], size=4).missing == {}
     assert first.bill.known > 0
-    rest = rejudge.rejudge(store, judge, rejudge.replies(store), size=50)
+    rest = grade.rejudge(store, judge, grade.stored(store), size=50)
     assert (rest.replies, rest.stored, rest.missing) == (30, 10, {})
     calls = judge.calls
-    assert rejudge.rejudge(store, judge, questions, size=50).stored == 30
+    assert grade.rejudge(store, judge, questions, size=50).stored == 30
     assert judge.calls == calls
-    mended = rejudge.rejudge(store, judge, questions, size=50, again=True)
+    mended = grade.rejudge(store, judge, questions, size=50, again=True)
     assert (mended.stored, mended.missing, judge.calls) == (29, {}, calls + 1)
     other = opened(params_at(server.url, "sonnet-4.5"), "sonnet-4.5", store=store.root)
-    restarts = rejudge.replies(store, "o.judge = 'haiku-4.5' and o.multi")
+    restarts = grade.stored(store, "o.judge = 'haiku-4.5' and o.multi")
     assert len(restarts) == 10
-    rejudge.rejudge(store, other, restarts, size=50)
+    grade.rejudge(store, other, restarts, size=50)
     rows = store.sql("select * from outcomes").to_pandas()
-    (pair,) = agreement.pairs(rejudge.weighted(rows, "haiku-4.5"), draws=50)
+    (pair,) = agreement.pairs(grade.weighted(rows, "haiku-4.5"), draws=50)
     assert (pair.n, pair.n_multi, pair.multi.value) == (10, 10, 1.0)
     judge.close()
     other.close()
