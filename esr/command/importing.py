@@ -108,7 +108,7 @@ def _progress(paths: list[Path]) -> Iterator[Path]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     sizes = [path.stat().st_size for path in paths]
     said = monotonic()
@@ -129,13 +129,14 @@ SAY_EVERY = 5.0
 
 def _tell(report: Report, *, everything: bool) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if report.arms:
         table = Table("experiment", "model", "arm", header_style="bold")
         table.add_column("trials", justify="right")
         for (experiment, model, name), n in sorted(report.arms.items()):
-            table.add_row(experiment, model, name, str(n))
+            table.add_row(escape(experiment), escape(model), escape(name), str(n))
         Console(width=None if sys.stdout.isatty() else 120).print(table)
     write = sys.stdout.write
     kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(report.files.items())) or "no new"
