@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from esr import params
 from esr.__main__ import main
 from esr.errors import DataError
-from esr.reference import File, Names, found, stream
+from esr.reference import File, Names, arms, found, stream
 from esr.reference.scores import number, whole
 from esr.store import Store
 
@@ -30,7 +30,7 @@ def imported(tmp_path_factory):
 def counts(store):
     return {
         t: store.sql(f"select count(*) as n from {t}")["n"][0].as_py()
-        for t in ("trials", "members", "grades", "thresholds", "findings", "imports")
+        for t in ("trials", "members", "arms", "grades", "thresholds", "findings", "imports")
     }
 
 
@@ -43,6 +43,50 @@ def test_every_rate_is_what_the_intentions_come_to(imported):
         got = {name: rows[key][name] for name in wanted}
         assert got == pytest.approx(wanted, rel=1e-12), key
         assert {name for name, value in got.items() if value is None} == {name for name, value in wanted.items() if value is None}
+
+
+def test_an_imported_arm_has_its_level_and_a_sweep_the_thresholds_it_was_laid_over(imported):
+    _, _, store = imported
+    rows = store.sql(
+        "select arm, kind, level, place, against, mean, std from current_arms where recorded and experiment = 'exp02' order by place"
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows if row["kind"] == "absolute"] == [
+        (repr(boost), "absolute", boost, i, None, 9.0, 4.0) for i, boost in enumerate((0.0, 3.5, 7.25, 11.0))
+    ]
+    assert store.sql("select count(*) filter (not recorded) as n from current_arms")["n"].to_pylist() == [0]
+    kinds = store.sql("select distinct experiment, kind from current_arms where kind <> 'set-aside' order by all").to_pylist()
+    assert [tuple(row.values()) for row in kinds] == [
+        ("exp01", "baseline"), ("exp02", "absolute"), ("exp03", "ablated"), ("exp04", "tuned"), ("exp05", "meta-prompt"), ("exp07", "judge"),
+        ("exp08", "unsteered"), ("exp10", "ablated"),
+    ]  # fmt: skip
+    mean = "select count(*) as n from arms where mean is not null and experiment <> 'exp02'"
+    assert store.sql(mean)["n"].to_pylist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({"threshold_cache_stats": {"mean": 9.0, "std": 4.0}, "boost_levels": [1, 2]}, (9.0, 4.0)),
+        ({"threshold_cache_stats": {"mean": None}, "boost_levels": [0, 0, 1.5, 4.5, 7.5], "n_boost_levels": 5, "boost_range_std": 3.0}, (1.5, 2.0)),
+        ({"boost_levels": [float(x) for x in range(2, 12)]}, (6.5, 1.5)),
+        ({"boost_levels": [1, 2, 5], "n_boost_levels": 3, "boost_range_std": 3.0}, None),
+        ({"boost_levels": "many"}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_m_and_sigma_are_as_recorded_or_taken_back_from_even_levels(said, wanted):
+    found = arms.spread(said)
+    assert found == (pytest.approx(wanted) if wanted else None)
+
+
+def test_of_several_sweeps_of_a_model_m_and_sigma_are_averaged():
+    imported = [
+        {"experiment": "exp02", "model": m, "arm": "1.0", "scale": "full", "kind": "absolute", "level": 1.0, "against": None}
+        for m in "ab"
+    ]
+    told = [{"model": "a", "scale": "full", "sha256": s, "item": "threshold_cache_stats", "content": json.dumps({"mean": mean, "std": 2.0})}
+            for s, mean in (("x", 4.0), ("y", 8.0))]  # fmt: skip
+    assert [(row["mean"], row["std"]) for row in arms.rows(imported, told)] == [(6.0, 2.0), (None, None)]
 
 
 def test_importing_again_changes_nothing(imported, capsys):

@@ -48,6 +48,7 @@ def run(args: Namespace) -> int:
     store, names, report = Store(), Names(params.load()), Report()
     for path in _progress(paths):
         enter(store, args.folder, path, names, args.scale, report)
+    put_arms(store)
     store.ingest()
     _tell(report, everything=args.all)
     if not report.files and not report.again:
@@ -77,6 +78,18 @@ def enter(store: "Store", folder: Path, path: Path, names: "Names", scale: str, 
         report.problems[name] = file.problems
     about = {"file": name, "sha256": file.sha256, "kind": file.kind, "rows": rows, "problems": file.problems}
     store.put("imports", [about], key=file.sha256)
+
+
+def put_arms(store: "Store") -> None:
+    """What sort of condition each imported arm is; the same arms again are a no-op."""
+    from datetime import UTC, datetime
+
+    from esr.reference import arms
+    from esr.types import content_id
+
+    found = arms.rows(store.sql(arms.IMPORTED).to_pylist(), store.sql(arms.FILES).to_pylist())
+    if found:
+        store.put("arms", [row | {"recorded_at": datetime.now(UTC)} for row in found], key=content_id("arms", found))
 
 
 def _put(store: "Store", file: "File", report: Report) -> int:

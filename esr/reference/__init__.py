@@ -29,7 +29,10 @@ Batch = dict[str, list[Row]]
 ROWS = 4000
 """Rows of a batch, at least; a latent's rows stay together."""
 
-KEPT = ("experiment_config", "experiment_metadata", "boost_levels", "threshold_cache_stats", "ablated_latents", "rejudge_history")
+KEPT = (
+    "experiment_config", "experiment_metadata", "boost_levels", "n_boost_levels", "boost_range_std", "threshold_cache_stats",
+    "ablated_latents", "rejudge_history",
+)  # fmt: skip
 """What result files say of themselves; kept in `findings`."""
 
 
