@@ -302,3 +302,22 @@ def test_the_views_count_as_the_protocol_says(views, verdicts):
         gain / len(multi) if multi else None,
     )
     assert found == [pytest.approx(wanted)]
+
+
+def test_activations_are_unpacked_one_value_a_row(store):
+    where = {"trial_id": "t", "model": "m", "sae": "s", "layer": 3, "steering": "on", "stage": "before"}
+    store.put("activations", [
+        where | {"pooling": "token", "selection": "top-2", "latents": [7, 9, 9], "positions": [4, 4, 5], "values": [1.5, 0.25, 2.0], "n_positions": 6},
+        where | {"pooling": "max", "selection": "list", "latents": [1], "positions": None, "values": [3.0], "listed": [1, 2], "n_positions": 6},
+    ])  # fmt: skip
+    rows = store.sql(
+        'select trial_id, pooling, latent, "position", "value", stage, steering from token_activations order by all'
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("t", "max", 1, None, 3.0, "before", "on"),
+        ("t", "token", 7, 4, 1.5, "before", "on"),
+        ("t", "token", 9, 4, 0.25, "before", "on"),
+        ("t", "token", 9, 5, 2.0, "before", "on"),
+    ]
+    store.ingest()
+    assert one(store, "select count(*) as n from token_activations where latent = 9") == {"n": 2}

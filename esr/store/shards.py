@@ -12,6 +12,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,8 +74,21 @@ def write(root: Path, table: str, data: pa.Table, key: str) -> Path:
 def _encoded(table: str, data: pa.Table) -> memoryview:
     facts = {"esr_table": table, "esr_schema": str(schema.VERSION), "esr_written": datetime.now(UTC).isoformat()}
     sink = pa.BufferOutputStream()
-    pq.write_table(data.replace_schema_metadata(facts), sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        data.replace_schema_metadata(facts), sink, compression="zstd", write_page_checksum=True, **_encoding(data.schema)
+    )
     return memoryview(sink.getvalue())
+
+
+def _encoding(columns: pa.Schema) -> dict[str, Any]:
+    """Lists of single-precision numbers byte by byte: a fifth smaller than as they are. Everything else as usual."""
+    lists = [f.name for f in columns if pa.types.is_list(f.type) and pa.types.is_float32(f.type.value_type)]
+    if not lists:
+        return {}
+    return {
+        "use_dictionary": [name for name in columns.names if name not in lists],
+        "column_encoding": {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in lists},
+    }
 
 
 def _place(content: memoryview, path: Path) -> None:
