@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def fill(store: Store) -> dict[str, Any]:
     ):
         before = size(store.root / "shards")
         for at in range(0, n, BATCH):
-            store.put("activations", [row for i in range(at, min(at + BATCH, n)) for row in make(i)])
+            store.put_activations([row for i in range(at, min(at + BATCH, n)) for row in make(i)])
         found[name] = round((size(store.root / "shards") - before) / 1e6, 1)
     return found | {"shards": sum(1 for _ in (store.root / "shards").rglob("*.parquet"))}
 
@@ -76,10 +76,19 @@ def alone(root: Path, work: str) -> dict[str, float]:
 
 
 def child(root: Path, work: str) -> None:
-    store, start = Store(root), perf_counter()
+    store, start, cpu = Store(root), perf_counter(), process_time()
     rows = store.sql(QUESTIONS[work]).num_rows if work in QUESTIONS else store.ingest().rows if work == "ingest" else 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({"seconds": round(perf_counter() - start, 2), "peak_mib": round(peak), "rows": rows}))
+    sys.stdout.write(
+        json.dumps(
+            {
+                "seconds": round(perf_counter() - start, 2),
+                "cpu_seconds": round(process_time() - cpu, 2),
+                "peak_mib": round(peak),
+                "rows": rows,
+            }
+        )
+    )
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_rows import grade, member, one, reply
 
+from esr.errors import StoreError
 from esr.store import Store, schema
 from esr.types import Arm, Attempt, Grade, Latent
 
@@ -306,7 +307,7 @@ def test_the_views_count_as_the_protocol_says(views, verdicts):
 
 def test_activations_are_unpacked_one_value_a_row(store):
     where = {"trial_id": "t", "model": "m", "sae": "s", "layer": 3, "steering": "on", "stage": "before"}
-    store.put("activations", [
+    store.put_activations([
         where | {"pooling": "token", "selection": "top-2", "latents": [7, 9, 9], "positions": [4, 4, 5], "values": [1.5, 0.25, 2.0], "n_positions": 6},
         where | {"pooling": "max", "selection": "list", "latents": [1], "positions": None, "values": [3.0], "listed": [1, 2], "n_positions": 6},
     ])  # fmt: skip
@@ -321,3 +322,14 @@ def test_activations_are_unpacked_one_value_a_row(store):
     ]
     store.ingest()
     assert one(store, "select count(*) as n from token_activations where latent = 9") == {"n": 2}
+    long = list(range(5000))
+    store.put_activations(
+        [where | {"pooling": "token", "selection": "long", "latents": long, "positions": long, "values": long, "n_positions": 5000}]
+    )
+    query = 'select count(*) as n, count(*) filter (latent = "position" and latent = "value") as same from token_activations where selection = \'long\''
+    assert one(store, query) == {"n": 5000, "same": 5000}
+    assert one(store, "select count(*) as n from activations where selection = 'long'") == {"n": 3}
+    with pytest.raises(StoreError, match="lengths"):
+        store.put_activations(
+            [where | {"pooling": "token", "selection": "x", "latents": [1], "positions": [1, 2], "values": [0.5]}]
+        )

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esr.params import HOME
-from esr.store import database, rows, schema, shards
+from esr.store import check, database, rows, schema, shards
 from esr.store.database import Ingested
+from esr.store.query import query as answer
 from esr.types import Grade, Member, Reply, content_id
 
 __all__ = ["Ingested", "Store"]
@@ -85,6 +86,11 @@ class Store:
         if found:
             self.put("thresholds", found)
 
+    def put_activations(self, texts: Sequence[Mapping[str, Any]]) -> None:
+        """What the SAE read of each text: the columns of `activations` but `part`, each list whole. The same key again is a no-op for readers."""
+        if texts:
+            self.put("activations", list(rows.activations(texts)))
+
     def put_run(self, run: Mapping[str, Any]) -> str:
         """One row of `runs`, put when a run starts and again when it ends; its id, made from its manifest and start when it has none."""
         start = [run.get(name) for name in ("experiment", "model", "scale", "judge", "started_at", "manifest")]
@@ -118,15 +124,12 @@ class Store:
 
     def sql(self, query: str, params: Sequence[object] = ()) -> pa.Table:
         """The answer of tables and views that hold every shard durable now."""
-        return database.query(self.root, query, params)
+        return answer(self.root, query, params)
 
 
 def _ids(table: str, path: Path, column: str) -> list[str]:
-    if shards.inspect(table, path) is None:
+    shard = shards.inspect(table, path)
+    if shard is None or not check.sound(shard):
         return []
-    try:
-        ids: list[str] = pq.ParquetFile(path).read(columns=[column])[column].to_pylist()
-        return ids
-    except (OSError, ValueError, pa.ArrowException):
-        shards.leave(path, "has a whole footer and a damaged body")
-        return []
+    ids: list[str] = pq.ParquetFile(path).read(columns=[column])[column].to_pylist()
+    return ids

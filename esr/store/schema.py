@@ -93,6 +93,29 @@ def typed(name: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> pa.Table:
     return data.combine_chunks()
 
 
+def unlike(name: str, data: pa.Table) -> str:
+    """How a whole table differs from what the table of this name holds; empty: it does not."""
+    spec = table(name)
+    for field in spec.schema:
+        if field.name not in data.column_names:
+            return f"lacks the column {field.name!r} of table {name!r}"
+        if not _same(data.schema.field(field.name).type, field.type):
+            return f"has {data.schema.field(field.name).type} in column {field.name!r}, where table {name!r} has {field.type}"
+    if len(data.column_names) > len(spec.schema):
+        return f"has columns that table {name!r} has not"
+    empty = [column for column in spec.required if data[column].null_count]
+    return f"has rows without {empty[0]!r}, which identifies them" if empty else ""
+
+
+def _same(a: pa.DataType, b: pa.DataType) -> bool:
+    """Whether types are one but for the names of lists' items."""
+    if pa.types.is_list(a) and pa.types.is_list(b):
+        return _same(a.value_type, b.value_type)
+    if pa.types.is_struct(a) and pa.types.is_struct(b):
+        return [f.name for f in a] == [f.name for f in b] and all(_same(x.type, y.type) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     name: str

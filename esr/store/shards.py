@@ -5,10 +5,12 @@ once and none waits. A file that is torn or not ours is named once in a warning 
 """
 
 import hashlib
+import io
 import logging
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +24,12 @@ from esr.store import schema
 
 log = logging.getLogger(__name__)
 
-_left: dict[str, int] = {}
-"""Files that are left alone and named already, with the time of their last change."""
+_left: dict[str, tuple[int, str]] = {}
+"""Files that are left alone and named already, with the time of their last change and the reason."""
+
+BODY, DIGEST = b"esr_body", b"esr_digest"
+"""In a shard's footer: how many bytes come before it, and a hash of them and of what else the footer says of the shard."""
+SAID = (b"esr_table", b"esr_schema", b"esr_written", BODY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +78,27 @@ def write(root: Path, table: str, data: pa.Table, key: str) -> Path:
 
 
 def _encoded(table: str, data: pa.Table) -> memoryview:
-    facts = {"esr_table": table, "esr_schema": str(schema.VERSION), "esr_written": datetime.now(UTC).isoformat()}
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        data.replace_schema_metadata(facts), sink, compression="zstd", write_page_checksum=True, **_encoding(data.schema)
-    )
-    return memoryview(sink.getvalue())
+    """Without statistics of columns: they would stand in the footer, where nothing tells a flipped bit, and readers rely on them."""
+    facts = {
+        b"esr_table": table.encode(),
+        b"esr_schema": str(schema.VERSION).encode(),
+        b"esr_written": datetime.now(UTC).isoformat().encode(),
+    }
+    sink = io.BytesIO()
+    options = {"compression": "zstd", "write_page_checksum": True, "write_statistics": False, **_encoding(data.schema)}
+    with pq.ParquetWriter(sink, data.schema.remove_metadata(), **options) as writer:
+        writer.write_table(data.replace_schema_metadata(None))
+        body = sink.getbuffer()
+        facts[BODY] = str(len(body)).encode()
+        facts[DIGEST] = digest(facts, hashlib.sha256(body).digest()).encode()
+        body.release()
+        writer.add_key_value_metadata(facts)
+    return sink.getbuffer()
+
+
+def digest(facts: Mapping[bytes, bytes], body: bytes) -> str:
+    """Of a shard's bytes before the footer, by their hash, and of what the footer says of it."""
+    return hashlib.sha256(b"\0".join([facts[name] for name in SAID] + [body])).hexdigest()
 
 
 def _encoding(columns: pa.Schema) -> dict[str, Any]:
@@ -113,7 +134,7 @@ def inspect(table: str, path: Path) -> Shard | None:
     """The shard at `path`; None when the file is torn, foreign or of a newer schema."""
     problem = ""
     try:
-        if _left.get(str(path)) == path.stat().st_mtime_ns:
+        if str(path) in _left and _left[str(path)][0] == path.stat().st_mtime_ns:
             return None
         footer = pq.read_metadata(path)
         facts = footer.metadata or {}
@@ -135,25 +156,25 @@ def inspect(table: str, path: Path) -> Shard | None:
     return None
 
 
-def whole(shard: Shard) -> bool:
-    """Whether the body can be read; if not, the file is left alone."""
-    try:
-        pq.ParquetFile(shard.path, page_checksum_verification=True).read()
-        return True
-    except (OSError, ValueError, pa.ArrowException):
-        leave(shard.path, "has a whole footer and a damaged body")
-        return False
-
-
 def leave(path: Path, problem: str) -> None:
     """Name a file that is left alone; once a process while it stays as it is."""
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
         changed = 0
-    if _left.get(str(path)) != changed:
-        _left[str(path)] = changed
+    if str(path) not in _left or _left[str(path)][0] != changed:
         log.warning("%s %s; it is left alone and nothing of it is read", path, problem)
+    _left[str(path)] = changed, problem
+
+
+def left_alone(root: Path) -> dict[str, str]:
+    """Files below the folder of shards that were found not to count so far, and why."""
+    top = root / "shards"
+    return {
+        str(Path(p).relative_to(top)): why
+        for p, (_, why) in sorted(_left.items())
+        if Path(p).is_relative_to(top) and Path(p).exists()
+    }
 
 
 def listed(root: Path) -> dict[str, Path]:
