@@ -8,28 +8,31 @@ store, so its history is there for the next `prefect server start`. This module 
 
 import argparse
 import errno
-import importlib
 import os
 import signal
 import sys
 import warnings
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from esr.errors import EsrError, ParamsError, one_of
+from esr.params.places import experiments
 
-EXPERIMENTS = ("exp01", "exp02", "exp03", "exp05", "exp08", "exp10")
+if TYPE_CHECKING:
+    from esr.study.progress import Progress
+
 STOPPED = 130
 FAILED = 2
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def main(argv: list[str] | None = None) -> int:
     words = argparse.ArgumentParser(prog="python -m flows", description=__doc__.split("\n")[0] if __doc__ else "")
-    words.add_argument("experiment", help=f"{', '.join(EXPERIMENTS)}; several with commas between")
+    words.add_argument("experiment", help=f"{', '.join(experiments())}; several with commas between")
     words.add_argument("model", help="a name under models: in params.yaml, such as tiny")
     words.add_argument("--scale", default="full", help="full, or smoke for small counts (default: full)")
     words.add_argument("--judge", help="a name under judges: in params.yaml (default: the model's own)")
@@ -37,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     line = " ".join(["python -m flows", *(argv if argv is not None else sys.argv[1:])])
     try:
         for name in known(asked.experiment.split(",")):
-            run(name, asked.model, asked.scale, asked.judge)
+            carry_out(name, asked.model, asked.scale, asked.judge)
         return 0
     except BaseException as error:
         return end(error, line)
@@ -45,44 +48,45 @@ def main(argv: list[str] | None = None) -> int:
 
 def known(names: list[str]) -> list[str]:
     for name in names:
-        if name not in EXPERIMENTS:
-            raise ParamsError(one_of("experiment", name, list(EXPERIMENTS), "flows/"))
+        if name not in experiments():
+            raise ParamsError(one_of("experiment", name, list(experiments()), "flows/"))
     return names
 
 
-def run(experiment: str, model: str, scale: str, judge: str | None) -> None:
+def carry_out(experiment: str, model: str, scale: str, judge: str | None) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table says it; the run's log has the rest
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
+    from esr.experiment import module
+    from esr.study.workload import there
     from flows import foreground
     from flows.leash import leash
-    from tasks.study import Study
+    from tasks.run import Run
 
-    study = Study.of(experiment, model, scale, judge)
-    there = study.bench.progress(study.experiment, study.judge)
-    out.print(foreground.plan(study, there))
-    study.check()
+    run = Run.of(experiment, model, scale, judge)
+    already = there(run.study, run.experiment, run.judge)
+    out.print(foreground.plan(run, already))
+    run.check()
     foreground.reach_server()
-    stop_on_ctrl_c()
+    stop_on_ctrl_c(run.progress)
     with leash():
         ready = foreground.own_server()
-        flow = getattr(importlib.import_module(f"flows.{experiment}"), experiment)
-        foreground.head_start(study, there)
+        flow = getattr(module(experiment), experiment)
+        foreground.head_start(run, already)
         ready()
-        with foreground.progress(out), foreground.history():
+        with foreground.progress(run.progress, out), foreground.history(run), run.handed_over():
             flow(model, scale=scale, judge=judge)
-    foreground.close(study, out)
+    foreground.close(run, out)
 
 
-def stop_on_ctrl_c() -> None:
+def stop_on_ctrl_c(progress: "Progress") -> None:
     """The first Ctrl-C lets the batches at work end; the second ends the process."""
-    from tasks import board
 
     def ask(_signal: int, _frame: FrameType | None) -> None:
-        if board.stopped():
+        if progress.stopped:
             err.print("stopped at once; the batches at work are lost, all others are kept")
             os._exit(STOPPED)
-        board.stop()
+        progress.stop()
         err.print("stopping after the batches at work; Ctrl-C again to stop at once")
 
     signal.signal(signal.SIGINT, ask)
@@ -90,7 +94,7 @@ def stop_on_ctrl_c() -> None:
 
 def end(error: BaseException, line: str) -> int:
     """One sentence for what a user can meet; a traceback only for what cannot happen."""
-    from tasks.board import Stopped
+    from esr.study.progress import Stopped
 
     causes = chain(error)
     if any(isinstance(cause, (Stopped, KeyboardInterrupt)) for cause in causes):

@@ -85,7 +85,9 @@ def search_step(
         rng = stream(params, "search", step, latent.index)
         for question, seed in _draws(rng, questions, n, params.protocol.n_seeds):
             trial = _trial(params, model, weights, latent, question, seed, float(boost), search=True)
-            out.append(Member(arm=Arm("calibration", f"step-{step}", against=""), model=model, scale=params.scale, trial=trial))
+            out.append(
+                Member(arm=Arm("calibration", f"step-{step}", against=""), model=model, scale="", trial=trial)
+            )  # of no scale: never recorded
     return out
 
 

@@ -1,6 +1,5 @@
 """The one path that the experiments share: choose, calibrate, plan, steer and grade, record, draw."""
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,14 +13,17 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from esr.errors import DataError, EsrError
+from esr.experiment import Experiment
 from esr.prompts import evaluation
 from esr.study.batches import cut
-from esr.study.calibrate import BITES
+from esr.study.calibrate import Threshold
+from esr.study.choose import Baseline
+from esr.study.grade import finished, key
 from esr.study.plan import plan
 from esr.study.workload import workload
 from esr.types import BASELINE, Arm, Latent, Member
-from tasks import board, calibrate, choose, draw, judge, record, steer
-from tasks.study import Study
+from tasks import calibrate, choose, judge, record, steer
+from tasks.run import Run, begun
 
 SHARDS = 50
 """At most so many shards a stage, so that a flow run stays well under 300 task runs, beyond which Prefect's history suffers."""
@@ -29,44 +31,48 @@ AHEAD = 2
 """Steering shards at once: the next fills the engine while the last of the one before are still being written."""
 
 
-def threads() -> ThreadPoolTaskRunner[Any]:
-    return ThreadPoolTaskRunner(max_workers=12)
+def options(experiment: Experiment) -> dict[str, Any]:
+    """Of the flow: its name, the name of each run, and where its tasks run."""
+    return {
+        "name": experiment.name,
+        "flow_run_name": experiment.name + "-{model}-{scale}",
+        "task_runner": ThreadPoolTaskRunner(max_workers=12),
+    }
 
 
 @contextmanager
-def study(experiment: str, model: str, scale: str, judge: str | None) -> Iterator[Study]:
-    """One run of an experiment: what it found is recorded and drawn at its end, and how it ended in any case."""
-    run, started = Study.of(experiment, model, scale, judge), datetime.now(UTC)
-    run.check()
-    board.begin(runtime.flow_run.id)
-    budget = os.environ.setdefault("ESR_RUN", run.id)
+def run(experiment: Experiment, model: str, scale: str, judge: str | None) -> Iterator[Run]:
+    """One run of an experiment: what it found is drawn at its end, and how it ended is recorded in any case."""
+    this, started = begun(experiment.name, model, scale, judge), datetime.now(UTC)
+    this.check()
+    this.flow_run = runtime.flow_run.id
     try:
-        yield run
-        draw.closing(run)
-        draw.sampled(run)
-        draw.figure(run)
+        yield this
+        for ending in experiment.endings:
+            ending(this)
     except BaseException as error:
         with suppress(EsrError, OSError):  # what stopped the run may stop this too, and is what should be told
-            record.run(run, started, f"failed: {type(error).__name__}")
+            record.ended(this, started, f"failed: {type(error).__name__}")
         raise
-    finally:
-        if budget == run.id:
-            del os.environ["ESR_RUN"]
-    record.run(run, started, "completed")
+    record.ended(this, started, "completed")
 
 
-def thresholds(run: Study) -> list[dict[str, Any]]:
+def latents(run: Run) -> list[Latent]:
+    """The latents that experiment 1 steers."""
+    return choose.latents(run, run.params.of(Baseline).latents)
+
+
+def thresholds(run: Run) -> list[Threshold]:
     """The chosen latents that bite, each with the boost at which it does; several shards of latents are searched at once."""
-    chosen = choose.latents(run)
-    asked = workload(run.params, run.model, run.experiment).search
-    board.expect("calibrate", asked)
-    board.expect("calibrate: judge", asked)
+    chosen = latents(run)
+    asked = workload(run.params, run.experiment).search
+    run.progress.expect("calibrate", asked)
+    run.progress.expect("calibrate: judge", asked)
     shards = cut(chosen, _size(len(chosen), run.params.work.calibrate_shard))
-    searches = [calibrate.thresholds.submit(run, shard) for shard in shards]
-    found = [row for search in searches for row in search.result()]
-    board.settle("calibrate", "calibrate: judge")
-    record.thresholds(run, found)
-    bites = [row for row in found if row["status"] in BITES]
+    searches = [calibrate.thresholds.submit(run, quote(shard)) for shard in shards]
+    found = [one for search in searches for one in search.result()]
+    run.progress.settle("calibrate", "calibrate: judge")
+    bites = [one for one in found if one.bites]
     if not bites:
         raise DataError(
             f"none of {len(found)} latents of {run.model!r} meets the target at any boost; see the table thresholds, and models.{run.model}.search"
@@ -74,39 +80,39 @@ def thresholds(run: Study) -> list[dict[str, Any]]:
     return bites
 
 
-def planned(run: Study, thresholds: Sequence[dict[str, Any]], arm: Arm, trials_per_latent: int) -> list[Member]:
+def planned(run: Run, found: Sequence[Threshold], arm: Arm, trials_per_latent: int) -> list[Member]:
     """These latents steered at their thresholds on evaluation questions."""
     return plan(
         run.params,
         arm=arm,
         model=run.model,
-        weights=run.bench.weights,
-        latents=[Latent(row["latent"], row["label"]) for row in thresholds],
-        thresholds={row["latent"]: row["threshold"] for row in thresholds},
+        weights=run.study.weights,
+        latents=[one.latent for one in found],
+        thresholds={one.latent.index: one.boost for one in found},
         questions=evaluation(),
         trials_per_latent=trials_per_latent,
     )
 
 
-def baseline(run: Study) -> list[Member]:
+def baseline(run: Run) -> list[Member]:
     """Experiment 1's steered trials, carried out as far as they are missing: what the other experiments replay."""
-    members = planned(run, thresholds(run), BASELINE, run.params.exp01.trials_per_latent)
+    members = planned(run, thresholds(run), BASELINE, run.params.of(Baseline).trials_per_latent)
     carry_out(run, members)
     return members
 
 
-def carry_out(run: Study, members: Sequence[Member]) -> None:
+def carry_out(run: Run, members: Sequence[Member]) -> None:
     """Steer and grade what is not finished; while one shard is graded the next is generated."""
     record.trials(run, quote(members))
-    board.expect("steer", len(members))
-    board.expect("judge", len(members))
+    run.progress.expect("steer", len(members))
+    run.progress.expect("judge", len(members))
     steering: deque[tuple[Sequence[Member], PrefectFuture[int]]] = deque()
     grading: list[PrefectFuture[int]] = []
-    finished = run.bench.finished(members, run.judge)
+    done = finished(run.study, members, run.judge)
     for shard in cut(members, _size(len(members), run.params.work.shard)):
-        if all((member.trial.id, member.trial.latent.index) in finished for member in shard):
-            board.stored("steer", len(shard))
-            board.stored("judge", len(shard))
+        if all(key(member) in done for member in shard):
+            run.progress.stored("steer", len(shard))
+            run.progress.stored("judge", len(shard))
             continue
         if len(steering) == AHEAD:
             grading.append(_grade_next(run, steering))
@@ -117,7 +123,7 @@ def carry_out(run: Study, members: Sequence[Member]) -> None:
         graded.result()
 
 
-def _grade_next(run: Study, steering: deque[tuple[Sequence[Member], PrefectFuture[int]]]) -> PrefectFuture[int]:
+def _grade_next(run: Run, steering: deque[tuple[Sequence[Member], PrefectFuture[int]]]) -> PrefectFuture[int]:
     shard, replies = steering.popleft()
     replies.result()
     return judge.grades.submit(run, quote(shard))
