@@ -5,8 +5,6 @@ written before there was a hash, every page is read and its columns, types, keys
 alone where it lies and is in nobody's way.
 """
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +12,7 @@ import pyarrow.parquet as pq
 
 from esr.errors import StoreError
 from esr.store import migration, schema
-from esr.store.shards import BODY, DIGEST, Shard, digest, leave
+from esr.store.shards import DIGEST, Shard, as_written, leave
 
 _sound: dict[Path, tuple[int, int]] = {}
 """Shards that were found sound, with their size and the time of their last change."""
@@ -40,10 +38,13 @@ def sound(shard: Shard) -> bool:
 
 
 def _problem(shard: Shard) -> str:
-    facts = pq.read_metadata(shard.path).metadata
-    if DIGEST in facts:
-        return "" if _as_written(shard.path, facts) else "is not what was written: its bytes do not give the hash that stands in it"
     try:
+        if digest := pq.read_metadata(shard.path).metadata.get(DIGEST):
+            return (
+                ""
+                if as_written(shard.path, digest)
+                else "is not what was written: its bytes do not give the hash that stands in it"
+            )
         data = pq.ParquetFile(shard.path, page_checksum_verification=True).read()
         data.validate(full=True)
         if shard.version == schema.VERSION:
@@ -54,13 +55,3 @@ def _problem(shard: Shard) -> str:
         return f"does not hold what table {shard.table!r} holds: {error}"
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         return f"has a whole footer and a damaged body ({' '.join(str(error).split())[:150]})"
-
-
-def _as_written(path: Path, facts: Mapping[bytes, bytes]) -> bool:
-    hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        left = int(facts[BODY])
-        while left > 0 and (part := file.read(min(left, 1 << 20))):
-            hashed.update(part)
-            left -= len(part)
-    return left == 0 and facts[DIGEST].decode() == digest(facts, hashed.digest())

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,22 +142,46 @@ def first_line(error: BaseException) -> str:
 
 
 def _bring_up_to_date(con: duckdb.DuckDBPyConnection, root: Path, anew: bool) -> Ingested:
-    con.execute(BOOKKEEPING)
-    version = con.execute("SELECT version FROM esr_schema").fetchone()
-    if version and int(version[0].split(":")[0]) > schema.VERSION:
-        raise Busy(f"it was made by a newer version of this library (schema {version[0].split(':')[0]})")
+    made_by, done = _bookkeeping(con)
+    if (newer := _version(made_by)) > schema.VERSION:
+        raise Busy(f"it was made by a newer version of this library (schema {newer})")
     con.execute(
         f"SET memory_limit = '{MEMORY}'; SET threads = 1"
     )  # a second thread takes as much CPU again as it saves, and memory
     there = shards.listed(root)
-    done = ingested(con)
-    if anew or not version or version[0] != OURS or not done <= set(there):
+    if anew or made_by != OURS or not done <= set(there):
         con.begin()
         _begin_again(con)
         con.commit()
         done = set()
     rows = sum(_take_in(con, some) for some in _slices(not_in(there, done)))
     return Ingested(len(ingested(con) - done), rows)
+
+
+def _bookkeeping(con: duckdb.DuckDBPyConnection) -> tuple[str, set[str]]:
+    """What the file says of who made it, and the shards in it; where somebody tampered with that, nothing."""
+    try:
+        con.execute(BOOKKEEPING)
+        row = con.execute("SELECT version FROM esr_schema").fetchone()
+        return str(row[0]) if row else "", ingested(con)
+    except (duckdb.BinderException, duckdb.CatalogException) as error:
+        log.warning("the file's own notes cannot be read (%s); it is made again from the shards", first_line(error))
+        _drop(con, {"esr_schema", "esr_ingested"})
+        con.execute(BOOKKEEPING)
+        return "", set()
+
+
+def _version(made_by: str) -> int:
+    number = made_by.split(":")[0]
+    return int(number) if number.isascii() and number.isdecimal() else 0
+
+
+def _drop(con: duckdb.DuckDBPyConnection, names: Set[str]) -> None:
+    """Whatever bears one of these names, table or view."""
+    for kind, catalog in (("VIEW", "duckdb_views()"), ("TABLE", "duckdb_tables()")):
+        have = {row[0] for row in con.execute(f"SELECT {kind.lower()}_name FROM {catalog} WHERE NOT internal").fetchall()}
+        for name in sorted(names & have):
+            con.execute(f'DROP {kind} "{name}"')
 
 
 def _take_in(con: duckdb.DuckDBPyConnection, some: Sequence[Shard]) -> int:
@@ -206,11 +230,7 @@ def _slices(found: Sequence[Shard]) -> Iterator[list[Shard]]:
 
 def _begin_again(con: duckdb.DuckDBPyConnection) -> None:
     """Our tables and views anew; what a person made beside them stays."""
-    for kind, catalog in (("VIEW", "duckdb_views()"), ("TABLE", "duckdb_tables()")):
-        names = {item.name for item in schema.described() if item.kind == kind.lower()}
-        have = {row[0] for row in con.execute(f"SELECT {kind.lower()}_name FROM {catalog} WHERE NOT internal").fetchall()}
-        for name in sorted(names & have):
-            con.execute(f'DROP {kind} "{name}"')
+    _drop(con, {item.name for item in schema.described()})
     con.execute("DELETE FROM esr_ingested; DELETE FROM esr_schema;")
     con.execute(schema.sql("tables"))
     con.execute(schema.sql("views"))

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,9 +26,9 @@ log = logging.getLogger(__name__)
 _left: dict[str, tuple[int, str]] = {}
 """Files that are left alone and named already, with the time of their last change and the reason."""
 
-BODY, DIGEST = b"esr_body", b"esr_digest"
-"""In a shard's footer: how many bytes come before it, and a hash of them and of what else the footer says of the shard."""
-SAID = (b"esr_table", b"esr_schema", b"esr_written", BODY)
+DIGEST = b"esr_digest"
+"""In a shard's footer: a hash of all its bytes, taken while NO_DIGEST stands in its place."""
+NO_DIGEST = b"esr".ljust(64, b"-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,28 +76,33 @@ def write(root: Path, table: str, data: pa.Table, key: str) -> Path:
         ) from None
 
 
-def _encoded(table: str, data: pa.Table) -> memoryview:
-    """Without statistics of columns: they would stand in the footer, where nothing tells a flipped bit, and readers rely on them."""
-    facts = {
-        b"esr_table": table.encode(),
-        b"esr_schema": str(schema.VERSION).encode(),
-        b"esr_written": datetime.now(UTC).isoformat().encode(),
-    }
+def _encoded(table: str, data: pa.Table) -> bytearray:
+    """Without statistics of columns, which readers believe unseen."""
+    facts = {"esr_table": table, "esr_schema": str(schema.VERSION), "esr_written": datetime.now(UTC).isoformat(), DIGEST: NO_DIGEST}
     sink = io.BytesIO()
     options = {"compression": "zstd", "write_page_checksum": True, "write_statistics": False, **_encoding(data.schema)}
-    with pq.ParquetWriter(sink, data.schema.remove_metadata(), **options) as writer:
-        writer.write_table(data.replace_schema_metadata(None))
-        body = sink.getbuffer()
-        facts[BODY] = str(len(body)).encode()
-        facts[DIGEST] = digest(facts, hashlib.sha256(body).digest()).encode()
-        body.release()
-        writer.add_key_value_metadata(facts)
-    return sink.getbuffer()
+    pq.write_table(data.replace_schema_metadata(facts), sink, **options)
+    content = bytearray(sink.getbuffer())
+    at = content.rindex(DIGEST)
+    at = content.index(NO_DIGEST, at)
+    content[at : at + len(NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
+    return content
 
 
-def digest(facts: Mapping[bytes, bytes], body: bytes) -> str:
-    """Of a shard's bytes before the footer, by their hash, and of what the footer says of it."""
-    return hashlib.sha256(b"\0".join([facts[name] for name in SAID] + [body])).hexdigest()
+def as_written(path: Path, digest: bytes) -> bool:
+    """Whether a shard's bytes give the hash that stands in its footer."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        footer = 8 + int.from_bytes(file.read(4), "little")
+        body = file.seek(-footer, os.SEEK_END)
+        file.seek(0)
+        while body > 0 and (part := file.read(min(body, 1 << 20))):
+            hashed.update(part)
+            body -= len(part)
+        tail = file.read()
+    hashed.update(tail.replace(digest, NO_DIGEST, 1))
+    return len(digest) == len(NO_DIGEST) and hashed.hexdigest().encode() == digest
 
 
 def _encoding(columns: pa.Schema) -> dict[str, Any]:
@@ -112,7 +116,7 @@ def _encoding(columns: pa.Schema) -> dict[str, Any]:
     }
 
 
-def _place(content: memoryview, path: Path) -> None:
+def _place(content: bytes | bytearray, path: Path) -> None:
     """Write, fsync, rename, fsync the folder; on any failure nothing is left behind."""
     temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
