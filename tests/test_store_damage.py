@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from store_rows import grade, member, one, reply
 
-from esr.store import Store, check, database, merge, query, schema, shards
+from esr.__main__ import main
+from esr.store import Audit, Store, check, database, merge, query, schema, shards
 
 
 @pytest.fixture
@@ -161,3 +162,33 @@ def test_a_database_that_somebody_tampered_with_is_made_again(store, mess):
         assert store.ingest().deferred is None
     with duckdb.connect(str(database.file(store.root)), read_only=True) as con:
         assert con.sql("select n_graded from summary").fetchall() == [(2,)]
+
+
+def test_doctor_counts_what_does_not_count_and_compares_the_database_with_the_shards(store, monkeypatch, capsys):
+    monkeypatch.setenv("ESR_STORE", str(store.root))
+    ms = [member(i) for i in range(6)]
+    store.put_members(ms)
+    store.put_replies([reply(m) for m in ms])
+    store.put_grades([grade(m, 10, 20) for m in ms])
+    store.put_grades([grade(ms[0], missing="unreachable")])
+    store.put_run({"experiment": "exp01", "manifest": {"a": [1, 2]}})
+    store.ingest()
+    assert store.audit() == Audit({})
+    forged(store, "forged", BAD["ids are NULL"])
+    assert list(store.audit().left_alone) == ["replies/forged.parquet"]
+    with duckdb.connect(str(database.file(store.root))) as con:
+        con.execute(f"delete from replies where trial_id in ('{ms[0].trial.id}', '{ms[1].trial.id}')")
+        con.execute(f"update grades set cost = 1.5 where trial_id = '{ms[2].trial.id}'")
+        con.execute("insert into trials (trial_id, model, prompt) values ('mine', 'm', 'p')")
+    found = store.audit()
+    assert (found.lost, found.changed) == ({"replies": 2}, {"grades": 1, "trials": 1})
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert "shards/replies/forged.parquet does not hold" in told or "shards/replies/forged.parquet has rows without" in told
+    assert (
+        "esr.duckdb lacks rows that the shards hold (2 of replies) and holds rows that no shard holds (1 of grades, 1 of trials)"
+        in told
+    )
+    database.file(store.root).unlink()
+    store.ingest()
+    assert (store.audit().lost, store.audit().changed) == ({}, {})

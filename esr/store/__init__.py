@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 
 from esr.params import HOME
 from esr.store import check, database, rows, schema, shards
+from esr.store.audit import Audit
+from esr.store.audit import audit as check_all
 from esr.store.database import Ingested
 from esr.store.query import query as answer
 from esr.types import Grade, Member, Reply, content_id
 
-__all__ = ["Ingested", "Store"]
+__all__ = ["Audit", "Ingested", "Store"]
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]] | pa.Table
 
@@ -121,6 +123,10 @@ class Store:
     def rebuild(self) -> Ingested:
         """The DuckDB file anew from the shards."""
         return database.ingest(self.root, anew=True)
+
+    def audit(self) -> Audit:
+        """Which shards do not count, and whether the DuckDB file says what the others say; every shard is read."""
+        return check_all(self.root)
 
     def sql(self, query: str, params: Sequence[object] = ()) -> pa.Table:
         """The answer of tables and views that hold every shard durable now."""

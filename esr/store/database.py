@@ -154,7 +154,7 @@ def _bring_up_to_date(con: duckdb.DuckDBPyConnection, root: Path, anew: bool) ->
         _begin_again(con)
         con.commit()
         done = set()
-    rows = sum(_take_in(con, some) for some in _slices(not_in(there, done)))
+    rows = sum(_take_in(con, some) for some in slices(not_in(there, done)))
     return Ingested(len(ingested(con) - done), rows)
 
 
@@ -216,7 +216,7 @@ def not_in(there: Mapping[str, Path], done: set[str]) -> list[Shard]:
     return [shard for shard in new if shard is not None and check.sound(shard)]
 
 
-def _slices(found: Sequence[Shard]) -> Iterator[list[Shard]]:
+def slices(found: Sequence[Shard]) -> Iterator[list[Shard]]:
     """Shards in the order they were written, as many as fit into memory easily."""
     some, size, rows = list[Shard](), 0, 0
     for shard in sorted(found, key=merge.age):

@@ -86,6 +86,11 @@ def winners(con: duckdb.DuckDBPyConnection, table: str, some: Sequence[Shard], e
     )
 
 
+def every_row(con: duckdb.DuckDBPyConnection, table: str, some: Sequence[Shard]) -> str:
+    """A query for the rows of these shards as they are, also where keys repeat."""
+    return f"SELECT {_columns(table)} FROM ({_fresh(con, table, some)})"
+
+
 def refused(con: duckdb.DuckDBPyConnection, some: Sequence[Shard], why: str) -> list[Shard]:
     """Those of the shards that DuckDB cannot read, though they were found sound; they are left alone from now on."""
     out = []
