@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from store_rows import grade, member, one, reply
 
 from esr.errors import StoreError
-from esr.store import Store, schema
+from esr.store import Store, clock, schema
 from esr.types import Arm, Attempt, Grade, Latent
 
 
@@ -114,6 +115,32 @@ def test_a_new_plan_of_an_arm_replaces_the_old_one(store):
     assert one(store, "select n_planned, n_graded from summary") == {"n_planned": 4, "n_graded": 0}
     store.put_members(old)
     assert one(store, "select n_planned, n_graded from summary") == {"n_planned": 4, "n_graded": 4}
+
+
+def test_a_clock_that_was_set_back_hides_nothing_new(store, monkeypatch, caplog):
+    """The newer plan, arm, judge's instructions and run stand, in this process, in another one, and after a rebuild; and it is said."""
+    arm = Arm("exp01", "baseline", "baseline", against="")
+    old, new = (
+        [replace(member(i), arm=replace(arm, order=1)) for i in range(4)],
+        [replace(member(i, boost=5.0), arm=replace(arm, order=2)) for i in range(3)],
+    )
+    store.put_members(old)
+    store.put_grades([grade(m, 10, prompt="old") for m in [*old, *new]])
+    monkeypatch.setattr(clock, "_machine", lambda: datetime.now(UTC) - timedelta(days=400))
+    for again in (store, Store(store.root)):
+        again.put_members(new)
+        again.put_grades([grade(m, 50, 90, prompt="new") for m in new])
+    query = "select n_planned, n_graded, n_corrected, place from summary join current_arms using (experiment, model, arm, scale)"
+    for _ in range(2):
+        assert one(store, query) == {"n_planned": 3, "n_graded": 3, "n_corrected": 3, "place": 2}
+        store.rebuild()
+    store.put_members(old)
+    assert one(store, "select n_planned, place from summary join current_arms using (arm)") == {"n_planned": 4, "place": 1}
+    assert "set the clock right" in caplog.text
+    monkeypatch.undo()
+    store.put_members(new)
+    assert one(Store(store.root), "select n_planned from summary") == {"n_planned": 3}
+    assert len([r for r in caplog.records if "set the clock right" in r.message]) == 2, "once a store and process"
 
 
 def test_imported_members_never_join_an_own_arm(store):

@@ -82,14 +82,9 @@ def enter(store: "Store", folder: Path, path: Path, names: "Names", scale: str, 
 
 def put_arms(store: "Store") -> None:
     """What sort of condition each imported arm is; the same arms again are a no-op."""
-    from datetime import UTC, datetime
-
     from esr.reference import arms
-    from esr.types import content_id
 
-    found = arms.rows(store.sql(arms.IMPORTED).to_pylist(), store.sql(arms.FILES).to_pylist())
-    if found:
-        store.put("arms", [row | {"recorded_at": datetime.now(UTC)} for row in found], key=content_id("arms", found))
+    store.put_arms(arms.rows(store.sql(arms.IMPORTED).to_pylist(), store.sql(arms.FILES).to_pylist()))
 
 
 def _put(store: "Store", file: "File", report: Report) -> int:

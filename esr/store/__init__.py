@@ -21,6 +21,7 @@ from esr.params import HOME
 from esr.store import check, database, rows, schema, shards
 from esr.store.audit import Audit
 from esr.store.audit import audit as check_all
+from esr.store.clock import Clock
 from esr.store.database import Ingested
 from esr.store.query import query as answer
 from esr.types import Grade, Member, Reply, content_id
@@ -37,11 +38,12 @@ class Store:
         self.root = Path(root or os.environ.get("ESR_STORE") or HOME / "store").absolute()
         self._ids: dict[str, tuple[set[str], set[str]]] = {}
         self._lock = threading.Lock()
+        self._clock = Clock(self.root)
 
-    def put(self, table: str, rows_: Rows, *, key: str | None = None) -> Path:
-        """One durable shard, named by `key` or by its content. The same key again is a no-op."""
+    def put(self, table: str, rows_: Rows, *, key: str | None = None, at: datetime | None = None) -> Path:
+        """One durable shard, named by `key` or by its content, as of `at` or now. The same key again is a no-op."""
         data = schema.typed(table, rows_ if isinstance(rows_, pa.Table) else rows.plain(table, rows_))
-        return shards.write(self.root, table, data, key or shards.content_key(data))
+        return shards.write(self.root, table, data, key or shards.content_key(data), at or datetime.now(UTC))
 
     def put_members(self, members: Sequence[Member], *, plan: str | None = None) -> None:
         """Trials and their places in experiments. An arm is given whole: it replaces what was planned for that arm before."""
@@ -51,12 +53,14 @@ class Store:
         for member in members:
             arms.setdefault((member.arm.experiment, member.model, member.arm.name, member.scale), []).append(member)
         self.put("trials", rows.trials(members))
-        self.put("arms", rows.arms(members, datetime.now(UTC)))
+        at = self._clock.now("arms")
+        self.put("arms", rows.arms(members, at), at=at)
         for arm, some in arms.items():
             named = plan or content_id("plan", sorted({(m.trial.id, m.trial.latent.index) for m in some}))
             self.put("members", rows.members(some, named))
             where = dict(zip(("experiment", "model", "arm", "scale"), arm, strict=True))
-            self.put("plans", [{**where, "plan": named, "recorded_at": datetime.now(UTC)}])
+            at = self._clock.now("plans")
+            self.put("plans", [{**where, "plan": named, "recorded_at": at}], at=at)
 
     def put_replies(self, replies: Sequence[Reply]) -> None:
         if replies:
@@ -67,10 +71,10 @@ class Store:
         if not grades:
             return
         named = sorted((g.trial_id, g.latent, g.judge, g.judge_prompt, g.shown or "", g.missing or "") for g in grades)
-        key, at = content_id("grades", named), datetime.now(UTC)
+        key, at = content_id("grades", named), self._clock.now("grades")
         if self._replaced(key, grades):
             key = content_id("grades", named, at.isoformat())
-        self.put("grades", rows.grades(grades, at), key=key)
+        self.put("grades", rows.grades(grades, at), key=key, at=at)
 
     def _replaced(self, key: str, grades: Sequence[Grade]) -> bool:
         """Whether these grades are durable, and a newer one of other things shown stands before one of them."""
@@ -83,6 +87,13 @@ class Store:
         now = {(r["trial_id"], r["latent"], r["judge"], r["judge_prompt"]): r for r in standing.to_pylist()}
         found = ((g, now.get((g.trial_id, g.latent, g.judge, g.judge_prompt))) for g in grades)
         return any(row and row["shown"] != g.shown and (g.missing is None or row["missing"]) for g, row in found)
+
+    def put_arms(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of `arms` but their time; the same again are a no-op."""
+        if found:
+            at = self._clock.now("arms")
+            key = content_id("arms", [dict(row) for row in found])
+            self.put("arms", [{**row, "recorded_at": at} for row in found], key=key, at=at)
 
     def put_thresholds(self, found: Sequence[Mapping[str, Any]]) -> None:
         if found:
@@ -97,7 +108,8 @@ class Store:
         """One row of `runs`, put when a run starts and again when it ends; its id, made from its manifest and start when it has none."""
         start = [run.get(name) for name in ("experiment", "model", "scale", "judge", "started_at", "manifest")]
         named = str(run.get("run_id") or content_id("run", json.dumps(start, sort_keys=True, default=str)))
-        self.put("runs", [{"recorded_at": datetime.now(UTC), **run, "run_id": named}])
+        at = self._clock.now("runs")
+        self.put("runs", [{"recorded_at": at, **run, "run_id": named}], at=at)
         return named
 
     def known(self, table: str, ids: Sequence[str]) -> set[str]:

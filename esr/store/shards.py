@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def content_key(data: pa.Table) -> str:
     return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()[:32]
 
 
-def write(root: Path, table: str, data: pa.Table, key: str) -> Path:
+def write(root: Path, table: str, data: pa.Table, key: str, at: datetime) -> Path:
     """The durable shard `key`; when it is there already, nothing is written."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}", key):
         raise StoreError(f"a shard cannot be named {key[:200]!r}; use letters, digits, '.', '_' and '-'")
@@ -67,7 +67,7 @@ def write(root: Path, table: str, data: pa.Table, key: str) -> Path:
                 return path
             n += 1  # a torn file bears the name: it is left alone and these rows go beside it
             path = folder / f"{key}.{n}.parquet"
-        _place(_encoded(table, data), path)
+        _place(_encoded(table, data, at), path)
         return path
     except OSError as error:
         reason = error.strerror or str(error)
@@ -76,16 +76,15 @@ def write(root: Path, table: str, data: pa.Table, key: str) -> Path:
         ) from None
 
 
-def _encoded(table: str, data: pa.Table) -> bytearray:
+def _encoded(table: str, data: pa.Table, at: datetime) -> bytearray:
     """Without statistics of columns, which readers believe unseen."""
-    facts = {"esr_table": table, "esr_schema": str(schema.VERSION), "esr_written": datetime.now(UTC).isoformat(), DIGEST: NO_DIGEST}
+    facts = {"esr_table": table, "esr_schema": str(schema.VERSION), "esr_written": at.isoformat(), DIGEST: NO_DIGEST}
     sink = io.BytesIO()
     options = {"compression": "zstd", "write_page_checksum": True, "write_statistics": False, **_encoding(data.schema)}
     pq.write_table(data.replace_schema_metadata(facts), sink, **options)
     content = bytearray(sink.getbuffer())
-    at = content.rindex(DIGEST)
-    at = content.index(NO_DIGEST, at)
-    content[at : at + len(NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
+    place = content.index(NO_DIGEST, content.rindex(DIGEST))
+    content[place : place + len(NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
     return content
 
 
