@@ -1,8 +1,13 @@
 """The authors' files give the numbers that were worked out by hand, and nothing foreign enters."""
 
+import io
 import json
+import os
 import random
+import zipfile
+from time import process_time
 
+import numpy as np
 import pytest
 from authors_folder import AuthorsFolder
 from hypothesis import HealthCheck, given, settings
@@ -253,6 +258,92 @@ def test_a_mutated_file_never_crashes_the_import_or_enters_silently(tmp_path):
         assert len(store.known("trials", [row["trial_id"] for row in trials])) == len(trials)
     assert store.ingest().deferred is None
     assert 30 < refused < 245
+
+
+def npy(array):
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def archive(members, compression=zipfile.ZIP_DEFLATED):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    return out.getvalue()
+
+
+GOOD = archive({"1.npy": npy(np.arange(50.0)), "2.npy": npy(np.arange(5))})
+HUGE = npy(np.zeros(4)).replace(b"(4,)", b"(99999999999,)".ljust(4))
+DAMAGED = {
+    "cut off": GOOD[:-80],
+    "not a zip": b"no zip at all" * 20,
+    "empty": b"",
+    "one array without its archive": npy(np.arange(4.0)),
+    "a pickle": archive({"1.npy": npy(np.array([{"a": 1}], dtype=object))}),
+    "a flipped byte": GOOD[:120] + bytes([GOOD[120] ^ 255]) + GOOD[121:],
+    "a member that is no array": archive({"1.npy": b"words"}),
+    "a header that is none": archive({"1.npy": npy(np.arange(3.0)).replace(b"{", b"(")}),
+    "more than it holds": archive({"1.npy": HUGE}),
+    "another packing": archive({"1.npy": npy(np.arange(3.0))}, zipfile.ZIP_LZMA),
+    "encrypted": GOOD.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00"),
+    "words": archive({"1.npy": npy(np.array(["a", "b"]))}),
+}
+
+
+def test_a_damaged_archive_is_passed_over_and_the_rest_enters(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
+    folder = tmp_path / "data" / "activation_stats"
+    folder.mkdir(parents=True)
+    for i, content in enumerate(DAMAGED.values()):
+        (folder / f"damaged{i}.npz").write_bytes(content)
+    (folder / "whole.npz").write_bytes(GOOD)
+    assert main(["import-reference", str(tmp_path / "data"), "--all"]) == 0
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    for i, why in enumerate(DAMAGED):
+        assert f"damaged{i}.npz" in out, why
+    assert Store().sql("select item from findings order by all")["item"].to_pylist() == ["whole/1", "whole/2"]
+
+
+def test_an_archive_that_swells_costs_nothing(tmp_path):
+    """A quarter of a gigabyte of zeros in 260 kB, and more arrays than an episode has latents."""
+    folder = tmp_path / "activation_stats"
+    folder.mkdir()
+    zeros = npy(np.zeros(1 << 23))
+    (folder / "bomb.npz").write_bytes(archive({f"{i}.npy": zeros for i in range(4)}))
+    many = {f"{i}.npy": b"" for i in range(70_100)}
+    (folder / "many.npz").write_bytes(archive(many, zipfile.ZIP_STORED))
+    for name in ("bomb", "many"):
+        file, start = File(tmp_path, folder / f"{name}.npz", Names(params.load())), process_time()
+        with pytest.raises(DataError, match="it holds"):
+            list(file.batches())
+        assert process_time() - start < 3
+
+
+def test_a_name_that_is_not_utf8_leaves_nothing_half_in(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
+    authors = AuthorsFolder(tmp_path / "data")
+    path = authors.results(
+        "experiment_results_Meta-Llama-3.3-70B-Instruct_20260101_000000.json", "Meta-Llama-3.3-70B-Instruct", ("a", "b", "c"), n=2
+    )
+    odd = os.fsencode(tmp_path / "data") + b"/caf\xe9_judge"
+    os.makedirs(odd + b"/activation_stats")
+    os.rename(path, odd + b"/" + os.fsencode(path.name))
+    with open(odd + b"/activation_stats/episode_\xff.npz", "wb") as file:
+        file.write(GOOD)
+    with open(odd + b"/notes[INST]\xff.txt", "wb") as file:
+        file.write(b"x")
+    for _ in range(2):
+        assert main(["import-reference", str(tmp_path / "data")]) == 0
+        out = capsys.readouterr()
+        assert "Traceback" not in out.out + out.err
+    store = Store()
+    assert store.sql("select count(*) as n from imports")["n"].to_pylist() == [2]
+    assert all("caf\ufffd_judge" in name for name in store.sql("select file from imports")["file"].to_pylist())
+    assert store.sql("select distinct judge from grades")["judge"].to_pylist() == ["caf\ufffd"]
+    assert store.sql("from provenance anti join imports using (sha256)").num_rows == 0
 
 
 def test_a_folder_without_any_of_their_files_is_a_users_mistake(tmp_path, monkeypatch, capsys):
