@@ -1,6 +1,6 @@
 # make help      what each target does
 # make demo      from nothing to a table and a figure on this machine
-# make test      every check that CI runs
+# make test      every check that CI runs; SIDE=1 for one test after the other (default: a core each, four at most)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,6 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRA ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
 KEY := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)-$(EXTRA)
 BIN := .venv/bin
+SIDE ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 STAMP := .venv/installed-$(KEY)
 
 .PHONY: help setup demo test lint unit clean
@@ -53,9 +54,11 @@ lint: $(STAMP) ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-unit: $(STAMP) ## the tests with coverage and the slowest of them
-	echo "test: pytest with coverage"
-	$(BIN)/coverage run -m pytest
+unit: $(STAMP) ## the tests side by side, with coverage of all their processes, and the slowest of them
+	echo "test: pytest on $(SIDE) processes, with coverage"
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(SIDE) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
 clean: ## remove caches and build leftovers; .venv and store/ stay

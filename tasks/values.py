@@ -9,16 +9,17 @@ import io
 import json
 from base64 import b64decode, b64encode
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from prefect.serializers import Serializer
+from pydantic import Field
 
 MARK = "!"
 
 
-class Values(Serializer[Any]):
-    type: Literal["esr"] = "esr"
+class Values(Serializer):  # of any type: Prefect registers kinds of serializer, and a parametrised one is none
+    type: str = Field(default="esr", frozen=True)
 
     def dumps(self, obj: Any) -> bytes:
         return json.dumps(plain(obj), ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,5 +1,11 @@
-"""What all tests stand on: no network, a small engine, no store of anyone's, GPU tests only where a GPU is."""
+"""What all tests stand on: no network, a small engine, no store of anyone's, GPU tests only where a GPU is.
 
+`make test` runs them on several processes (pytest-xdist). A file's tests stay together and in order, so that what they share, an
+engine or a Prefect server, is opened once; files with slow tests begin first. A test marked `quiet` measures time and runs while
+no other does.
+"""
+
+import fcntl
 import os
 import shutil
 import signal
@@ -7,11 +13,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from coverage import Coverage
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -28,12 +36,42 @@ for key in ("ESR_PARAMS", "ESR_STORE", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "O
     os.environ.pop(key, None)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if shutil.which("nvidia-smi"):
-        return
+    gpu = shutil.which("nvidia-smi") is not None
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     for item in items:
-        if item.get_closest_marker("gpu"):
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if not gpu and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with _turn(item.config, alone=item.get_closest_marker("quiet") is not None):
+        return (yield)
+
+
+@contextmanager
+def _turn(config: pytest.Config, *, alone: bool) -> Iterator[None]:
+    """A quiet test waits for those that run, and those that come after it wait for it at the gate."""
+    place = config.rootpath / ".pytest_cache" / "turns"
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "gate").open("w") as gate, (place / "room").open("w") as room:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(room, fcntl.LOCK_UN)  # also for a child that has inherited it and outlives the test
+
+
+def pytest_sessionfinish() -> None:
+    """What was measured is written before xdist ends this process, for which it gives it ten seconds."""
+    if measured := Coverage.current():
+        measured.save()
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +91,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     line = [str(Path(sys.executable).parent / "prefect"), "server", "start", "--port", str(port)]
     with (home / "server.log").open("w") as log:
         server = subprocess.Popen(line, env=env, stdout=log, stderr=log, start_new_session=True)
-    until = time.monotonic() + 180
+    until = time.monotonic() + 300
     try:
         while True:
             try:

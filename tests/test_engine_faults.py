@@ -17,6 +17,8 @@ from esr.engine.plugin import KEY, Spec, ops, register
 from esr.engine.plugin.state import SteerState
 from esr.types import Op, Sampling
 
+pytestmark = pytest.mark.slow
+
 SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=12)
 REQUESTS = [
     Request(token_ids=tuple(range(10, 22)), sampling=SAMPLING, ops=chosen)

@@ -25,6 +25,8 @@ from esr.engine.vllm import VllmEngine
 from esr.errors import EngineError, SpecError
 from esr.types import Op, Sampling
 
+pytestmark = pytest.mark.slow
+
 SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=24)
 STRESS = {
     "max_model_len": 256, "max_num_seqs": 8, "max_num_batched_tokens": 40, "block_size": 32, "num_gpu_blocks_override": 14,

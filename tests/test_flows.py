@@ -10,6 +10,8 @@ from flow_runs import EXPERIMENTS, LATENTS, SMOKE, Place, place, summary
 
 from esr.store import Store
 
+pytestmark = pytest.mark.slow
+
 TRIALS = LATENTS * SMOKE["exp01"]["trials_per_latent"]
 ARMS = {
     "exp01": {"baseline"},
@@ -97,11 +99,11 @@ def test_each_run_leaves_a_manifest_and_its_artifacts(here: Place) -> None:
 
 
 def test_a_flow_run_stays_far_below_three_hundred_task_runs() -> None:
-    from flows import path
+    from flows import stages
 
     for n in (1, 250, 27_500, 10**6):
-        assert -(-n // path._size(n, 250)) <= path.SHARDS
-    assert 5 * path.SHARDS < 300
+        assert -(-n // stages._size(n, 250)) <= stages.SHARDS
+    assert 5 * stages.SHARDS < 300
 
 
 def test_figures_lie_in_the_store(here: Place) -> None:

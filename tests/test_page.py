@@ -16,6 +16,8 @@ from judge_server import Provider, Schedule
 
 from esr.params import HOME
 
+pytestmark = pytest.mark.slow
+
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BIN = Path(sys.executable).parent
 

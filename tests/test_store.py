@@ -262,6 +262,7 @@ def test_a_store_of_a_newer_version_is_left_alone(store, caplog):
     assert "schema version 99" in caplog.text
 
 
+@pytest.mark.quiet
 def test_a_person_in_a_shell_stops_nobody(store, tmp_path):
     ms = [member(i) for i in range(20)]
     store.put_members(ms)

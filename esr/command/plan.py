@@ -24,7 +24,7 @@ def run(args: Namespace) -> int:
     from esr import experiment as experiments
     from esr import params as parameters
     from esr.errors import ParamsError
-    from esr.judge.cost import estimate
+    from esr.judge.estimate import estimate
     from esr.study.workload import workload
 
     params = parameters.load(args.model, args.scale)

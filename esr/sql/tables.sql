@@ -86,7 +86,7 @@ CREATE TABLE grades (
     output_tokens BIGINT,             -- written by the judge
     cost DOUBLE,                      -- US dollars; NULL: the price is unknown
     graded_at TIMESTAMP,              -- UTC; of an imported grade, the time in the file's name
-    shown VARCHAR,                    -- hash of what the judge was shown besides its instructions: the reply, the question, the label; NULL: not recorded
+    shown VARCHAR,                    -- hash of what the judge was shown besides its instructions and the reply: the prompt and, unless it is blind, the label; NULL: not recorded
     PRIMARY KEY (trial_id, latent, judge, judge_prompt)
 );
 

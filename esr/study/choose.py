@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +59,7 @@ def latents(study: "Study", n: int) -> list[Latent]:
 
 def ratings(study: "Study", labels: Sequence[str]) -> list[float | None]:
     """How concrete each label is, 0 to 100; None: no rating."""
-    judge = cast(Any, study.rater)
-    return cast(list[float | None], judge.ratings(labels))
+    return study.rater.ratings(labels)
 
 
 def maxima(study: "Study", questions: Sequence[str]) -> NDArray[np.float32]:

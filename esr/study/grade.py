@@ -12,23 +12,19 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from esr.count import agreement
-from esr.judge import Ask, Judge
+from esr.judge import CURABLE, Judge, JudgeQuestion
 from esr.judge.cost import Bill, bill
 from esr.store import Store
 from esr.study.batches import work
 from esr.study.progress import Progress, Tick
 from esr.study.steer import texts
-from esr.types import Grade, Latent, Member
+from esr.types import BLIND, Grade, Latent, Member
 
 if TYPE_CHECKING:
     from esr.study.study import Study
 
 log = logging.getLogger(__name__)
 
-AGAIN = ("unreachable", "budget", "not stored")
-"""Reasons for a missing grade that another time of asking may cure; the others are final."""
-BLIND = -1
-"""The latent of a grade whose judge was told of none."""
 Key = tuple[str, int]
 """Trial and the distractor that the judge is told of."""
 Scores = dict[Key, float | None]
@@ -44,56 +40,60 @@ def of(scores: Scores, member: Member) -> float | None:
     return scores.get(key(member), scores.get((member.trial.id, BLIND)))
 
 
-def final(store: Store, judge: Judge, ids: Sequence[str], *, again: bool = False) -> Scores:
-    """What the judge has said of these trials under its instructions of today.
+def question(member: Member, reply: str = "") -> JudgeQuestion:
+    return JudgeQuestion(trial_id=member.trial.id, prompt=member.trial.prompt, reply=reply, latent=member.trial.latent)
+
+
+def final(store: Store, judge: Judge, questions: Sequence[JudgeQuestion], *, again: bool = False) -> Scores:
+    """What the judge has said of these, under its instructions of today and with the same prompt and label before it.
 
     With `again`, what came back unusable is not final either; that there is no attempt is a verdict and no failure.
     """
+    shown = {(one.trial_id, one.latent.index): judge.shown(one) for one in questions}
+    blind = {one.trial_id: shown[one.trial_id, one.latent.index] for one in questions}
     table = store.sql(
-        "select trial_id, latent, attempts[1].score / 100 as score, missing from grades "
+        "select trial_id, latent, shown, attempts[1].score / 100 as score, missing from grades "
         "where judge = ? and judge_prompt = ? and trial_id in (select unnest(?))",
-        [judge.name, judge.prompt_hash, list(ids)],
+        [judge.name, judge.prompt_hash, [one.trial_id for one in questions]],
     )
-    stands = (None, "no attempt")
-    return {
-        (row["trial_id"], row["latent"]): None if row["missing"] else row["score"]
-        for row in table.to_pylist()
-        if (row["missing"] in stands if again else row["missing"] not in AGAIN)
-    }
+    found: Scores = {}
+    for row in table.to_pylist():
+        at = (row["trial_id"], row["latent"])
+        now = blind[at[0]] if at[1] == BLIND else shown.get(at)
+        stale = now is not None and row["shown"] is not None and row["shown"] != now
+        stands = row["missing"] in (None, "no attempt") if again else row["missing"] not in CURABLE
+        if stands and not stale:
+            found[at] = None if row["missing"] else row["score"]
+    return found
 
 
 def finished(study: "Study", members: Sequence[Member], judge: Judge) -> set[Key]:
     """Those that have a reply and a final grade: asked once for many shards."""
-    ids = [member.trial.id for member in members]
-    replied, scores = study.store.known("replies", ids), final(study.store, judge, ids)
+    replied = study.store.known("replies", [member.trial.id for member in members])
+    scores = final(study.store, judge, [question(member) for member in members])
     return {k for m in members if (k := key(m))[0] in replied and (k in scores or (k[0], BLIND) in scores)}
 
 
 def grades(study: "Study", members: Sequence[Member], judge: Judge, stage: str = "judge") -> Scores:
     """Grades every reply of these members that lacks a final grade; the scores of all."""
-    ids = [member.trial.id for member in members]
-    with study.alone("grades", judge.name, judge.prompt_hash, ids):
-        scores = final(study.store, judge, ids)
-        trials = {key(m): m.trial for m in members}
-        lacking = {k: trial for k, trial in trials.items() if k not in scores and (k[0], BLIND) not in scores}
+    asked = {key(member): member for member in members}
+    with study.alone("grades", judge.name, judge.prompt_hash, [trial_id for trial_id, _ in asked]):
+        scores = final(study.store, judge, [question(member) for member in asked.values()])
+        lacking = {k: member for k, member in asked.items() if k not in scores and (k[0], BLIND) not in scores}
         study.progress.stored(stage, len(members) - len(lacking))
         if not lacking:
             return scores
-        found = texts(study, [trial_id for trial_id, _ in lacking])
-        asks = [
-            Ask(trial_id=trial_id, prompt=trial.prompt, reply=found[trial_id], latent=trial.latent)
-            for (trial_id, _), trial in lacking.items()
-            if trial_id in found
-        ]
+        replies = texts(study, [trial_id for trial_id, _ in lacking])
+        questions = [question(member, replies[k[0]]) for k, member in lacking.items() if k[0] in replies]
         w = study.params.work
-        made = put(study.store, judge, asks, size=w.batch, in_flight=w.in_flight, stage=stage, progress=study.progress)
+        made = put(study.store, judge, questions, size=w.batch, in_flight=w.in_flight, stage=stage, progress=study.progress)
         return scores | {(one.trial_id, one.latent): first_score(one) for one in made}
 
 
 def put(
     store: Store,
     judge: Judge,
-    asks: Sequence[Ask],
+    questions: Sequence[JudgeQuestion],
     *,
     size: int,
     in_flight: int = 1,
@@ -104,13 +104,13 @@ def put(
     """Puts every one of these to the judge and keeps what it says, `size` replies at a time made durable."""
     shown = progress or Progress()
 
-    def ask(some: Sequence[Ask]) -> list[Grade]:
+    def ask(some: Sequence[JudgeQuestion]) -> list[Grade]:
         shown.go_on()
         return judge.grades(some, again=again)
 
     made: list[Grade] = []
-    whole = max(len(asks), 1) if judge.abilities.batches else size  # a provider's batch may take a day: one, not many
-    for some in work(ask, asks, size=whole, in_flight=in_flight):
+    whole = max(len(questions), 1) if judge.abilities.batches else size  # a provider's batch may take a day: one, not many
+    for some in work(ask, questions, size=whole, in_flight=in_flight):
         store.put_grades(some)
         costs = [one.cost for one in some]
         cost = None if None in costs else sum(cost for cost in costs if cost is not None)
@@ -147,27 +147,33 @@ class Rejudged:
     bill: Bill
 
 
-def stored(store: Store, where: str = "true") -> list[Ask]:
+def stored(store: Store, where: str = "true") -> list[JudgeQuestion]:
     """The stored replies for which `where` holds; m is members, t trials, r replies, o outcomes."""
     rows = store.sql(STORED.format(where=where)).to_pylist()
     return [
-        Ask(trial_id=row["trial_id"], prompt=row["prompt"], reply=row["text"], latent=Latent(row["latent"], row["label"]))
+        JudgeQuestion(trial_id=row["trial_id"], prompt=row["prompt"], reply=row["text"], latent=Latent(row["latent"], row["label"]))
         for row in rows
     ]
 
 
 def rejudge(
-    store: Store, judge: Judge, asks: Sequence[Ask], *, size: int, again: bool = False, tick: Callable[[int], None] = lambda _: None
+    store: Store,
+    judge: Judge,
+    questions: Sequence[JudgeQuestion],
+    *,
+    size: int,
+    again: bool = False,
+    tick: Callable[[int], None] = lambda _: None,
 ) -> Rejudged:
     """Grades what the judge has not graded; `again` also what came back unusable."""
-    known = final(store, judge, [ask.trial_id for ask in asks], again=again)
-    lacking = [ask for ask in asks if (ask.trial_id, ask.latent.index) not in known and (ask.trial_id, BLIND) not in known]
+    known = final(store, judge, questions, again=again)
+    lacking = [one for one in questions if (one.trial_id, one.latent.index) not in known and (one.trial_id, BLIND) not in known]
     made = put(store, judge, lacking, size=size, again=again)
     tick(len(made))
     missing = Counter(one.missing for one in made if one.missing is not None)
-    log.info("%s: %d replies, %d graded before, %d graded now, missing %s", judge.name, len(asks), len(asks) - len(lacking),
-             len(made) - missing.total(), dict(missing))  # fmt: skip
-    return Rejudged(len(asks), len(asks) - len(lacking), dict(missing), bill(made))
+    log.info("%s: %d replies, %d graded before, %d graded now, missing %s", judge.name, len(questions),
+             len(questions) - len(lacking), len(made) - missing.total(), dict(missing))  # fmt: skip
+    return Rejudged(len(questions), len(questions) - len(lacking), dict(missing), bill(made))
 
 
 def sample(store: Store, judge: str, *, size: int, per_model: int, seed: int, where: str = "true") -> pd.DataFrame:
@@ -176,10 +182,10 @@ def sample(store: Store, judge: str, *, size: int, per_model: int, seed: int, wh
     return agreement.enriched(rows, size=size, per_model=per_model, seed=seed)
 
 
-def among(asks: Sequence[Ask], sample: pd.DataFrame) -> list[Ask]:
+def among(questions: Sequence[JudgeQuestion], sample: pd.DataFrame) -> list[JudgeQuestion]:
     """Those of the sample."""
     keys = set(zip(sample["trial_id"], sample["latent"].astype(int), strict=True))
-    return [ask for ask in asks if (ask.trial_id, ask.latent.index) in keys]
+    return [one for one in questions if (one.trial_id, one.latent.index) in keys]
 
 
 def weighted(outcomes: pd.DataFrame, judge: str) -> pd.DataFrame:

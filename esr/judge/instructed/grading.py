@@ -1,23 +1,21 @@
 """Reply → question, answer → attempts. Pure: no provider, no file, no clock.
 
 An answer is believed only if it has the whole form: attempts with a text and a number from 0 to 100, in the order of the reply, or
-the explicit word that there is none. A quotation that is not in the reply makes its attempt unlocated. One repair is asked for;
-what still has no form is missing, never zero.
+the explicit word that there is none. A quotation that is not in the reply leaves its attempt without a place, and outcomes do not
+count it. One repair is asked for; what still has no form is missing, never zero.
 """
 
 import json
-import math
-import re
 from dataclasses import dataclass
-from typing import Any
 
 from esr import prompts
-from esr.judge import Ask
+from esr.judge import JudgeQuestion
+from esr.judge.instructed.fence import fence
+from esr.judge.instructed.form import Malformed, json_object, number
 from esr.judge.locate import locate
-from esr.judge.request import Answer, Kind, Request, Schema, Target, Turn, clean
-from esr.types import Attempt
+from esr.judge.providers.call import Answer, Call, Kind, Message, Schema, Target, clean
+from esr.types import Attempt, content_id
 
-TAGGED = re.compile(r"<json>(.*?)</json>", re.DOTALL | re.IGNORECASE)
 SCHEMA: Schema = {
     "type": "object",
     "properties": {
@@ -41,12 +39,8 @@ LONGEST_QUOTED = 12_000
 """Characters of an unusable answer that go back with the repair."""
 
 
-class Malformed(ValueError):
-    """An answer without the form asked for; the message tells the judge what is wrong."""
-
-
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Verdict:
     """What an answer says once it is checked."""
 
     attempts: tuple[Attempt, ...] = ()
@@ -69,48 +63,53 @@ def system(*, structured: bool, blind: bool) -> str:
     )
 
 
-def question(ask: Ask, target: Target, *, blind: bool, round: int = 0) -> Request:
+def call_about(question: JudgeQuestion, target: Target, *, blind: bool, round: int = 0) -> Call:
     """What the judge is asked about one reply."""
-    values = {"prompt": clean(ask.prompt), "reply": clean(ask.reply)}
+    values = {"prompt": clean(question.prompt), "reply": clean(question.reply)}
     if not blind:
-        values["latent"] = clean(ask.latent.label) or "(unknown)"
-    user = prompts.fill(prompts.text("judge_user_blind" if blind else "judge_user"), **values)
-    return Request(
-        kind="grade", target=target, system=system(structured=target.structured, blind=blind), turns=(Turn("user", user),),
+        values["latent"] = clean(question.latent.label) or "(unknown)"
+    user = prompts.fill(prompts.text("judge_user_blind" if blind else "judge_user"), **values, fence=fence(*values.values()))
+    return Call(
+        kind="grade", target=target, system=system(structured=target.structured, blind=blind), messages=(Message("user", user),),
         schema=SCHEMA, round=round,
     )  # fmt: skip
 
 
-def repair(request: Request, answer: Answer, problem: str) -> Request:
+def shown(question: JudgeQuestion, *, blind: bool) -> str:
+    """Hash of what the judge is shown besides its instructions and the reply; the tags around them follow from all three."""
+    return content_id("shown", clean(question.prompt), None if blind else clean(question.latent.label), length=16)
+
+
+def repair(call: Call, answer: Answer, problem: str) -> Call:
     """The same question, the unusable answer, and what is wrong with it."""
     said = clean(answer.text).strip()[:LONGEST_QUOTED].rstrip() or "(nothing)"
     user = prompts.fill(prompts.text("repair"), problem=problem)
-    return Request(
-        kind=REPAIRS[request.kind], target=request.target, system=request.system, turns=(*request.turns, Turn("assistant", said), Turn("user", user)),
-        schema=request.schema, round=request.round,
+    return Call(
+        kind=REPAIRS[call.kind], target=call.target, system=call.system, messages=(*call.messages, Message("assistant", said), Message("user", user)),
+        schema=call.schema, round=call.round,
     )  # fmt: skip
 
 
-def read(answer: Answer, reply: str) -> Reading:
+def read(answer: Answer, reply: str) -> Verdict:
     """The attempts of an answer, or what is wrong with it."""
     if answer.stop == "refusal":
-        return Reading(missing="refused")
+        return Verdict(missing="refused")
     try:
-        attempts = placed(parsed(answer.text), clean(reply))
+        attempts = placed(parsed(answer.text, cut=answer.stop == "length"), clean(reply))
     except Malformed as error:
         if answer.stop == "length":
-            return Reading(missing="truncated", problem="it was cut off at the length limit; be brief and shorten every quotation")
-        return Reading(missing="malformed", problem=str(error))
+            return Verdict(missing="truncated", problem="it was cut off at the length limit; be brief and shorten every quotation")
+        return Verdict(missing="malformed", problem=str(error))
     if not attempts:
-        return Reading(missing="no attempt")
+        return Verdict(missing="no attempt")
     lost = [attempt.text for attempt in attempts if not attempt.located]
     if lost:
         quoted = "; ".join(json.dumps(text[:60], ensure_ascii=False) for text in lost[:3])
-        return Reading(attempts, problem=f"these passages do not stand in the reply: {quoted}; copy them exactly")
-    return Reading(attempts)
+        return Verdict(attempts, problem=f"these passages do not stand in the reply: {quoted}; copy them exactly")
+    return Verdict(attempts)
 
 
-def better(first: Reading, second: Reading) -> Reading:
+def better(first: Verdict, second: Verdict) -> Verdict:
     """Of an answer and its repair, the one to go by."""
     if second.problem is None:
         return first if second.missing == "refused" and first.attempts else second
@@ -119,13 +118,13 @@ def better(first: Reading, second: Reading) -> Reading:
     return first if first.attempts else second
 
 
-def _located(reading: Reading) -> float:
-    return sum(attempt.located for attempt in reading.attempts) / len(reading.attempts)
+def _located(verdict: Verdict) -> float:
+    return sum(attempt.located for attempt in verdict.attempts) / len(verdict.attempts)
 
 
-def parsed(text: str) -> list[tuple[str, float]]:
+def parsed(text: str, *, cut: bool = False) -> list[tuple[str, float]]:
     """(quotation, score) pairs in the judge's order; empty only if it says so."""
-    value = json_object(text)
+    value = json_object(text, cut=cut)
     items = value.get("attempts")
     none = value.get("no_attempt", False)
     if not isinstance(items, list):
@@ -146,32 +145,6 @@ def _pair(item: object, i: int) -> tuple[str, float]:
     if not isinstance(text, str) or not text.strip():
         raise Malformed(f"attempt_text of attempt {i} must be a passage of the reply")
     return clean(text), number(score, f"score of attempt {i}")
-
-
-def number(value: object, name: str) -> float:
-    """A JSON number from 0 to 100; neither true nor "85" is one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Malformed(f"{name} must be a number, not {'text' if isinstance(value, str) else 'something else'}")
-    if not 0 <= value <= 100 or (isinstance(value, float) and not math.isfinite(value)):
-        raise Malformed(f"{name} must lie between 0 and 100")
-    return float(value)
-
-
-def json_object(text: str) -> dict[str, Any]:
-    """The answer's JSON: between the last pair of tags, else from the first brace to the last."""
-    tagged = TAGGED.findall(text)
-    body = tagged[-1] if tagged else text[text.find("{") : text.rfind("}") + 1]
-    try:
-        value = json.loads(body, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        raise Malformed("it holds no valid JSON object" + ("" if tagged else " between <json> and </json>")) from None
-    if not isinstance(value, dict):
-        raise Malformed("its JSON must be an object")
-    return value
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def placed(pairs: list[tuple[str, float]], reply: str) -> tuple[Attempt, ...]:

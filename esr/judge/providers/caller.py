@@ -12,28 +12,28 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from esr.errors import EsrError, JudgeBusy, JudgeError, StoreError
-from esr.judge.answers import Answers, Claim
-from esr.judge.batch import Batches
-from esr.judge.clients import Bulk, Client
-from esr.judge.cost import Budget, priced
-from esr.judge.limits import Limits
-from esr.judge.request import Answer, Request
-from esr.judge.retry import Busy, Garbled, Rejected, delay
+from esr.judge.providers.answers import Answers, Claim
+from esr.judge.providers.batch import HELD, BatchCaller
+from esr.judge.providers.budget import Budget, priced
+from esr.judge.providers.call import Answer, Call
+from esr.judge.providers.client import BatchClient, Client
+from esr.judge.providers.limits import Limits
+from esr.judge.providers.retry import Garbled, Rejected, TryLater, delay
 from esr.params import JudgeParams
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Mode = Literal["live", "batch", "cache-only"]
-LOOK = 0.2
+OTHERS_POLL = 0.2
 """Seconds between two looks at a question that another process is asking."""
-LANDING = 10.0
+PATIENCE = 10.0
 """Seconds that answers still on the wire are waited for at the end."""
 IN_A_ROW = 12
 """Questions that fail one after the other, none answered between, until the provider is taken to be down or to refuse us."""
 
 
 class Unanswered(Exception):
-    """No answer for this one request; the reason becomes the grade's `missing`."""
+    """No answer for this one call; the reason becomes the grade's `missing`."""
 
     def __init__(self, reason: Literal["unreachable", "rejected", "budget", "not stored"], detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -41,7 +41,7 @@ class Unanswered(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredAnswer:
     """An answer and the name it is stored under."""
 
     key: str
@@ -60,7 +60,7 @@ class Tries:
     def over(self) -> bool:
         return self._counted >= self.most
 
-    def failed(self, busy: Busy, answered: int, rng: random.Random) -> float:
+    def failed(self, busy: TryLater, answered: int, rng: random.Random) -> float:
         """Seconds until the next try."""
         self.reason = str(busy)
         if busy.too_many and answered > self._answered and self._refused < 10 * self.most:
@@ -71,7 +71,7 @@ class Tries:
         return delay(self._counted + self._refused - 1, busy.wait, rng)
 
 
-class Desk:
+class Caller:
     """Asks for one judge. Everything here runs on one event loop."""
 
     def __init__(
@@ -81,10 +81,12 @@ class Desk:
         self._client, self._tries, self._run = client, tries, run
         provider = judge.api_base or (judge.client if judge.client == "anthropic" else judge.model.partition("/")[0])
         self._limits = Limits(provider, judge.concurrency, judge.per_minute) if client else None
-        self._batches: Batches | None = None
-        if mode == "batch" and isinstance(client, Bulk):
-            self._batches = Batches(judge, client, answers, budget, target=f"{judge.client}/{judge.model}", tries=tries, run=run)
-        self._asking: dict[str, asyncio.Task[Stored]] = {}
+        self._batches: BatchCaller | None = None
+        if mode == "batch" and isinstance(client, BatchClient):
+            self._batches = BatchCaller(
+                judge, client, answers, budget, target=f"{judge.client}/{judge.model}", tries=tries, run=run
+            )
+        self._asking: dict[str, asyncio.Task[StoredAnswer]] = {}
         self._rng = random.Random(answers.owner)
         self._flying: set[str] = set()
         self._answered = 0
@@ -94,11 +96,11 @@ class Desk:
         self.calls = 0
         """Requests that went out."""
 
-    def forgive(self) -> None:
+    def start_afresh(self) -> None:
         """Whoever starts afresh finds out afresh whether the provider is there."""
         self._failed, self._fatal = 0, ""
 
-    async def land(self, patience: float | None = None) -> None:
+    async def drain(self, patience: float | None = None) -> None:
         """Whatever is on the wire arrives and is kept; whatever is not does not start."""
         if self._batches is not None:
             self._batches.stop()
@@ -108,13 +110,13 @@ class Desk:
         if self._asking:
             await asyncio.wait(list(self._asking.values()), timeout=patience)
 
-    def stored(self, key: str) -> Stored | None:
+    def stored(self, key: str) -> StoredAnswer | None:
         found = self.answers.get([key]).get(key)
-        return Stored(key, found) if found else None
+        return StoredAnswer(key, found) if found else None
 
-    async def ask(self, request: Request) -> Stored:
+    async def ask(self, call: Call) -> StoredAnswer:
         """The answer, from disk or from the provider; equal questions of this process wait for one call."""
-        key = request.key
+        key = call.key
         if found := self.stored(key):
             return found
         if self._client is None:
@@ -122,21 +124,21 @@ class Desk:
         task = self._asking.get(key)
         if task is None:
             ask = self._ask_alone if self._batches is None else self._ask_in_bulk
-            task = asyncio.ensure_future(ask(request, key))
+            task = asyncio.ensure_future(ask(call, key))
             self._asking[key] = task
             task.add_done_callback(lambda task: self._over(key, task))
         return await asyncio.shield(task)
 
-    def _over(self, key: str, task: "asyncio.Task[Stored]") -> None:
+    def _over(self, key: str, task: "asyncio.Task[StoredAnswer]") -> None:
         self._asking.pop(key, None)
         if not task.cancelled():
             task.exception()  # heard, also when nobody waits any more
 
-    async def _ask_in_bulk(self, request: Request, key: str) -> Stored:
+    async def _ask_in_bulk(self, call: Call, key: str) -> StoredAnswer:
         assert self._batches is not None
         tried, reason = 0, ""
         while tried < self._tries:
-            reason = await self._batches.ask(key, request)
+            reason = await self._batches.ask(key, call)
             if found := self.stored(key):
                 self.calls += 1
                 return found
@@ -144,20 +146,20 @@ class Desk:
                 raise Unanswered("budget")
             if reason.startswith("rejected"):
                 raise Unanswered("rejected", reason)
-            if reason == "elsewhere":
-                await asyncio.sleep(LOOK)
+            if reason in ("elsewhere", HELD):
+                await asyncio.sleep(OTHERS_POLL)
             else:
                 tried += 1
         raise Unanswered("unreachable", reason)
 
-    async def _ask_alone(self, request: Request, key: str) -> Stored:
+    async def _ask_alone(self, call: Call, key: str) -> StoredAnswer:
         try:
-            return await self._tried(request, key)
+            return await self._tried(call, key)
         except BaseException:
             self.answers.release([key])  # unless it is answered, another process may ask
             raise
 
-    async def _tried(self, request: Request, key: str) -> Stored:
+    async def _tried(self, call: Call, key: str) -> StoredAnswer:
         assert self._limits is not None
         tries = Tries(self._tries, self._answered)
         while not tries.over:
@@ -167,10 +169,10 @@ class Desk:
                 claim = await done(self.answers.claim(key))
                 if claim.mine:
                     try:
-                        return await self._call(request, key)
-                    except Busy as busy:
+                        return await self._call(call, key)
+                    except TryLater as busy:
                         wait = tries.failed(busy, self._answered, self._rng)
-                        await self._after(busy, request, key)
+                        await self._after(busy, call, key)
                     except (Rejected, Unanswered, JudgeError, StoreError) as error:
                         raise self._told(error) from None
             if not claim.mine:
@@ -183,17 +185,17 @@ class Desk:
         self._refuse_if_fatal()
         raise Unanswered("unreachable", tries.reason)
 
-    async def _after(self, busy: Busy, request: Request, key: str) -> None:
+    async def _after(self, busy: TryLater, call: Call, key: str) -> None:
         assert self._limits is not None
         if busy.too_many:
             self._limits.refused()
         if isinstance(busy, Garbled):
-            await done(self.answers.garbled(key, request.target.id, busy.body))
+            await done(self.answers.garbled(key, call.target.id, busy.body))
 
-    async def _call(self, request: Request, key: str) -> Stored:
+    async def _call(self, call: Call, key: str) -> StoredAnswer:
         assert self._limits is not None
         assert self._client is not None
-        reserved = self.budget.reserve(request.characters)
+        reserved = self.budget.reserve(call.characters)
         if reserved is None:
             raise Unanswered("budget")
         answered, cost = False, None
@@ -201,23 +203,23 @@ class Desk:
             await self._limits.start()
             self.calls += 1
             self._flying.add(key)
-            answer = await self._client.complete(request)
+            answer = await self._client.complete(call)
             cost = priced(self.judge, answer)
             answer = replace(answer, cost=cost)
             answered = True
-            await done(self.answers.put(request, key, answer, run=self._run))
+            await done(self.answers.put(call, key, answer, run=self._run))
         finally:
             self._flying.discard(key)
             self.budget.settle(reserved, cost, answered=answered)
         self._failed = 0
         self._answered += 1
         self._limits.answered()
-        return Stored(key, answer)
+        return StoredAnswer(key, answer)
 
-    async def _elsewhere(self, key: str, claim: Claim) -> Stored | None:
+    async def _elsewhere(self, key: str, claim: Claim) -> StoredAnswer | None:
         """Another process has answered it, or is at it."""
         if not claim.answered:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(OTHERS_POLL)
         return self.stored(key)
 
     def _told(self, error: Exception) -> Exception:
@@ -248,7 +250,9 @@ class Desk:
             raise self._fatal_kind(self._fatal)
 
     async def close(self) -> None:
-        await self.land(LANDING)
+        await self.drain(PATIENCE)
+        if self._batches is not None:
+            await self._batches.close(PATIENCE)
         if self._client is not None:
             await self._client.close()
         if self._limits is not None:

@@ -1,6 +1,6 @@
 """What is asked of a provider and what comes back: two values, nothing else.
 
-A request's key is a hash of the judge, its parameters and the prompt. It names the stored answer, so the same question is paid
+A call's key is a hash of the judge, its parameters and the prompt. It names the stored answer, so the same question is paid
 for once, whoever asks it. `round` is part of the key: a second opinion on a malformed answer is another question.
 """
 
@@ -16,7 +16,7 @@ Schema = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Message:
     role: Literal["user", "assistant"]
     text: str
 
@@ -34,6 +34,7 @@ class Target:
     temperature: float | None
     """None: the provider's own, also where the interface takes none."""
     api_base: str | None
+    """Without name, password and query, which may be secret."""
 
     @property
     def id(self) -> str:
@@ -50,19 +51,19 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Call:
     kind: Kind
     target: Target
     system: str
-    turns: tuple[Turn, ...]
+    messages: tuple[Message, ...]
     schema: Schema | None = field(default=None, compare=False)
     round: int = 0
     """0: the first time of asking."""
 
     @property
     def prompt_hash(self) -> str:
-        turns = [[turn.role, turn.text] for turn in self.turns]
-        return content_id("prompt", self.system, turns, json.dumps(self.schema, sort_keys=True) if self.schema else None)
+        messages = [[message.role, message.text] for message in self.messages]
+        return content_id("prompt", self.system, messages, json.dumps(self.schema, sort_keys=True) if self.schema else None)
 
     @property
     def key(self) -> str:
@@ -70,7 +71,7 @@ class Request:
 
     @property
     def characters(self) -> int:
-        return len(self.system) + sum(len(turn.text) for turn in self.turns)
+        return len(self.system) + sum(len(message.text) for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,18 +6,9 @@ not. It needs no model, so it also serves as a second channel beside a judge on 
 """
 
 import re
-from dataclasses import dataclass
 
-from esr.judge.words import EMPTY, WORD
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of the reply, `reply[start:end]`."""
-
-    start: int
-    end: int
-
+from esr.judge.lexical.words import EMPTY, WORD
+from esr.judge.locate import Span
 
 CUES = (
     "wait", "hold on", "hang on", "sorry", "apolog", "let me", "let's", "let us", "i'll", "i'd", "i will", "i should", "i need",

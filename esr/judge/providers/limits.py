@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import stat
 import struct
 import tempfile
 import time
@@ -17,11 +18,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from esr.errors import JudgeError
+
 BURST = 0.3
 """Seconds of unused starts that may be caught up on: what a stall loses is made good, and ten seconds hold their limit within 3 %."""
-LOOK = 0.01
+SLOT_POLL = 0.01
 """Seconds between two looks for a slot that another process may have given back."""
-TURN = 0.002
+LINE_POLL = 0.002
 """Seconds between two tries to be the process whose turn it is; after its turn a process stays back for twice as long."""
 RECENT, MANY = 20, 4
 """Of the last 20 calls, how many refusals for being too many tell that the provider's own limit is lower than ours."""
@@ -33,10 +36,32 @@ EIGHT = struct.Struct("<d")
 
 
 def folder() -> Path:
-    """Of this user on this machine; $ESR_LIMITS names another."""
-    path = Path(os.environ.get("ESR_LIMITS") or Path(tempfile.gettempdir()) / f"esr-limits-{os.getuid()}")
+    """Of this user on this machine; $ESR_LIMITS names another. Whatever lies there and is somebody else's is not used."""
+    named = os.environ.get("ESR_LIMITS")
+    path = Path(named or Path(tempfile.gettempdir()) / f"esr-limits-{os.getuid()}")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if named:
+        return path
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise JudgeError(
+            f"the judges' limits would be kept in {str(path)!r}, which is not a folder that only you can write; "
+            "remove it, or set ESR_LIMITS to one that is"
+        )
     return path
+
+
+def own_file(path: str) -> int:
+    """Open for reading and writing, and made where it is lacking; no link is followed and nobody else's file is touched."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        raise JudgeError(f"{path!r}, where the judges' limits are kept, cannot be used ({error.strerror}); remove it") from None
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_nlink > 1:
+        os.close(file)
+        raise JudgeError(f"{path!r}, where the judges' limits are kept, is not a file of its own and yours; remove it")
+    return file
 
 
 class Limits:
@@ -46,10 +71,8 @@ class Limits:
         self.concurrency = concurrency
         self.interval = 60.0 / per_minute if per_minute else 0.0
         base = folder() / hashlib.sha256(provider.encode()).hexdigest()[:16]
-        self._slots = [os.open(f"{base}.slot{i}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for i in range(concurrency)]
-        self._clock, self._turn, self._waiting = (
-            os.open(f"{base}.{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for name in ("clock", "turn", "waiting")
-        )
+        self._slots = [own_file(f"{base}.slot{i}") for i in range(concurrency)]
+        self._clock, self._line, self._waiting = (own_file(f"{base}.{name}") for name in ("clock", "turn", "waiting"))
         self._stay_back = False
         self._rising = not per_minute
         self.allowed = float(min(concurrency, FIRST) if self._rising else concurrency)
@@ -79,13 +102,13 @@ class Limits:
             await self._given_back.wait()
         while (rest := self._rest_until - time.monotonic()) > 0:
             await asyncio.sleep(rest)
-        await self._my_turn()
+        await self._wait_in_line()
         try:
             while (place := self._free_place()) is None:  # held by other processes, which cannot wake us
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(SLOT_POLL)
             return place
         finally:
-            fcntl.flock(self._turn, fcntl.LOCK_UN)
+            fcntl.flock(self._line, fcntl.LOCK_UN)
             self._stay_back = not _try_lock(self._waiting)
             fcntl.flock(self._waiting, fcntl.LOCK_UN)
 
@@ -96,14 +119,14 @@ class Limits:
                 return place
         return None
 
-    async def _my_turn(self) -> None:
+    async def _wait_in_line(self) -> None:
         """Processes take places by turns: without this, whoever gives a place back would be first to take it again."""
         if self._stay_back:
-            await asyncio.sleep(2 * TURN)
+            await asyncio.sleep(2 * LINE_POLL)
         try:
-            while not _try_lock(self._turn):
+            while not _try_lock(self._line):
                 fcntl.flock(self._waiting, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                await asyncio.sleep(TURN)
+                await asyncio.sleep(LINE_POLL)
         finally:
             fcntl.flock(self._waiting, fcntl.LOCK_UN)
 
@@ -122,7 +145,7 @@ class Limits:
             self._rising, self._rest_until = False, now + REST
 
     async def start(self) -> None:
-        """Waits for a start; called right before each request goes out."""
+        """Waits for a start; called right before each call goes out."""
         if not self.interval:
             return
         async with self._booking:
@@ -144,7 +167,7 @@ class Limits:
             fcntl.flock(self._clock, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        for file in [*self._slots, self._clock, self._turn, self._waiting]:
+        for file in [*self._slots, self._clock, self._line, self._waiting]:
             os.close(file)
 
 
