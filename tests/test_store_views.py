@@ -117,6 +117,14 @@ def test_a_new_plan_of_an_arm_replaces_the_old_one(store):
     assert one(store, "select n_planned, n_graded from summary") == {"n_planned": 4, "n_graded": 4}
 
 
+def test_a_renamed_label_is_the_one_that_is_shown(store):
+    ms = [member(i) for i in range(2)]
+    renamed = [replace(m, trial=replace(m.trial, latent=replace(m.trial.latent, label="renamed"))) for m in ms]
+    for some, label in ((ms, "label 0"), (renamed, "renamed"), (ms, "label 0")):
+        store.put_members(some)
+        assert store.sql("select latent_label as l from current_members")["l"].to_pylist() == [label] * 2
+
+
 def test_a_clock_that_was_set_back_hides_nothing_new(store, monkeypatch, caplog):
     """The newer plan, arm, judge's instructions and run stand, in this process, in another one, and after a rebuild; and it is said."""
     arm = Arm("exp01", "baseline", "baseline", against="")

@@ -25,7 +25,7 @@ CREATE TABLE members (
     model VARCHAR NOT NULL,           -- as in trials
     arm VARCHAR NOT NULL,             -- a condition within the experiment
     scale VARCHAR NOT NULL,           -- full or smoke; rows of different scales are never pooled
-    plan VARCHAR NOT NULL,            -- hash of all trial ids of the arm as planned at once; 'reference': imported files
+    plan VARCHAR NOT NULL,            -- hash of all members of the arm as planned at once; 'reference': imported files
     trial_id VARCHAR NOT NULL,        -- the trial
     question VARCHAR,                 -- the object-level question without any suffix
     latent INTEGER NOT NULL,          -- the distractor, also of an unsteered trial; -1: none

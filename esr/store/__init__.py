@@ -56,8 +56,9 @@ class Store:
         at = self._clock.now("arms")
         self.put("arms", rows.arms(members, at), at=at)
         for arm, some in arms.items():
-            named = plan or content_id("plan", sorted({(m.trial.id, m.trial.latent.index) for m in some}))
-            self.put("members", rows.members(some, named))
+            found = rows.members(some, plan or "")
+            named = plan or content_id("plan", sorted(found, key=lambda row: (row["trial_id"], row["latent"])))
+            self.put("members", [row | {"plan": named} for row in found])
             where = dict(zip(("experiment", "model", "arm", "scale"), arm, strict=True))
             at = self._clock.now("plans")
             self.put("plans", [{**where, "plan": named, "recorded_at": at}], at=at)
