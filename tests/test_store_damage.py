@@ -2,6 +2,7 @@
 
 import logging
 import random
+from datetime import UTC, datetime
 
 import duckdb
 import pyarrow as pa
@@ -123,6 +124,15 @@ def test_a_shard_that_duckdb_alone_refuses_is_left_alone_too(store, monkeypatch)
     assert store.ingest().deferred is None
     assert one(store, "select trial_id from replies") == {"trial_id": "a"}
     assert list(shards.left_alone(store.root)) == ["replies/forged.parquet"]
+
+
+def test_a_shard_whose_hash_is_right_and_whose_columns_are_others_does_not_count(store):
+    """As a neighbouring revision of this library, of the same schema version, may write it."""
+    store.put("replies", [{"trial_id": "a", "text": "b"}])
+    shards.write(store.root, "replies", BAD["a column is missing"], "theirs", datetime.now(UTC))
+    assert one(store, "select trial_id from replies") == {"trial_id": "a"}
+    assert store.known("replies", ["a", "bad"]) == {"a"}
+    assert "lacks the column 'text'" in store.audit().left_alone["replies/theirs.parquet"]
 
 
 def test_a_mended_shard_counts_again(store):
