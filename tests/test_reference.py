@@ -346,6 +346,20 @@ def test_a_name_that_is_not_utf8_leaves_nothing_half_in(tmp_path, monkeypatch, c
     assert store.sql("from provenance anti join imports using (sha256)").num_rows == 0
 
 
+def test_names_that_look_like_markup_are_told_as_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
+    tree = {
+        "experiment_config": {"model_name": "meta-llama/[bold]x", "prompt_variant_id": "[/b]"},
+        "results_by_feature": [{"feature_index_in_sae": 1, "feature_label": "x", "trials": [{"prompt": "p", "threshold": 1.0}]}],
+    }
+    folder = tmp_path / "data" / "x_judge"
+    folder.mkdir(parents=True)
+    (folder / "experiment_5_prompt_variants_20260101_000000.json").write_text(json.dumps(tree))
+    assert main(["import-reference", str(tmp_path / "data")]) == 0
+    out = capsys.readouterr().out
+    assert "[/b]" in out
+
+
 def test_a_folder_without_any_of_their_files_is_a_users_mistake(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
     (tmp_path / "x").mkdir()
