@@ -1,4 +1,5 @@
-"""deployments/prefect.yaml from what experiments and models say of themselves: `python -m deployments.definitions`.
+"""deployments/prefect.yaml from what experiments and models say of themselves: `python -m deployments.definitions`,
+or with `--show` to look at it.
 
 Every experiment for every model. A test holds the file against this.
 """
@@ -48,5 +49,8 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(text(), encoding="utf-8")
-    print(f"{FILE.relative_to(HOME)}: written", file=sys.stderr)
+    if sys.argv[1:] == ["--show"]:
+        sys.stdout.write(text())
+    else:
+        FILE.write_text(text(), encoding="utf-8")
+        sys.stderr.write(f"{FILE.relative_to(HOME)}: written\n")

@@ -18,7 +18,7 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 from prefect.tasks import Task
 
-from esr.study.reader import Reader, value
+from esr.study.reader import FACTS, Reader, value
 from esr.study.study import Study
 from esr.types import content_id
 from tasks import code, environment
@@ -73,12 +73,13 @@ class Notes:
         return environment.results() / "read" / f"{self.name}-{self.base}.json"
 
     def key(self, study: Study) -> str:
-        """Of the time at which everything that was read had the values of now; a new one where there was none."""
+        """Of the time at which everything that was read had the values of now; where there was none, one of all that could be read."""
         now: dict[str, Any] = {}
         for noted in self.all():
             if all(now.setdefault(path, _plain(value(study, path))) == then for path, then in noted["read"].items()):
                 return str(noted["key"])
-        return f"{self.name}-{content_id(self.base, study.params.digest, study.model, study.weights)}"
+        whole = {fact: value(study, fact) for fact in (*FACTS, f"sae/{study.spec.sae}")}
+        return f"{self.name}-{content_id(self.base, study.params.digest, whole)}"
 
     def all(self) -> list[dict[str, Any]]:
         try:

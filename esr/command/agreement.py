@@ -18,12 +18,12 @@ def run(args: Namespace) -> int:
     from esr.count import agreement
     from esr.params import load
     from esr.store import Store
-    from esr.study import grade
+    from esr.study import rejudge
 
     params, store = load(), Store()
     rows = store.sql(f"select o.* from outcomes o where ({args.where})").to_pandas()
     if args.sampled_by:
-        rows = grade.weighted(rows, args.sampled_by)
+        rows = rejudge.weighted(rows, args.sampled_by)
     p = params.protocol
     found = agreement.pairs(rows, draws=p.bootstrap_draws, confidence=p.confidence, seed=params.seed)
     if args.json:

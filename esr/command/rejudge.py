@@ -18,20 +18,20 @@ def run(args: Namespace) -> int:
     from esr.judge.open import open_judge
     from esr.params import load
     from esr.store import Store
-    from esr.study import grade
+    from esr.study import rejudge
 
     params, store = load(), Store()
     judge = open_judge(params, args.judge, store=store.root)
-    questions = grade.stored(store, args.where)
+    questions = rejudge.stored(store, args.where)
     if not questions:
         raise DataError(f'no stored reply for which {args.where!r} holds; `python -m esr sql "from summary"` shows what there is')
     if args.sample:
         of = (
             args.of or store.sql("select judge from outcomes group by judge order by count(*) desc limit 1").to_pylist()[0]["judge"]
         )
-        picked = grade.sample(store, of, size=args.sample, per_model=args.per_model, seed=params.seed)
-        questions = grade.among(questions, picked)
-    done = grade.rejudge(store, judge, questions, size=params.work.judge_shard, again=args.again)
+        picked = rejudge.sample(store, of, size=args.sample, per_model=args.per_model, seed=params.seed)
+        questions = rejudge.among(questions, picked)
+    done = rejudge.rejudge(store, judge, questions, size=params.work.judge_shard, again=args.again)
     missing = ", ".join(f"{n} {reason}" for reason, n in sorted(done.missing.items())) or "none"
     sys.stdout.write(
         f"{args.judge}: {done.replies} replies, {done.stored} graded before, missing now: {missing}, cost {done.bill}\n"
