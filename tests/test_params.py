@@ -298,6 +298,34 @@ def test_a_file_that_is_no_tree_of_names_is_refused_in_one_line(tmp_path, text):
         params.load("70b", file=file)
 
 
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}, *a{i - 1}]\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a: " + "{b: " * 200 + "1" + "}" * 200, "nested"),
+        ("a: &x {b: *x}", "nested more than"),
+        (LAUGHS, "aliases may repeat themselves"),
+        ("a: 2001-99-99", "is not YAML"),
+        ("a: !!int abc", "is not YAML"),
+        ("a: !!bool maybe", "is not YAML"),
+        ("a: " + "9" * 5000, "is not YAML"),
+        ("? [1, 2]\n: 3", "is not YAML"),
+        ("a: \x00", "is not YAML"),
+        (b"a: \xff", "is not YAML"),
+    ],
+)
+def test_yaml_that_breaks_its_reader_is_refused_in_one_sentence(tmp_path, text, says):
+    file = tmp_path / "params.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ParamsError, match=says) as caught:
+        params.load(file=file)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
 def test_no_file_says_where_one_was_looked_for(tmp_path):
     with pytest.raises(ParamsError, match="ESR_PARAMS"):
         params.load("70b", file=tmp_path / "none.yaml")

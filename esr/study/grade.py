@@ -43,7 +43,7 @@ def final(store: "Store", judge: Judge, questions: Sequence[JudgeQuestion], *, a
     shown = {(one.trial_id, one.latent.index): judge.shown(one) for one in questions}
     blind = {one.trial_id: shown[one.trial_id, one.latent.index] for one in questions}
     table = store.sql(
-        "select trial_id, latent, shown, list_filter(attempts, lambda a: a.\"start\" is not null)[1].score / 100 as score, missing from grades "
+        'select trial_id, latent, shown, list_filter(attempts, lambda a: a."start" is not null)[1].score / 100 as score, missing from grades '
         "where judge = ? and judge_prompt = ? and trial_id in (select unnest(?))",
         [judge.name, judge.prompt_hash, [one.trial_id for one in questions]],
     )
