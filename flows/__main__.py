@@ -12,8 +12,14 @@ import importlib
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -22,6 +28,9 @@ from esr.errors import EsrError, ParamsError, one_of
 EXPERIMENTS = ("exp01", "exp02", "exp03", "exp05", "exp08", "exp10")
 STOPPED = 130
 FAILED = 2
+PATIENCE = 8.0
+"""Seconds that a run gets to stop in good order. After that it ends as if killed, which loses no more than the batches at work."""
+SHOW_CURSOR = b"\x1b[?25h"
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -35,12 +44,16 @@ def main(argv: list[str] | None = None) -> int:
     words.add_argument("--judge", help="a name under judges: in params.yaml (default: the model's own)")
     asked = words.parse_args(argv)
     line = " ".join(["python -m flows", *(argv if argv is not None else sys.argv[1:])])
+    pressed = CtrlC(line)
+    before = signal.signal(signal.SIGINT, pressed)
     try:
         for name in known(asked.experiment.split(",")):
-            run(name, asked.model, asked.scale, asked.judge)
+            run(name, asked.model, asked.scale, asked.judge, pressed)
         return 0
     except BaseException as error:
-        return end(error, line)
+        return end(error, line, pressed.asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def known(names: list[str]) -> list[str]:
@@ -50,7 +63,7 @@ def known(names: list[str]) -> list[str]:
     return names
 
 
-def run(experiment: str, model: str, scale: str, judge: str | None) -> None:
+def run(experiment: str, model: str, scale: str, judge: str | None, pressed: "CtrlC") -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table says it; the run's log has the rest
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
@@ -63,37 +76,71 @@ def run(experiment: str, model: str, scale: str, judge: str | None) -> None:
     out.print(foreground.plan(study, there))
     study.check()
     foreground.reach_server()
-    stop_on_ctrl_c()
-    with leash():
-        ready = foreground.own_server()
-        flow = getattr(importlib.import_module(f"flows.{experiment}"), experiment)
-        foreground.head_start(study, there)
-        ready()
-        with foreground.progress(out), foreground.history():
-            flow(model, scale=scale, judge=judge)
+    leash()
+    ready = foreground.own_server()
+    flow = getattr(importlib.import_module(f"flows.{experiment}"), experiment)
+    foreground.head_start(study, there)
+    ready()
+    with pressed.at_work(), foreground.progress(out), foreground.history():
+        flow(model, scale=scale, judge=judge)
     foreground.close(study, out)
 
 
-def stop_on_ctrl_c() -> None:
-    """The first Ctrl-C lets the batches at work end; the second ends the process."""
+@dataclass
+class CtrlC:
+    """The first asks the run to stop, the second ends the process; so does the first when the run takes too long over it."""
+
+    line: str
+    asked: bool = False
+    working: bool = False
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            self.leave("stopped at once")
+        self.asked = True
+        threading.Thread(target=self.lose_patience, daemon=True).start()
+        if not self.working:
+            raise KeyboardInterrupt
+        say("stopping; what has finished is kept; Ctrl-C again to stop at once")
+        threading.Thread(target=let_go, daemon=True).start()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        self.working = True
+        try:
+            yield
+        finally:
+            self.working = False
+
+    def lose_patience(self) -> None:
+        time.sleep(PATIENCE)
+        self.leave("stopped")
+
+    def leave(self, said: str) -> NoReturn:
+        if out.is_terminal:
+            os.write(1, SHOW_CURSOR)
+        say(f"\n{said}; what was computed is kept, go on with: {self.line}")
+        os._exit(STOPPED)
+
+
+def let_go() -> None:
+    """No further batch is begun, and of those at work only what has finished is waited for."""
+    from esr.engine.open import halt_engines
     from tasks import board
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        if board.stopped():
-            err.print("stopped at once; the batches at work are lost, all others are kept")
-            os._exit(STOPPED)
-        board.stop()
-        err.print("stopping after the batches at work; Ctrl-C again to stop at once")
-
-    signal.signal(signal.SIGINT, ask)
+    board.stop()
+    halt_engines()
 
 
-def end(error: BaseException, line: str) -> int:
+def say(text: str) -> None:
+    """To a terminal whose lock some thread may hold for good."""
+    os.write(2, f"{text}\n".encode())
+
+
+def end(error: BaseException, line: str, asked: bool) -> int:
     """One sentence for what a user can meet; a traceback only for what cannot happen."""
-    from tasks.board import Stopped
-
     causes = chain(error)
-    if any(isinstance(cause, (Stopped, KeyboardInterrupt)) for cause in causes):
+    if asked:
         err.print(f"stopped; what was computed is kept, go on with: {line}")
         return STOPPED
     for cause in causes:
@@ -129,4 +176,6 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
+    if code == STOPPED:
+        os._exit(code)  # an engine that is being opened would be waited for; what this process has started ends with it
     sys.exit(code)

@@ -15,6 +15,7 @@ from esr.errors import EsrError
 from esr.show import closing_table as closing
 from esr.study.bench import Progress, backend
 from esr.study.workload import workload
+from flows.leash import deaf
 from tasks import board
 from tasks.study import Study
 
@@ -70,6 +71,7 @@ def _aside(work: Callable[[], object]) -> threading.Thread:
     """In a thread of its own. A failure is not said here: the run meets it again when it needs the same, and says it there."""
 
     def tried() -> None:
+        deaf()
         with suppress(Exception):
             work()
 
@@ -87,7 +89,7 @@ def reach_server() -> None:
         return
     with get_client(sync_client=True) as client:
         if client.api_healthcheck() is not None:
-            raise ServerError(f"no Prefect server answers at {url}; start it with `prefect server start`, or unset PREFECT_API_URL")
+            raise ServerError(f"no Prefect server answers at {url}; start one with `python -m deployments up`, or unset PREFECT_API_URL")
 
 
 @contextmanager

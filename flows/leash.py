@@ -9,8 +9,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 LOOK = 1.0
@@ -18,21 +17,20 @@ LOOK = 1.0
 SERVER = b"prefect.server.api.server"
 
 
-@contextmanager
-def leash() -> Iterator[None]:
-    """Holds the server of this process's own; a server that PREFECT_API_URL names is not its."""
+@cache
+def leash() -> "subprocess.Popen[bytes] | None":
+    """Holds the server of this process's own, until the process ends; a server that PREFECT_API_URL names is not its."""
     if os.environ.get("PREFECT_API_URL") or not Path("/proc/self/task").is_dir():
-        yield
-        return
+        return None
     line = [sys.executable, "-S", __file__, str(os.getpid())]
-    watcher = subprocess.Popen(
+    return subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    try:
-        yield
-    finally:
-        watcher.kill()
-        watcher.communicate()
+
+
+def deaf() -> None:
+    """What this thread starts does not hear Ctrl-C, which a terminal sends to all processes: this one alone judges what it means."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def servers(parent: int) -> set[int]:
