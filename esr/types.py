@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 __all__ = [
-    "Attempt", "Grade", "Latent", "Member", "Op", "Reply", "Sampling", "Scope", "Trial", "content_id", "replace",
+    "BASELINE", "BLIND", "Arm", "Attempt", "Grade", "Latent", "Member", "Op", "Reply", "Sampling", "Scope", "Trial", "content_id", "replace",
 ]  # fmt: skip
 
 type_of_op = Literal["add", "clamp"]
+BLIND = -1
+"""The latent of a grade whose judge was told of none, and of a trial that has none."""
 Scope = str
 """Which positions an intervention touches: `all`, `prompt`, `generated`, or `[lo,hi)` in absolute positions."""
 
@@ -81,7 +83,7 @@ class Trial:
 
     question: str = ""
     """The object-level question without any suffix."""
-    latent: Latent = field(default=Latent(-1))
+    latent: Latent = field(default=Latent(BLIND))
     """The distractor that the judge is told of; also of an unsteered trial. Index −1: none."""
     boost: float = 0.0
     """Coefficient on the distractor's decoder row; 0 when unsteered."""
@@ -102,13 +104,40 @@ class Trial:
         return asdict(self) | {"id": self.id}
 
 
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A condition within an experiment: what its trials have in common."""
+
+    experiment: str
+    name: str
+    kind: str = ""
+    """What sort of condition: `baseline`, `ablated`, `meta-prompt`, `unsteered`, `absolute`, `relative`, …"""
+    level: float | None = None
+    """Its number where the arms of a kind are a series: a boost, a multiple of the threshold, the number of a set, a share."""
+    order: int = 0
+    """Its place among the experiment's arms."""
+    against: str = "exp01/baseline"
+    """`experiment/arm` that it is compared with; empty: with none."""
+    mean: float | None = None
+    """Of the thresholds that absolute levels were laid over."""
+    std: float | None = None
+    """Of the same, ddof 0."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.experiment}/{self.name}"
+
+
+BASELINE = Arm("exp01", "baseline", "baseline", against="")
+"""Experiment 1's steered trials, which most experiments replay."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """A trial's place in an experiment. One trial may be a member of many arms."""
 
-    experiment: str
+    arm: Arm
     model: str
-    arm: str
     scale: str
     trial: Trial
 
@@ -155,6 +184,9 @@ class Grade:
     """Name in params.yaml."""
     judge_prompt: str
     """Hash of the judge's instructions and parameters."""
+    shown: str | None = None
+    """Hash of what the judge was shown besides its instructions and the reply: the prompt and, unless it is blind, the label.
+    None: not recorded."""
     attempts: tuple[Attempt, ...] = ()
     missing: str | None = None
     """Why there is no valid grade: `refused`, `malformed`, `no attempt`, `unreachable`, `budget`, …; None: graded."""
@@ -164,3 +196,8 @@ class Grade:
     output_tokens: int = 0
     cost: float | None = None
     """US dollars; None: the price is unknown."""
+
+    @property
+    def counted(self) -> tuple[Attempt, ...]:
+        """The attempts that are in the reply: what outcomes rest on. The others are what the judge made up."""
+        return tuple(attempt for attempt in self.attempts if attempt.located)

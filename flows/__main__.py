@@ -8,7 +8,6 @@ store, so its history is there for the next `prefect server start`. This module 
 
 import argparse
 import errno
-import importlib
 import os
 import signal
 import sys
@@ -19,26 +18,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
 from esr.errors import EsrError, ParamsError, one_of
+from esr.params.places import experiments
 
-EXPERIMENTS = ("exp01", "exp02", "exp03", "exp05", "exp08", "exp10")
+if TYPE_CHECKING:
+    from esr.study.progress import Progress
+
 STOPPED = 130
 FAILED = 2
 PATIENCE = 8.0
 """Seconds that a run gets to stop in good order. After that it ends as if killed, which loses no more than the batches at work."""
 SHOW_CURSOR = b"\x1b[?25h"
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def main(argv: list[str] | None = None) -> int:
     words = argparse.ArgumentParser(prog="python -m flows", description=__doc__.split("\n")[0] if __doc__ else "")
-    words.add_argument("experiment", help=f"{', '.join(EXPERIMENTS)}; several with commas between")
+    words.add_argument("experiment", help=f"{', '.join(experiments())}; several with commas between")
     words.add_argument("model", help="a name under models: in params.yaml, such as tiny")
     words.add_argument("--scale", default="full", help="full, or smoke for small counts (default: full)")
     words.add_argument("--judge", help="a name under judges: in params.yaml (default: the model's own)")
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     before = signal.signal(signal.SIGINT, pressed)
     try:
         for name in known(asked.experiment.split(",")):
-            run(name, asked.model, asked.scale, asked.judge, pressed)
+            carry_out(name, asked.model, asked.scale, asked.judge, pressed)
         return 0
     except BaseException as error:
         return end(error, line, pressed.asked)
@@ -58,32 +60,34 @@ def main(argv: list[str] | None = None) -> int:
 
 def known(names: list[str]) -> list[str]:
     for name in names:
-        if name not in EXPERIMENTS:
-            raise ParamsError(one_of("experiment", name, list(EXPERIMENTS), "flows/"))
+        if name not in experiments():
+            raise ParamsError(one_of("experiment", name, list(experiments()), "flows/"))
     return names
 
 
-def run(experiment: str, model: str, scale: str, judge: str | None, pressed: "CtrlC") -> None:
+def carry_out(experiment: str, model: str, scale: str, judge: str | None, pressed: "CtrlC") -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table says it; the run's log has the rest
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
+    from esr.experiment import module
+    from esr.study.workload import there
     from flows import foreground
     from flows.leash import leash
-    from tasks.study import Study
+    from tasks.run import Run
 
-    study = Study.of(experiment, model, scale, judge)
-    there = study.bench.progress(study.experiment, study.judge)
-    out.print(foreground.plan(study, there))
-    study.check()
+    run = Run.of(experiment, model, scale, judge)
+    already = there(run.study, run.experiment, run.judge)
+    out.print(foreground.plan(run, already))
+    run.check()
     foreground.reach_server()
     leash()
     ready = foreground.own_server()
-    flow = getattr(importlib.import_module(f"flows.{experiment}"), experiment)
-    foreground.head_start(study, there)
+    flow = getattr(module(experiment), experiment)
+    foreground.head_start(run, already)
     ready()
-    with pressed.at_work(), foreground.progress(out), foreground.history():
+    with pressed.at_work(run.progress), foreground.progress(run.progress, out), foreground.history(run), run.handed_over():
         flow(model, scale=scale, judge=judge)
-    foreground.close(study, out)
+    foreground.close(run, out)
 
 
 @dataclass
@@ -92,25 +96,26 @@ class CtrlC:
 
     line: str
     asked: bool = False
-    working: bool = False
+    progress: "Progress | None" = None
+    """Of the run at work."""
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
         if self.asked:
             self.leave("stopped at once")
         self.asked = True
         threading.Thread(target=self.lose_patience, daemon=True).start()
-        if not self.working:
+        if self.progress is None:
             raise KeyboardInterrupt
         say("stopping; what has finished is kept; Ctrl-C again to stop at once")
-        threading.Thread(target=let_go, daemon=True).start()
+        threading.Thread(target=let_go, args=(self.progress,), daemon=True).start()
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        self.working = True
+    def at_work(self, progress: "Progress") -> Iterator[None]:
+        self.progress = progress
         try:
             yield
         finally:
-            self.working = False
+            self.progress = None
 
     def lose_patience(self) -> None:
         time.sleep(PATIENCE)
@@ -123,12 +128,11 @@ class CtrlC:
         os._exit(STOPPED)
 
 
-def let_go() -> None:
+def let_go(progress: "Progress") -> None:
     """No further batch is begun, and of those at work only what has finished is waited for."""
     from esr.engine.open import halt_engines
-    from tasks import board
 
-    board.stop()
+    progress.stop()
     halt_engines()
 
 

@@ -2,26 +2,37 @@
 
 from prefect import flow
 
+from esr.experiment import Experiment, Figure
+from esr.show import tables
+from esr.show.figures import rates
+from esr.study.detect import Detection
 from esr.study.plan import ablated, replay
-from flows import path
-from tasks import ablate, collect, record
+from esr.study.workload import one_replay
+from esr.types import Arm
+from flows import stages
+from tasks import ablate, collect, draw, record
+
+EXPERIMENT = Experiment(
+    name="exp03",
+    question="does it correct itself less without its off-topic detectors?",
+    paper="§3.4, figure 5",
+    settings=Detection,
+    size=one_replay,
+    discovery=True,
+    tables=(tables.OUTCOMES,),
+    figures=(Figure("Figure 5. Off-topic detectors held at zero: {model}", rates.panels),),
+    endings=draw.USUAL,
+)
 
 
-@flow(name="exp03", task_runner=path.threads())
+@flow(**stages.options(EXPERIMENT))
 def exp03(model: str, scale: str = "full", judge: str | None = None) -> None:
     """Unsteered replies to the discovery questions are read under their own question and, by several seeded derangements, under
     others'. Latents quiet in the first and active in the second are detectors. Experiment 1's trials are replayed with the
     detectors clamped to zero: the same latents, boosts, questions and seeds, none of the questions used in the discovery."""
-    with path.study("exp03", model, scale, judge) as study:
-        baseline = path.baseline(study)
-        detectors = ablate.detectors(study, collect.activations(study))
-        record.detectors(study, {"detectors": detectors})
-        path.carry_out(
-            study,
-            replay(
-                baseline,
-                experiment="exp03",
-                arm="detectors",
-                change=ablated(study.params, model, [row["latent"] for row in detectors]),
-            ),
-        )
+    with stages.run(EXPERIMENT, model, scale, judge) as run:
+        baseline = stages.baseline(run)
+        detectors = ablate.detectors(run, collect.activations(run))
+        record.detectors(run, {"detectors": detectors})
+        clamped = ablated(run.params, model, [detector.latent for detector in detectors])
+        stages.carry_out(run, replay(baseline, Arm("exp03", "detectors", "ablated"), clamped))

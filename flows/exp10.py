@@ -1,20 +1,58 @@
 """Experiment 10: is it the detectors, or would any ablated latents do? (A.3.3)"""
 
+from typing import ClassVar, Literal
+
 from prefect import flow
+from pydantic import Field
 
+from esr import params
+from esr.experiment import Experiment, Figure, Size
+from esr.params import Params
+from esr.show import tables
+from esr.show.figures import rates
+from esr.study.detect import arms
 from esr.study.plan import ablated, replay
-from flows import path
-from tasks import ablate, choose, collect, record
+from esr.study.workload import baseline_trials
+from esr.types import BASELINE
+from flows import stages
+from tasks import ablate, collect, draw, record
 
 
-@flow(name="exp10", task_runner=path.threads())
+class Settings(params.Settings):
+    block: ClassVar[str] = "exp10"
+    sets: int = Field(ge=1)
+    matchings: tuple[Literal["matched", "uniform"], ...]
+    first_seed: int
+
+
+def size(params: Params) -> Size:
+    exp = params.of(Settings)
+    return Size(arms=exp.sets * len(exp.matchings), trials=baseline_trials(params))
+
+
+EXPERIMENT = Experiment(
+    name="exp10",
+    question="is it the detectors, or would any ablated latents do?",
+    paper="A.3.3",
+    settings=Settings,
+    size=size,
+    discovery=True,
+    beside=(BASELINE.key, "exp03/detectors"),
+    tables=(tables.OUTCOMES,),
+    figures=(Figure("Random latents held at zero: {model}", rates.panels),),
+    endings=draw.USUAL,
+)
+
+
+@flow(**stages.options(EXPERIMENT))
 def exp10(model: str, scale: str = "full", judge: str | None = None) -> None:
     """Experiment 1's trials are replayed with sets of other latents clamped to zero, each as large as the set of detectors:
     some matched to the detectors in how often and how strongly they are active, some drawn evenly as the authors did."""
-    with path.study("exp10", model, scale, judge) as study:
-        baseline = path.baseline(study)
-        controls = ablate.controls(study, collect.activations(study), choose.latents(study))
-        record.detectors(study, controls)
-        changes = {name: ablated(study.params, model, [row["latent"] for row in rows]) for name, rows in controls.items()}
-        arms = [replay(baseline, experiment="exp10", arm=name, change=change) for name, change in changes.items()]
-        path.carry_out(study, [member for arm in arms for member in arm])
+    with stages.run(EXPERIMENT, model, scale, judge) as run:
+        exp, baseline = run.params.of(Settings), stages.baseline(run)
+        seen, barred = collect.activations(run), stages.latents(run)
+        controls = ablate.controls(run, seen, barred, exp.sets, exp.matchings, exp.first_seed)
+        record.detectors(run, controls)
+        sets = arms("exp10", controls)
+        replays = [replay(baseline, arm, ablated(run.params, model, latents)) for arm, latents in sets.items()]
+        stages.carry_out(run, [member for replayed in replays for member in replayed])

@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.table import Table
 
 from esr.errors import EsrError
-from esr.show import closing_table as closing
-from esr.study.bench import Progress, backend
-from esr.study.workload import workload
+from esr.show import closing_table
+from esr.study.progress import Progress, Stage
+from esr.study.study import backend
+from esr.study.workload import There, workload
 from flows.leash import deaf
-from tasks import board
-from tasks.study import Study
+from tasks.run import Run
 
 PAUSE = 0.25
 
@@ -32,9 +32,9 @@ LINES_EVERY = 15.0
 """Seconds between two lines of progress where there is no terminal."""
 
 
-def plan(study: Study, there: Progress) -> str:
+def plan(run: Run, there: There) -> str:
     """What is asked for and how much of it is in the store already."""
-    asked = workload(study.params, study.model, study.experiment)
+    asked = workload(run.params, run.experiment)
     parts = [f"{asked.search:,} replies to calibrate {asked.latents} latents"]
     if asked.discovery:
         parts.append(f"{asked.discovery:,} to find detectors")
@@ -44,17 +44,17 @@ def plan(study: Study, there: Progress) -> str:
         parts.append(f"{asked.own:,} in {asked.arms} arm{'s' if asked.arms > 1 else ''} of its own")
     stored = f"{there.replies:,} replies and {there.grades:,} grades of {there.trials:,} planned trials are there and are not computed again"
     return (
-        f"{study.title}, engine {backend()}\n"
+        f"{run.title}, engine {backend()}\n"
         f"plan: at most {' + '.join(parts)} = {asked.replies:,} replies; {asked.judge_calls:,} judge calls; "
         f"{asked.tokens / 1e6:.3g} M tokens\n"
-        f"store {study.bench.store.root}: {stored if there.trials else 'nothing of it is there yet'}"
+        f"store {run.study.store.root}: {stored if there.trials else 'nothing of it is there yet'}"
     )
 
 
-def head_start(study: Study, there: Progress) -> None:
+def head_start(run: Run, there: There) -> None:
     """The engine opens while the run's own server starts, where replies are certain to be missing."""
     if there.replies < max(there.trials, 1):
-        _aside(lambda: study.bench.engine)
+        _aside(lambda: run.study.engine)
 
 
 def own_server() -> Callable[[], None]:
@@ -93,11 +93,11 @@ def reach_server() -> None:
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[None]:
+def progress(shown: Progress, console: Console) -> Iterator[None]:
     """Stage, done of total, rate, remaining, missing, cost: a live table on a terminal, now and then a line elsewhere."""
     done = threading.Event()
-    show = _live if console.is_terminal else _lines
-    thread = threading.Thread(target=show, args=(console, done), daemon=True)
+    how = _live if console.is_terminal else _lines
+    thread = threading.Thread(target=how, args=(shown, console, done), daemon=True)
     thread.start()
     try:
         yield
@@ -106,32 +106,32 @@ def progress(console: Console) -> Iterator[None]:
         thread.join(5)
 
 
-def _live(console: Console, done: threading.Event) -> None:
-    with Live(_table(), console=console, refresh_per_second=4, transient=False) as live:
+def _live(shown: Progress, console: Console, done: threading.Event) -> None:
+    with Live(_table(shown), console=console, refresh_per_second=4, transient=False) as live:
         while not done.wait(PAUSE):
-            live.update(_table())
-        live.update(_table())
+            live.update(_table(shown))
+        live.update(_table(shown))
 
 
-def _lines(console: Console, done: threading.Event) -> None:
+def _lines(shown: Progress, console: Console, done: threading.Event) -> None:
     said = ""
     while not done.wait(LINES_EVERY):
-        text = " · ".join(" ".join(_row(stage)) for stage in board.stages() if stage.done < stage.total or not stage.total)
+        text = " · ".join(" ".join(_row(stage)) for stage in shown.stages() if stage.done < stage.total or not stage.total)
         if text and text != said:
             console.print(text)
             said = text
 
 
-def _table() -> Table:
+def _table(shown: Progress) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("stage", "done", "rate", "remaining", "missing", "cost"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    for stage in board.stages():
+    for stage in shown.stages():
         table.add_row(*_row(stage))
     return table
 
 
-def _row(stage: board.Stage) -> list[str]:
+def _row(stage: Stage) -> list[str]:
     left = stage.remaining
     return [
         stage.name,
@@ -144,35 +144,35 @@ def _row(stage: board.Stage) -> list[str]:
 
 
 @contextmanager
-def history(patience: float = 10.0) -> Iterator[None]:
+def history(run: Run, patience: float = 10.0) -> Iterator[None]:
     """A server of the run's own has written the whole run down before it goes: it takes events in after they are sent."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     yield
-    if os.environ.get("PREFECT_API_URL") or board.head.flow_run is None:
+    if os.environ.get("PREFECT_API_URL") or run.flow_run is None:
         return
     end = monotonic() + patience
-    mine = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(board.head.flow_run)]))
+    mine = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run.flow_run)]))
     with get_client(sync_client=True) as client:
         while monotonic() < end:
             runs = client.read_task_runs(flow_run_filter=mine, limit=200)
-            if all(run.state is not None and run.state.is_final() for run in runs):
+            if all(task.state is not None and task.state.is_final() for task in runs):
                 return
             sleep(0.2)
 
 
-def close(study: Study, console: Console) -> None:
+def close(run: Run, console: Console) -> None:
     """Arm, n, missing, first score, multi-attempt, ESR with intervals, paired difference; and where the figure is."""
-    found = closing.lines(study.bench.store, study.params, study.experiment, study.model, study.judge)
-    table = Table(title=study.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    found = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
+    table = Table(title=run.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     narrow = console.is_terminal and console.width < WIDE
-    for name in closing.HEADER:
+    for name in closing_table.HEADER:
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=not narrow)
     for line in found:
         table.add_row(*(cell.replace(" [", "\n[") if narrow else cell for cell in line.cells()))
     shown = Console(width=console.width if narrow else max(console.width, WIDE), highlight=False, soft_wrap=True)
     shown.print(table)
-    console.print(closing.NOTE)
-    for picture in board.head.figures:
+    console.print(closing_table.NOTE)
+    for picture in run.pictures:
         console.print(f"figure: {picture}")

@@ -13,7 +13,7 @@ from time import perf_counter, process_time
 
 from esr.params import HOME
 from esr.store import Store
-from esr.types import Attempt, Grade, Latent, Member, Op, Reply, Sampling, Trial
+from esr.types import BASELINE, Attempt, Grade, Latent, Member, Op, Reply, Sampling, Trial
 
 N, BATCH = 25_000, 250
 PLAIN = Sampling(temperature=0.6, top_p=1.0, repetition_penalty=1.1, max_tokens=512)
@@ -25,7 +25,7 @@ def member(i: int) -> Member:
         model="70b", weights="w", prompt=f"question {i % 38}", prompt_format="clean", seed=i, sampling=PLAIN, question=f"question {i % 38}",
         ops=(Op("add", latent.index, 9.4, 33, "s"),), latent=latent, boost=9.4, threshold=9.4,
     )  # fmt: skip
-    return Member(experiment="exp01", model="70b", arm="baseline", scale="full", trial=trial)
+    return Member(arm=BASELINE, model="70b", scale="full", trial=trial)
 
 
 def timed(work: Callable[[], object], times: int = 1) -> list[float]:

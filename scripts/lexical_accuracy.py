@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from esr.judge import Ask
+from esr.judge import JudgeQuestion
 from esr.judge.lexical import Lexical, score
-from esr.judge.restarts import restarts
+from esr.judge.lexical.restarts import restarts
 from esr.organism import corpus, grammar
 from esr.types import Latent
 
@@ -23,7 +23,11 @@ def cases() -> dict[str, dict[str, int]]:
     lines = (HOME / "tests" / "data" / "lexical_cases.jsonl").read_text(encoding="utf-8").splitlines()
     out: dict[str, Counter[str]] = {}
     for case in map(json.loads, lines):
-        attempts = Lexical().grades([Ask(trial_id="", prompt=case["prompt"], reply=case["reply"], latent=Latent(-1))])[0].attempts
+        attempts = (
+            Lexical()
+            .grades([JudgeQuestion(trial_id="", prompt=case["prompt"], reply=case["reply"], latent=Latent(-1))])[0]
+            .attempts
+        )
         count = out.setdefault(case["kind"], Counter())
         split = len(attempts) == case["attempts"]
         count["cases"] += 1
@@ -63,10 +67,13 @@ def spread(scores: list[float]) -> dict[str, float]:
 def speed() -> float:
     """Replies a second on one core, of the corpus's own mix."""
     rows = [r for r in corpus.rows("corrected", SEED + 1, SPEED, corpus.Recipe()) if r.prompt is not None]
-    asks = [Ask(trial_id="", prompt=r.prompt or "", reply="".join(s.text for s in r.segments), latent=Latent(-1)) for r in rows]
+    questions = [
+        JudgeQuestion(trial_id="", prompt=r.prompt or "", reply="".join(s.text for s in r.segments), latent=Latent(-1))
+        for r in rows
+    ]
     judge, start = Lexical(), time.process_time()
-    judge.grades(asks)
-    return round(len(asks) / (time.process_time() - start))
+    judge.grades(questions)
+    return round(len(questions) / (time.process_time() - start))
 
 
 def main() -> None:

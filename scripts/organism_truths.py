@@ -33,7 +33,7 @@ from esr.study.bench import Bench, backend
 from esr.study.calibrate import BITES
 from esr.study.detect import Detector
 from esr.study.plan import ablated, ladder, plan, relative_levels, replay, suffixed, unsteered
-from esr.types import Latent, Member, Sampling, content_id
+from esr.types import BASELINE, Arm, Latent, Member, Sampling, content_id
 
 HOME = Path(__file__).resolve().parent.parent
 JUDGE = "lexical"
@@ -83,9 +83,9 @@ class Study:
     def biting(self) -> list[dict]:
         return [row for row in self.found if row["status"] in BITES]
 
-    def planned(self, experiment: str, rows: Sequence[dict], each: int) -> list[Member]:
+    def planned(self, arm: Arm, rows: Sequence[dict], each: int) -> list[Member]:
         return plan(
-            self.params, experiment=experiment, model=self.model, weights=self.bench.weights, trials_per_latent=each,
+            self.params, arm=arm, model=self.model, weights=self.bench.weights, trials_per_latent=each,
             latents=[Latent(row["latent"], row["label"]) for row in rows],
             thresholds={row["latent"]: row["threshold"] for row in rows}, questions=evaluation(),
         )  # fmt: skip
@@ -131,19 +131,19 @@ def run(tiny: Study, plain: Study) -> dict:
             _ = tiny.bench.engine
         with stage("choose and calibrate tiny"):
             tiny.calibrate()
-        baseline = tiny.planned("exp01", tiny.biting, p.exp01.trials_per_latent)
+        baseline = tiny.planned(BASELINE, tiny.biting, p.exp01.trials_per_latent)
         with stage("exp01 tiny"):
             tiny.carry_out(baseline)
         with stage("exp08 no steering"):
-            tiny.carry_out(replay(baseline, experiment="exp08", arm="no-steering", change=unsteered))
+            tiny.carry_out(replay(baseline, Arm("exp08", "no-steering"), unsteered))
         with stage("exp05 self_monitor"):
-            tiny.carry_out(replay(baseline, experiment="exp05", arm="self_monitor", change=suffixed("self_monitor")))
+            tiny.carry_out(replay(baseline, Arm("exp05", "self_monitor"), suffixed("self_monitor")))
         ablate(tiny, baseline, found)
         steer_plain(plain)
         with stage("exp02 sweep"):
-            some = tiny.planned("exp02", tiny.biting[: p.exp02.latents], p.exp02.trials_per_latent)
+            some = tiny.planned(Arm("exp02", "threshold"), tiny.biting[: p.exp02.latents], p.exp02.trials_per_latent)
             levels = relative_levels([row["threshold"] for row in tiny.biting], p.exp02.relative)
-            tiny.carry_out(ladder(p, some, levels=levels))
+            tiny.carry_out(ladder(p, some, "exp02", levels))
     except OutOfTime:
         print("out of time; counting what is there", file=sys.stderr)
     return found
@@ -161,13 +161,13 @@ def ablate(tiny: Study, baseline: Sequence[Member], found: dict) -> None:
         found["regions"] = off_topic_regions(tiny, [d.latent for d in detectors])
     with stage("exp03 detectors clamped"):
         change = ablated(p, "tiny", [d.latent for d in detectors])
-        tiny.carry_out(replay(baseline, experiment="exp03", arm="detectors", change=change))
+        tiny.carry_out(replay(baseline, Arm("exp03", "detectors"), change))
     sets = tiny.bench.controls(seen, [latent.index for latent in tiny.latents])
     found["controls"] = {name: rows for name, rows in sets.items() if name.startswith("matched")}
     for name, rows in found["controls"].items():
         with stage(f"exp10 {name} clamped"):
             change = ablated(p, "tiny", [d.latent for d in rows])
-            tiny.carry_out(replay(baseline, experiment="exp10", arm=name, change=change))
+            tiny.carry_out(replay(baseline, Arm("exp10", name), change))
 
 
 def steer_plain(plain: Study) -> None:
@@ -175,11 +175,11 @@ def steer_plain(plain: Study) -> None:
         _ = plain.bench.engine
     with stage("choose and calibrate tiny-plain"):
         plain.calibrate()
-    baseline = plain.planned("exp01", plain.biting, plain.params.exp01.trials_per_latent)
+    baseline = plain.planned(BASELINE, plain.biting, plain.params.exp01.trials_per_latent)
     with stage("exp01 tiny-plain"):
         plain.carry_out(baseline)
     with stage("exp08 tiny-plain"):
-        plain.carry_out(replay(baseline, experiment="exp08", arm="no-steering", change=unsteered))
+        plain.carry_out(replay(baseline, Arm("exp08", "no-steering"), unsteered))
 
 
 def recorded(tiny: Study, plain: Study) -> dict:

@@ -1,26 +1,24 @@
 """Which latents are clamped to zero: detectors, and controls in their place."""
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
 
-from prefect import task
-
-from esr.study.detect import Activations
-from tasks.cache import kept, on
-from tasks.study import Study
-
-RESTS_ON = ("esr.study.bench", "esr.study.detect")
-Sets = dict[str, list[dict[str, Any]]]
+from esr.study import detect
+from esr.study.detect import Activations, Detector
+from esr.study.study import Study
+from esr.types import Latent
+from tasks.cache import step
 
 
-@task(name="ablate.detectors", **kept(on(*RESTS_ON)))
-def detectors(study: Study, activations: str) -> list[dict[str, Any]]:
+@step("ablate.detectors")
+def detectors(study: Study, seen: Activations) -> list[Detector]:
     """Latents quiet while a reply answers its question and active while it does not."""
-    return [asdict(detector) for detector in study.bench.detected(Activations.from_text(activations))]
+    return detect.detectors(study, seen)
 
 
-@task(name="ablate.controls", **kept(on(*RESTS_ON)))
-def controls(study: Study, activations: str, latents: list[list[Any]]) -> Sets:
+@step("ablate.controls")
+def controls(
+    study: Study, seen: Activations, latents: Sequence[Latent], sets: int, matchings: Sequence[str], first_seed: int
+) -> dict[str, list[Detector]]:
     """Sets of as many other latents, by name of the set; distractors and detectors are never among them."""
-    sets = study.bench.controls(Activations.from_text(activations), [index for index, _ in latents])
-    return {name: [asdict(control) for control in rows] for name, rows in sets.items()}
+    barred = [latent.index for latent in latents]
+    return detect.controls(study, seen, barred, sets=sets, matchings=matchings, first_seed=first_seed)

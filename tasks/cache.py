@@ -1,55 +1,102 @@
-"""The house cache key: a task's name, its inputs, and the code that it rests on.
+"""Cached steps, whose keys are derived: from the inputs, from the code that the step rests on, and from what it read last time.
 
-Prefect's own INPUTS key lets two tasks with equal arguments get each other's results, and TASK_SOURCE hashes a thin task's
-own lines and nothing that it calls.
+Every read of a study is noted (esr/study/reader.py) and the notes are kept beside the value. A step whose inputs and code are
+the same is done already when everything that it read then has the same value now; what it did not read cannot make it stale.
 """
 
-import hashlib
-import importlib.util
-from functools import cache
+import inspect
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from prefect.cache_policies import CacheKeyFnPolicy, CachePolicy
+from prefect import task
+from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
+from prefect.tasks import Task
 
+from esr.study.reader import FACTS, Reader, value
+from esr.study.study import Study
 from esr.types import content_id
-from tasks import environment
+from tasks import code, environment
+from tasks.run import Run
+from tasks.values import Values
 
 
-def on(*modules: str) -> CachePolicy:
-    """A policy for a task that rests on these modules; a package stands for every file in it, prompts included."""
+def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Task[..., Any]]:
+    """Makes a cached task of a function whose first argument is a study; the task is given a Run in its place."""
 
-    def key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
-        task = context.task.name
-        return f"{task}-{content_id(task, {name: plain(value) for name, value in inputs.items()}, [code(m) for m in modules])}"
+    def of(body: Callable[..., Any]) -> Task[..., Any]:
+        signature = inspect.signature(body)
 
-    return CacheKeyFnPolicy(cache_key_fn=key)
+        @wraps(body)
+        def carried_out(*args: Any, **kwargs: Any) -> Any:
+            given = dict(signature.bind(*args, **kwargs).arguments)
+            run: Run = given.pop("study")
+            notes = Notes(name, given, body.__module__)
+            key, reader = notes.key(run.study), Reader(run.study)
+            found = body(reader, **given)
+            notes.put(key, reader.read)
+            return found
+
+        def key(_context: TaskRunContext, inputs: dict[str, Any]) -> str:
+            given = dict(inputs)
+            run: Run = given.pop("study")
+            return Notes(name, given, body.__module__).key(run.study)
+
+        made: Task[..., Any] = task(
+            name=name,
+            cache_policy=CacheKeyFnPolicy(cache_key_fn=key),
+            persist_result=True,
+            result_storage=environment.results(),
+            result_serializer=Values(),
+            cache_result_in_memory=False,
+            **options,
+        )(carried_out)
+        return made
+
+    return of
 
 
-def plain(value: Any) -> Any:
-    """The input as JSON: a study is what its results depend on, not which experiment asks."""
-    return value.facts if hasattr(value, "facts") else value
+class Notes:
+    """What one step with these inputs and this code has read, each time that it was done."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], module: str) -> None:
+        self.name = name
+        self.base = content_id(name, Values().dumps(dict(inputs)).decode(), code.fingerprint(module), length=16)
+
+    @property
+    def file(self) -> Path:
+        return environment.results() / "read" / f"{self.name}-{self.base}.json"
+
+    def key(self, study: Study) -> str:
+        """Of the time at which everything that was read had the values of now; where there was none, one of all that could be read."""
+        now: dict[str, Any] = {}
+        for noted in self.all():
+            if all(now.setdefault(path, _plain(value(study, path))) == then for path, then in noted["read"].items()):
+                return str(noted["key"])
+        whole = {fact: value(study, fact) for fact in (*FACTS, f"sae/{study.spec.sae}")}
+        return f"{self.name}-{content_id(self.base, study.params.digest, whole)}"
+
+    def all(self) -> list[dict[str, Any]]:
+        try:
+            return list(json.loads(self.file.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return []
+
+    def put(self, key: str, read: Mapping[str, Any]) -> None:
+        """Beside those that are there; of two processes that put at once, one may be lost and its step is done again."""
+        new = {"key": key, "read": {path: _plain(then) for path, then in sorted(read.items())}}
+        kept = [noted for noted in self.all() if noted["key"] != key]
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.file.with_name(f".{self.file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        aside.write_text(json.dumps([*kept, new], ensure_ascii=False, indent=1), encoding="utf-8")
+        aside.replace(self.file)
 
 
-@cache
-def code(module: str) -> str:
-    """Hash of a module's source, or of all files of a package, found without importing it."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"a cache key names the module {module!r} and there is none")
-    folder = Path(spec.origin).parent
-    paths = [p for p in folder.rglob("*") if p.suffix in (".py", ".txt", ".sql", ".csv", ".json")]
-    files = sorted(paths) if spec.submodule_search_locations else [Path(spec.origin)]
-    return hashlib.sha256(b"\0".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()[:16]
-
-
-def kept(policy: CachePolicy) -> dict[str, Any]:
-    """Options of a task whose value is kept under this policy, as JSON, in the store."""
-    return {
-        "cache_policy": policy,
-        "persist_result": True,
-        "result_storage": environment.results(),
-        "result_serializer": "json",
-        "cache_result_in_memory": False,
-    }
+def _plain(found: Any) -> Any:
+    """As it comes back from JSON."""
+    return json.loads(json.dumps(found))

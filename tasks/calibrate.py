@@ -1,18 +1,16 @@
 """How strongly each latent is steered."""
 
-from typing import Any
+from collections.abc import Sequence
 
-from prefect import task
-
+from esr.study import calibrate
+from esr.study.calibrate import Threshold
+from esr.study.study import Study
 from esr.types import Latent
-from tasks.cache import kept, on
+from tasks.cache import step
 from tasks.judge import retried
-from tasks.study import Study
-
-RESTS_ON = ("esr.study.bench", "esr.study.calibrate", "esr.threshold", "esr.study.plan", "esr.prompts", "esr.types")
 
 
-@task(name="calibrate.thresholds", **retried, **kept(on(*RESTS_ON)))
-def thresholds(study: Study, latents: list[list[Any]]) -> list[dict[str, Any]]:
+@step("calibrate.thresholds", **retried)
+def thresholds(study: Study, latents: Sequence[Latent]) -> list[Threshold]:
     """The boost at which each latent's first attempts meet the target, with its interval, status and asks."""
-    return study.bench.thresholds([Latent(index, label) for index, label in latents])
+    return calibrate.thresholds(study, latents)

@@ -1,12 +1,12 @@
 """Which latents are steered."""
 
-from prefect import task
+from esr.study import choose
+from esr.study.study import Study
+from esr.types import Latent
+from tasks.cache import step
 
-from tasks.cache import kept, on
-from tasks.study import Study
 
-
-@task(name="choose.latents", **kept(on("esr.study.bench", "esr.study.choose", "esr.sae", "esr.prompts", "esr.types")))
-def latents(study: Study) -> list[list[object]]:
-    """Concrete latents that no evaluation question wakes, as [index, label]."""
-    return [[latent.index, latent.label] for latent in study.bench.latents()]
+@step("choose.latents")
+def latents(study: Study, n: int) -> list[Latent]:
+    """Concrete latents that no evaluation question wakes."""
+    return choose.latents(study, n)

@@ -1,15 +1,12 @@
 """What latents do while text is read."""
 
-from prefect import task
+from esr.study import detect
+from esr.study.detect import Activations
+from esr.study.study import Study
+from tasks.cache import step
 
-from tasks.cache import kept, on
-from tasks.study import Study
 
-
-@task(
-    name="collect.activations",
-    **kept(on("esr.study.bench", "esr.study.detect", "esr.study.steer", "esr.sae", "esr.prompts", "esr.types")),
-)
-def activations(study: Study) -> str:
+@step("collect.activations")
+def activations(study: Study) -> Activations:
     """How often and how strongly each latent is active when a reply answers its question and when it answers another's."""
-    return study.bench.activations().to_text()
+    return detect.activations(study)

@@ -4,35 +4,37 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from esr.show import closing_table as table
-from esr.show import figures
-from esr.show import reply_sample as sample
-from tasks import board
-from tasks.study import Study
+from esr.show import closing_table, figures, reply_sample
+from tasks.run import Run
 
 
 @task(name="draw.closing", cache_policy=NO_CACHE)
-def closing(study: Study) -> int:
+def closing(run: Run) -> int:
     """The closing table as an artifact of the run."""
-    lines = table.lines(study.bench.store, study.params, study.experiment, study.model, study.judge)
-    rows = [dict(zip(table.HEADER, line.cells(), strict=True)) for line in lines]
-    create_table_artifact(table=rows, key=study.key("closing"), description=f"{study.title}. {table.NOTE}")
+    lines = closing_table.lines(run.study.store, run.params, run.selection)
+    rows = [dict(zip(closing_table.HEADER, line.cells(), strict=True)) for line in lines]
+    create_table_artifact(table=rows, key=run.artifact("closing"), description=f"{run.title}. {closing_table.NOTE}")
     return len(rows)
 
 
-@task(name="draw.sample", cache_policy=NO_CACHE)
-def sampled(study: Study) -> int:
+@task(name="draw.replies", cache_policy=NO_CACHE)
+def replies(run: Run) -> int:
     """Some graded replies with their attempts marked."""
-    rows = sample.replies(study.bench.store, study.experiment, study.model, study.scale, study.judge, study.params.seed)
-    create_markdown_artifact(sample.markdown(rows), key=study.key("replies"), description=f"{study.title}: a sample of replies")
+    rows = reply_sample.replies(run.study.store, run.selection, run.params.seed)
+    text = reply_sample.markdown(rows)
+    create_markdown_artifact(text, key=run.artifact("replies"), description=f"{run.title}: a sample of replies")
     return len(rows)
 
 
-@task(name="draw.figure", cache_policy=NO_CACHE)
-def figure(study: Study) -> list[str]:
+@task(name="draw.figures", cache_policy=NO_CACHE)
+def pictures(run: Run) -> list[str]:
     """The experiment's figures, drawn from the recorded results; where they are."""
-    paths = figures.draw(study.bench.store, study.params, study.experiment, study.model, study.judge)
-    pictures = [path for path in paths if path.suffix == ".png"]
-    create_markdown_artifact(sample.pictures(pictures), key=study.key("figure"), description=f"{study.title}: figures")
-    board.head.figures = pictures
+    paths = figures.draw(run.study.store, run.params, run.experiment, run.selection)
+    run.pictures += [path for path in paths if path.suffix == ".png"]
+    text = reply_sample.pictures(run.pictures)
+    create_markdown_artifact(text, key=run.artifact("figure"), description=f"{run.title}: figures")
     return [str(path) for path in paths]
+
+
+USUAL = (closing, replies, pictures)
+"""How most runs end."""

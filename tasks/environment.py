@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from esr.params import HOME
+from esr.params import store
 
 HEARTBEAT = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 
@@ -29,7 +29,7 @@ def settings(store: Path) -> dict[str, str]:
 
 
 def home() -> Path:
-    return Path(os.environ.get("ESR_STORE") or HOME / "store").absolute()
+    return store()
 
 
 def results() -> Path:

@@ -9,8 +9,9 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
 from esr.errors import JudgeBusy
+from esr.study import grade
 from esr.types import Member
-from tasks.study import Study
+from tasks.run import Run
 
 
 def is_busy(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -33,6 +34,6 @@ retried: dict[str, Any] = {
 
 
 @task(name="judge.grades", cache_policy=NO_CACHE, tags=["judge"], **retried)
-def grades(study: Study, members: Sequence[Member]) -> int:
-    """Grades what the store has no grade of; an answer that has arrived is never paid for again. How many were made."""
-    return study.bench.grades(members, study.judge)
+def grades(run: Run, members: Sequence[Member]) -> int:
+    """Grades what the store has no grade of; an answer that has arrived is never paid for again. How many have one now."""
+    return len(grade.grades(run.study, members, run.judge))

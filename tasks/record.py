@@ -2,36 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from esr.record.run import put_run
+from esr.study import detect
+from esr.study.detect import Detector
 from esr.types import Member
-from tasks import board
-from tasks.study import Study
-
-
-@task(name="record.thresholds", cache_policy=NO_CACHE)
-def thresholds(study: Study, found: Sequence[Mapping[str, Any]]) -> int:
-    study.bench.store.put_thresholds(list(found))
-    return len(found)
+from tasks.run import Run
 
 
 @task(name="record.trials", cache_policy=NO_CACHE)
-def trials(study: Study, members: Sequence[Member]) -> int:
+def trials(run: Run, members: Sequence[Member]) -> int:
     """The whole plan of an arm at once, so that what has no grade yet counts as missing."""
-    study.bench.store.put_members(list(members))
+    run.study.store.put_members(list(members))
     return len(members)
 
 
 @task(name="record.detectors", cache_policy=NO_CACHE)
-def detectors(study: Study, sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
-    return study.bench.put_detectors(sets)
+def detectors(run: Run, sets: Mapping[str, Sequence[Detector]]) -> int:
+    return detect.record(run.study, sets)
 
 
 @task(name="record.run", cache_policy=NO_CACHE)
-def run(study: Study, started: datetime, status: str) -> str:
+def ended(run: Run, started: datetime, status: str) -> str:
     """The run's manifest: revision, params, versions, engine, prompts, cost."""
-    cost = board.cost()
-    return study.bench.put_run(study.experiment, study.judge, started=started, status=status, cost=cost)
+    judges = {judge.name: judge for judge in (run.judge, run.study.grader)}
+    named = {"experiment": run.experiment.name, "model": run.model, "judges": [judges[name] for name in sorted(judges)]}
+    told = {"started": started, "status": status, "cost": run.progress.cost, "engine": run.study.opened}
+    return put_run(run.study.store, run.params, **named, **told)

@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from esr.params import HOME
+from esr.params.places import experiments
 
 LATENTS = 6
-EXPERIMENTS = ("exp01", "exp02", "exp03", "exp05", "exp08", "exp10")
+EXPERIMENTS = tuple(experiments())
 SMOKE: dict[str, Any] = {
     "protocol": {"search_steps": 3, "samples_per_step": 2, "verify_samples": 1, "bootstrap_draws": 50},
     "work": {"shard": 12, "judge_shard": 12, "calibrate_shard": 3, "batch": 4, "in_flight": 2},

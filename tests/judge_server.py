@@ -3,7 +3,7 @@
     python tests/judge_server.py --port 8811 --latency 2 --jitter 1 --limit 20 --faults 0.2 --log calls.jsonl
 
 prints one line with its address and serves until it is ended; ANTHROPIC_BASE_URL or `api_base` points a judge at it (OpenAI under
-/v1). A judged reply is read from between <reply> and </reply> of the last user turn that has one. The answer quotes it and is the
+/v1). A judged reply is read from between <reply> and </reply>, numbered or not, of the last user turn that has one. The answer quotes it and is the
 same for the same reply. Each request may be answered by a fault instead: by plan (a list, first come first served), or drawn from
 a seeded hash of the request's text and how often it was seen, so that the share is kept whatever the order.
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 HTTP_FAULTS = ("429", "429-after", "500", "529", "cut", "body", "hang")
+RARE_FAULTS = ("key-in-body", "429-year-99999")
 """No answer arrives."""
 ANSWER_FAULTS = ("not-json", "types", "140", "empty", "string", "refusal", "truncated", "lies")
 """An answer arrives, and cannot be used as it is."""
@@ -50,7 +51,15 @@ class Schedule:
     hang: float = 30.0
     batch_seconds: float = 0.3
     batch_plan: list[str] = field(default_factory=list)
-    """Per batch: `ok`, `expire`, `duplicate`, `error`, `drop`."""
+    """Per batch: `ok`, `expire`, `duplicate`, `error`, `drop`; `bad-line` and `cut` spoil the first reading of its results, `always-bad` every one."""
+    receipt_plan: list[str] = field(default_factory=list)
+    """Per hand-over: `ok`; taken, and then the connection is `reset` or a `500` comes; `refused`: a 500, and it was not taken."""
+    receipts: float = 0.0
+    """Share of hand-overs, beyond the plan, whose batch is taken and whose receipt is lost."""
+    unacceptable: str = ""
+    """A batch that holds a call with this text is refused as a whole."""
+    created_late: float = 0.0
+    """Seconds until a batch that was taken is in the list."""
 
 
 class Provider(ThreadingHTTPServer):
@@ -170,10 +179,11 @@ class Handler(BaseHTTPRequestHandler):
             return self._error(429, "rate_limit_error", headers={"retry-after": "0.5"})
         what = self.server.fault(question)
         time.sleep(max(0.0, schedule.latency + random.uniform(-schedule.jitter, schedule.jitter)))
-        if what in HTTP_FAULTS:
+        if what in HTTP_FAULTS + RARE_FAULTS:
             note(int(what[:3]) if what[:3].isdigit() else 200, what)
             return self._http_fault(what)
         value = openai_body(call, what) if "chat/completions" in path else message(call, what)
+        value = odd(value, what, self.headers)
         self._send(200, json.dumps(value).encode())
         note(200, what, delivered=True)
         return None
@@ -199,6 +209,11 @@ class Handler(BaseHTTPRequestHandler):
             return self._error(int(what), "overloaded_error" if what == "529" else "api_error")
         if what == "hang":
             time.sleep(schedule.hang)
+        if what == "key-in-body":
+            key = self.headers.get("x-api-key") or self.headers.get("authorization") or ""
+            return self._send(200, f"<html>who is {key}?".encode())
+        if what == "429-year-99999":
+            return self._error(429, "rate_limit_error", headers={"retry-after": "Wed, 21 Oct 99999 07:28:00 GMT"})
         if what == "body":
             return self._send(200, b'{"type": "message", "content": [{"ty')
         self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n" + b'{"id": "msg')
@@ -208,14 +223,29 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def _create_batch(self, call: dict[str, Any], note: Callable[..., None]) -> None:
+        schedule = self.server.schedule
+        if schedule.unacceptable and schedule.unacceptable in json.dumps(call):
+            note(400, "unacceptable")
+            return self._error(400, "invalid_request_error")
         with self.server.lock:
-            plan = self.server.schedule.batch_plan
-            what = plan.pop(0) if plan else "ok"
+            fate = schedule.receipt_plan.pop(0) if schedule.receipt_plan else "ok"
+            if fate == "ok" and random.random() < schedule.receipts:
+                fate = "reset"
+            what = schedule.batch_plan.pop(0) if schedule.batch_plan and fate != "refused" else "ok"
             name = f"msgbatch_{len(self.server.batches):06d}"
-            batch = {"id": name, "requests": call["requests"], "created": time.time(), "what": what}
-            self.server.batches[name] = batch
-        note(200, f"batch {what}")
+            batch = {"id": name, "requests": call["requests"], "created": time.time(), "what": what, "read": 0}
+            if fate != "refused":
+                self.server.batches[name] = batch
+        time.sleep(schedule.latency)
+        note(500 if fate in ("500", "refused") else 200, f"batch {what}" if fate == "ok" else f"batch {fate}")
+        if fate in ("500", "refused"):
+            return self._error(500, "api_error")
+        if fate == "reset":
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
         self._send(200, json.dumps(self._batch(batch)).encode())
+        return None
 
     def _batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         ended = time.time() > batch["created"] + self.server.schedule.batch_seconds
@@ -238,7 +268,8 @@ class Handler(BaseHTTPRequestHandler):
         if not path.startswith("/v1/messages/batches"):
             return self._error(404, "not_found_error")
         if not tail:
-            data = [self._batch(batch) for batch in reversed(self.server.batches.values())]
+            seen = time.time() - self.server.schedule.created_late
+            data = [self._batch(batch) for batch in reversed(list(self.server.batches.values())) if batch["created"] <= seen]
             return self._send(200, json.dumps({"data": data, "has_more": False, "first_id": None, "last_id": None}).encode())
         name, _, results = tail.partition("/")
         batch = self.server.batches.get(name)
@@ -248,7 +279,22 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(200, json.dumps(self._batch(batch)).encode())
         lines = [line for item in batch["requests"] for line in self._line(item, batch["what"])]
         random.Random(name).shuffle(lines)
-        body = "\n".join(json.dumps(line) for line in lines).encode()
+        texts = [json.dumps(line) for line in lines]
+        batch["read"] += 1
+        if batch["what"] == "bad-line" and batch["read"] == 1:
+            texts[1] = texts[1][:-40]
+        if batch["what"] == "always-bad":
+            texts[1] = texts[1][:-40]
+        body = "\n".join(texts).encode()
+        if batch["what"] == "cut" and batch["read"] == 1:
+            half = body[: len(body) // 2]
+            self.wfile.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/x-jsonl\r\ncontent-length: %d\r\n\r\n" % len(body) + half
+            )
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
         return self._send(200, body, kind="application/x-jsonl")
 
     def _line(self, item: dict[str, Any], what: str) -> list[dict[str, Any]]:
@@ -311,6 +357,30 @@ def openai_body(call: dict[str, Any], what: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def odd(value: dict[str, Any], what: str, headers: Any) -> Any:
+    """A success that holds something else, or more than it should."""
+    broken_off = [{"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "error"}]
+    key = headers.get("x-api-key") or (headers.get("authorization") or "").removeprefix("Bearer ")
+    if what.startswith("usage-"):
+        return value | {
+            "usage": {
+                "usage-text": "none",
+                "usage-list": [1],
+                "usage-null": None,
+                "usage-odd": {"prompt_tokens": "x", "input_tokens": -1},
+            }[what]
+        }
+    if what == "echo":
+        return value | {"system_fingerprint": key, "id": f"for {key}"}
+    changed: dict[str, Any] = {
+        "inner-error": {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}},
+        "inner-code": {"error": {"message": "upstream", "code": 502}},
+        "finish-error": value | {"choices": broken_off},
+        "no-choices": value | {"choices": [], "content": None, "type": "x"},
+    }
+    return changed.get(what, value)
+
+
 def answer_text(turns: list[dict[str, Any]], system: object, what: str, *, tagged: bool) -> str:
     """What an honest judge says, bent by the fault."""
     user = next(turn["content"] for turn in turns if turn["role"] == "user")
@@ -333,7 +403,9 @@ def answer_text(turns: list[dict[str, Any]], system: object, what: str, *, tagge
 
 
 def between(text: str, name: str) -> str:
-    return text.partition(f"<{name}>\n")[2].rpartition(f"\n</{name}>")[0]
+    """What stands between the first tag of that name, numbered or not, and the last like it."""
+    found = re.search(rf"<{name}((?:-\d+)?)>\n(.*)\n</{name}\1>", text, re.DOTALL)
+    return found[2] if found else ""
 
 
 def graded(reply: str) -> dict[str, Any]:

@@ -1,23 +1,33 @@
-"""Params, asks and child processes for the tests of judges."""
+"""Params, questions and child processes for the tests of judges."""
 
 import json
 import multiprocessing
 import os
+import random
 import sqlite3
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from judge_server import Provider, named
 
-from esr.judge import Ask
-from esr.judge.open import provider_judge
+from esr.judge import JudgeQuestion
+from esr.judge.instructed.judge import InstructedJudge
+from esr.judge.open import open_judge
 from esr.params import Params, load
 from esr.types import Latent
 
 KEY = "not-a-real-key-" + "0123456789abcdef" * 2
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["anthropic", "esr.judge.open", "judge_setup"])
+
+
+def opened(params: Params, name: str, store: Path, budget: str | None = None) -> InstructedJudge:
+    """A judge behind an interface, with all that the tests look into."""
+    judge = open_judge(params, name, store=store, budget=budget)
+    assert isinstance(judge, InstructedJudge)
+    return judge
 
 
 def params_at(url: str, name: str = "haiku-4.5", *, judging: dict[str, Any] | None = None, **judge: Any) -> Params:
@@ -31,7 +41,7 @@ def params_at(url: str, name: str = "haiku-4.5", *, judging: dict[str, Any] | No
     )
 
 
-def asks(n: int, first: int = 0) -> list[Ask]:
+def questions(n: int, first: int = 0) -> list[JudgeQuestion]:
     """Replies with two attempts where the number is odd."""
     replies = []
     for i in range(first, first + n):
@@ -40,19 +50,54 @@ def asks(n: int, first: int = 0) -> list[Ask]:
             reply += f" Wait, that is not right. Let me grind {i + 1} coffee beans and pour the water."
         replies.append(reply)
     return [
-        Ask(trial_id=f"t{first + i}", prompt="How do you make a good cup of coffee?", reply=reply, latent=Latent(i % 7, "castles"))
+        JudgeQuestion(trial_id=f"t{first + i}", prompt="How do you make a good cup of coffee?", reply=reply, latent=Latent(i % 7, "castles"))
         for i, reply in enumerate(replies)
     ]  # fmt: skip
 
 
 def grade_in_child(params: Params, name: str, store: Path, n: int, out: Path | None, first: int = 0) -> None:
-    judge = provider_judge(params, name, store=store)
+    judge = opened(params, name, store=store)
     began = time.time()
-    grades = judge.grades(asks(n, first))
+    grades = judge.grades(questions(n, first))
     if out is not None:
         rows = [{"trial": grade.trial_id, "missing": grade.missing, "attempts": len(grade.attempts)} for grade in grades]
         out.write_text(json.dumps({"grades": rows, "calls": judge.calls, "began": began, "ended": time.time()}))
     judge.close()
+
+
+def grade_in_batches(params: Params, name: str, store: Path, n: int, out: Path | None, size: int) -> None:
+    """Several batches of one size at once."""
+    from esr.judge.providers import batch
+
+    batch.LARGEST = size
+    grade_in_child(params, name, store, n, out)
+
+
+def killed_among_batches(
+    provider: Provider, params: Params, store: Path, out: Path, *, kills: int, size: int, rng: random.Random
+) -> int:
+    """A process that hands over three more batches of `size` at once every time, killed every time while it does; then one that may
+    end. How many questions it was about."""
+    os.environ.setdefault("ANTHROPIC_API_KEY", KEY)
+    for i in range(1, kills + 1):
+        process = forks.Process(target=grade_in_batches, args=(params, "haiku-4.5", store, 3 * size * i, None, size), daemon=True)
+        before, deadline = len(provider.batches), time.time() + 30
+        process.start()
+        while len(provider.batches) == before and time.time() < deadline:
+            time.sleep(0.005)
+        time.sleep(rng.choice([0.0, 0.02, 0.05, 0.1, 0.3]) * rng.random())
+        process.kill()
+        process.join()
+    process = forks.Process(target=grade_in_batches, args=(params, "haiku-4.5", store, 3 * size * kills, out, size), daemon=True)
+    process.start()
+    process.join(120)
+    return 3 * size * kills
+
+
+def paid_twice(provider: Provider) -> list[str]:
+    """Questions that were handed over in more than one batch."""
+    handed = Counter(item["custom_id"] for batch in provider.batches.values() for item in batch["requests"])
+    return [key for key, times in handed.items() if times > 1]
 
 
 def grade_on_a_full_disk(params: Params, name: str, store: Path, n: int, out: Path, room: int) -> None:
@@ -60,11 +105,11 @@ def grade_on_a_full_disk(params: Params, name: str, store: Path, n: int, out: Pa
     import resource
     import signal
 
-    judge = provider_judge(params, name, store=store)
+    judge = opened(params, name, store=store)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:
-        judge.grades(asks(n))
+        judge.grades(questions(n))
         said = "nothing"
     except Exception as error:
         said = f"{type(error).__name__}: {error}"

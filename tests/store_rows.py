@@ -1,7 +1,7 @@
 """Rows for tests of the store: members, replies and grades of a few words."""
 
 from esr.store import Store
-from esr.types import Attempt, Grade, Latent, Member, Op, Reply, Sampling, Trial
+from esr.types import Arm, Attempt, Grade, Latent, Member, Op, Reply, Sampling, Trial
 
 PLAIN = Sampling(temperature=0.6, top_p=1.0, repetition_penalty=1.1, max_tokens=64)
 
@@ -12,7 +12,7 @@ def member(i: int, *, arm: str = "baseline", experiment: str = "exp01", boost: f
         model="tiny", weights="w", prompt=f"question {i}", prompt_format="clean", seed=i, sampling=PLAIN, question=f"question {i}",
         ops=(Op("add", latent.index, boost, 3, "s"),) if boost else (), latent=latent, boost=boost, threshold=3.0,
     )  # fmt: skip
-    return Member(experiment=experiment, model="tiny", arm=arm, scale=scale, trial=trial)
+    return Member(arm=Arm(experiment, arm), model="tiny", scale=scale, trial=trial)
 
 
 def reply(m: Member, text: str = "fine words", finish: str = "stop") -> Reply:

@@ -35,7 +35,7 @@ def write(root: str, writer: str, acknowledged: str) -> None:
                     latent=1,
                     judge="lexical",
                     judge_prompt="p",
-                    attempts=(Attempt(50.0, "a"), Attempt(80.0, "b")),
+                    attempts=(Attempt(50.0, "a", 0, 1), Attempt(80.0, "b", 1, 2)),
                 )
                 for r in some
             ]

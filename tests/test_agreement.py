@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from judge_server import Provider
-from judge_setup import KEY, params_at
+from judge_setup import KEY, opened, params_at
 from scipy import stats
 
 from esr.count import agreement
-from esr.judge.open import provider_judge
 from esr.params import load
 from esr.store import Store
 from esr.study import rejudge
-from esr.types import Latent, Member, Reply, Trial
+from esr.types import BASELINE, Latent, Member, Reply, Trial
 
 
 def outcomes(judge: str, rows: list[list[float]], model: str = "70b") -> pd.DataFrame:
@@ -98,7 +97,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[St
               question="How do you make coffee?", latent=Latent(i % 5, "castles"))
         for i in range(30)
     ]  # fmt: skip
-    store.put_members([Member(experiment="exp01", model="tiny", arm="baseline", scale="full", trial=trial) for trial in trials])
+    store.put_members([Member(arm=BASELINE, model="tiny", scale="full", trial=trial) for trial in trials])
     texts = [f"Grind {i} beans." + (" Wait, let me try again. Pour water." if i % 3 == 0 else "") for i in range(30)]
     store.put_replies(
         [Reply(trial_id=t.id, text=text, token_ids=(1,), n_prompt_tokens=1, finish_reason="stop", applied=0)
@@ -112,21 +111,21 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[St
 def test_stored_replies_are_regraded_once_and_only_what_is_missing(stored: tuple[Store, Provider], tmp_path: Path) -> None:
     store, server = stored
     server.schedule.plan = ["140", "140"]
-    judge = provider_judge(params_at(server.url), "haiku-4.5", store=store.root)
-    asks = rejudge.replies(store)
-    assert len(asks) == 30
-    first = rejudge.rejudge(store, judge, asks[:1], size=4)
+    judge = opened(params_at(server.url), "haiku-4.5", store=store.root)
+    questions = rejudge.replies(store)
+    assert len(questions) == 30
+    first = rejudge.rejudge(store, judge, questions[:1], size=4)
     assert (first.replies, first.stored, first.missing) == (1, 0, {"malformed": 1})
-    assert rejudge.rejudge(store, judge, asks[:10], size=4).missing == {}
+    assert rejudge.rejudge(store, judge, questions[:10], size=4).missing == {}
     assert first.bill.known > 0
     rest = rejudge.rejudge(store, judge, rejudge.replies(store), size=50)
     assert (rest.replies, rest.stored, rest.missing) == (30, 10, {})
     calls = judge.calls
-    assert rejudge.rejudge(store, judge, asks, size=50).stored == 30
+    assert rejudge.rejudge(store, judge, questions, size=50).stored == 30
     assert judge.calls == calls
-    mended = rejudge.rejudge(store, judge, asks, size=50, again=True)
+    mended = rejudge.rejudge(store, judge, questions, size=50, again=True)
     assert (mended.stored, mended.missing, judge.calls) == (29, {}, calls + 1)
-    other = provider_judge(params_at(server.url, "sonnet-4.5"), "sonnet-4.5", store=store.root)
+    other = opened(params_at(server.url, "sonnet-4.5"), "sonnet-4.5", store=store.root)
     restarts = rejudge.replies(store, "o.judge = 'haiku-4.5' and o.multi")
     assert len(restarts) == 10
     rejudge.rejudge(store, other, restarts, size=50)

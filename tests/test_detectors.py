@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esr.errors import DataError
+from esr.experiment import find
 from esr.params import load
 from esr.study.batches import cut, work
-from esr.study.detect import Activations, derangements, detectors, matched, pairs, uniform
+from esr.study.detect import Activations, Detection, chosen, derangements, matched, pairs, uniform
 from esr.study.workload import workload
 
-EXP = load("tiny").exp03
+EXP = load("tiny").of(Detection)
 
 
 def seen(d: int = 200, seed: int = 0) -> Activations:
@@ -45,7 +46,7 @@ def test_pairs_hold_each_reply_once_under_its_own_and_once_a_derangement_under_a
 
 
 def test_detectors_are_quiet_in_matched_pairs_and_active_in_most_others() -> None:
-    found = detectors(seen(), EXP, {7: "seven"})
+    found = chosen(seen(), EXP, {7: "seven"})
     assert found
     assert all(d.matched_active <= EXP.matched_share and d.mismatched_active >= EXP.mismatched_share for d in found)
     assert [d.rank for d in found] == list(range(len(found)))
@@ -56,13 +57,13 @@ def test_detectors_are_quiet_in_matched_pairs_and_active_in_most_others() -> Non
 def test_without_a_detector_nothing_is_ablated_in_silence() -> None:
     none = Activations(*(np.ones(9) for _ in range(4)))
     with pytest.raises(DataError, match="nothing to ablate"):
-        detectors(none, EXP, {})
+        chosen(none, EXP, {})
 
 
 @pytest.mark.parametrize("draw", [matched, uniform])
 def test_controls_are_others_and_as_many_and_follow_their_seed(draw) -> None:  # type: ignore[no-untyped-def]  # two functions of one shape
     what = seen()
-    found = detectors(what, EXP, {})
+    found = chosen(what, EXP, {})
     barred = [50, 51]
     one, again, other = draw(what, found, barred, 42, {}), draw(what, found, barred, 42, {}), draw(what, found, barred, 43, {})
     assert one == again != other
@@ -73,7 +74,7 @@ def test_controls_are_others_and_as_many_and_follow_their_seed(draw) -> None:  #
 
 def test_matched_controls_lie_nearer_than_uniform_ones() -> None:
     what = seen(2000)
-    found = detectors(what, EXP, {})
+    found = chosen(what, EXP, {})
 
     def far(controls: list) -> float:  # type: ignore[type-arg]  # of detectors
         frequency = (what.matched_active + what.mismatched_active) / 2
@@ -84,14 +85,7 @@ def test_matched_controls_lie_nearer_than_uniform_ones() -> None:
 
 def test_matched_controls_are_never_dead() -> None:
     what = seen()
-    assert all(c.matched_mean + c.mismatched_mean > 0 for c in matched(what, detectors(what, EXP, {}), [], 1, {}))
-
-
-def test_activations_travel_as_text() -> None:
-    what = seen()
-    back = Activations.from_text(what.to_text())
-    assert np.allclose(back.mismatched_mean, what.mismatched_mean, atol=1e-6)
-    assert detectors(back, EXP, {})[0].latent == detectors(what, EXP, {})[0].latent
+    assert all(c.matched_mean + c.mismatched_mean > 0 for c in matched(what, chosen(what, EXP, {}), [], 1, {}))
 
 
 @given(items=st.lists(st.integers(), max_size=50), size=st.integers(1, 9), flight=st.integers(1, 4))
@@ -118,9 +112,9 @@ def test_a_failed_batch_keeps_what_the_others_computed_and_begins_no_more() -> N
 
 def test_the_70b_run_is_as_large_as_the_paper_says() -> None:
     params = load("70b")
-    asked = workload(params, "70b", "exp01")
+    asked = workload(params, find("exp01"))
     assert asked.search == 500 * (10 * 5 + params.protocol.verify_samples)
     assert asked.baseline == 2500
-    assert workload(params, "70b", "exp05").own == 7 * 2500
-    assert workload(params, "70b", "exp10").arms == 6
-    assert workload(params, "70b", "exp02").baseline == 0
+    assert workload(params, find("exp05")).own == 7 * 2500
+    assert workload(params, find("exp10")).arms == 6
+    assert workload(params, find("exp02")).baseline == 0

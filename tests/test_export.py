@@ -12,13 +12,16 @@ import pytest
 
 from esr import params, prompts
 from esr.errors import DataError
-from esr.show import figures
+from esr.experiment import find
+from esr.show import counted, figures, stages
 from esr.show import recorded as export
 from esr.store import Store
 from esr.study.plan import plan, replay, unsteered
-from esr.types import Attempt, Grade, Latent, Member, Reply
+from esr.types import BASELINE, Arm, Attempt, Grade, Latent, Member, Reply
 
 HOME = Path(__file__).resolve().parent.parent
+QUIET = find("exp08")
+CHOSEN = QUIET.selection("tiny", "full", "lexical")
 P = params.load("tiny", "smoke").model_copy(update={"scale": "full"})
 
 
@@ -28,7 +31,7 @@ def filled(root: Path) -> Store:
     latents = [Latent(i, f"latent {i}") for i in range(5)]
     base = plan(
         P,
-        experiment="exp01",
+        arm=BASELINE,
         model="tiny",
         weights="w",
         latents=latents,
@@ -36,7 +39,7 @@ def filled(root: Path) -> Store:
         questions=prompts.evaluation(),
         trials_per_latent=4,
     )
-    members = base + replay(base, experiment="exp08", arm="no-steering", change=unsteered)
+    members = base + replay(base, Arm("exp08", "no-steering", "unsteered"), unsteered)
     store.put_members(members)
     store.put_replies([reply(member) for member in members])
     store.put_grades([grade(i, member) for i, member in enumerate(members)])
@@ -50,22 +53,22 @@ def reply(member: Member) -> Reply:
 
 
 def grade(i: int, member: Member) -> Grade:
-    scores = (20.0, 70.0) if i % 3 == 0 and member.experiment == "exp01" else (50.0,)
-    attempts = tuple(Attempt(score, "x") for score in scores)
+    scores = (20.0, 70.0) if i % 3 == 0 and member.arm.experiment == "exp01" else (50.0,)
+    attempts = tuple(Attempt(score, "x", 0, 1) for score in scores)
     found = Grade(trial_id=member.trial.id, latent=member.trial.latent.index, judge="lexical", judge_prompt="p", attempts=attempts)
     return found if i != 1 else replace(found, attempts=(), missing="malformed")
 
 
 def test_what_the_store_counts_is_what_the_export_counts(tmp_path):
     store = filled(tmp_path)
-    found = export.recorded(store, P, "exp08", "tiny", "lexical")
-    base, quiet = export.arms(found)
-    assert (base.experiment, base.name, base.planned, base.missing, base.n) == ("exp01", "baseline", 20, 1, 19)
-    assert (quiet.experiment, quiet.name, quiet.planned, quiet.missing, quiet.n) == ("exp08", "no-steering", 20, 0, 20)
+    found = export.recorded(store, P, QUIET, CHOSEN)
+    base, quiet = counted.arms(found)
+    assert (base.arm.experiment, base.name, base.planned, base.missing, base.n) == ("exp01", "baseline", 20, 1, 19)
+    assert (quiet.arm.experiment, quiet.name, quiet.planned, quiet.missing, quiet.n) == ("exp08", "no-steering", 20, 0, 20)
     rows = {(r["experiment"], r["arm"]): r for r in store.sql("from summary").to_pylist()}
     for arm in (base, quiet):
         for name in ("multi_attempt_rate", "esr_rate", "improvement_rate", "first_score_mean", "gain_all_mean", "gain_multi_mean"):
-            assert arm.estimates[name].value == pytest.approx(rows[arm.experiment, arm.name][name]), name
+            assert arm.estimates[name].value == pytest.approx(rows[arm.arm.experiment, arm.name][name]), name
     assert base.estimates["esr_rate"].k == 7
     assert quiet.differences["esr_rate"].n == 19
     assert base.estimates["degraded_rate"].k == 4
@@ -77,7 +80,7 @@ def test_the_same_results_in_another_order_export_to_the_same_bytes(tmp_path):
         store = filled(tmp_path / name)
         if name == "b":
             store.rebuild()
-        figures.draw(store, P, "exp08", "tiny", "lexical")
+        figures.draw(store, P, QUIET, CHOSEN)
         files[name] = {p.relative_to(tmp_path / name): p.read_bytes() for p in sorted((tmp_path / name / "export").rglob("*.*"))}
         files[name] |= {p.relative_to(tmp_path / name): p.read_bytes() for p in sorted((tmp_path / name / "figures").iterdir())}
     assert len(files["a"]) == 7
@@ -86,26 +89,28 @@ def test_the_same_results_in_another_order_export_to_the_same_bytes(tmp_path):
 
 def test_an_experiment_that_was_not_run_is_said(tmp_path):
     with pytest.raises(DataError, match="exp05 has no graded trials"):
-        export.recorded(filled(tmp_path), P, "exp05", "tiny", "lexical")
+        export.recorded(filled(tmp_path), P, find("exp05"), find("exp05").selection("tiny", "full", "lexical"))
 
 
 def test_scale_and_judge_have_places_of_their_own(tmp_path):
-    smoke = P.model_copy(update={"scale": "smoke"})
-    assert export.place(tmp_path, P, "exp01", "tiny", "lexical") == tmp_path / "export/exp01/tiny"
-    assert export.place(tmp_path, smoke, "exp01", "tiny", "haiku-4.5") == tmp_path / "export/exp01/tiny-smoke@haiku-4.5"
+    base = find("exp01")
+    assert export.place(tmp_path, P, base.selection("tiny", "full", "lexical")) == tmp_path / "export/exp01/tiny"
+    assert export.place(tmp_path, P, base.selection("tiny", "smoke", "haiku-4.5")) == (
+        tmp_path / "export/exp01/tiny-smoke@haiku-4.5"
+    )
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The project's files and one experiment's results, as a clone without a store would have them."""
-    for name in ("esr", "dvc.yaml", "params.yaml", ".dvcignore", "pyproject.toml"):
+    for name in ("esr", "flows", "tasks", "params.yaml", ".dvcignore", "pyproject.toml"):
         source = HOME / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)
-    text = (tmp_path / "dvc.yaml").read_text().replace("[exp01, exp02, exp03, exp05, exp08, exp10]", "[exp08]")
+    text = stages.HEAD + stages.stages(QUIET, ["tiny"]) + stages.TAIL
     (tmp_path / "dvc.yaml").write_text(text.replace(".venv/bin/python", sys.executable))
     store = filled(tmp_path / "store")
-    figures.draw(store, P, "exp08", "tiny", "lexical")
+    figures.draw(store, P, QUIET, CHOSEN)
     shutil.rmtree(tmp_path / "store" / "figures")
     dvc(tmp_path, "init", "--no-scm", "--quiet")
     return tmp_path

@@ -15,11 +15,13 @@ from esr.errors import DataError
 from esr.show import figures
 from esr.show import paper_table as report
 from esr.show import recorded as export
-from esr.show.figures import style, sweep
+from esr.show.figures import style
 from esr.show.figures.__main__ import main
 from esr.show.figures.agreement import matrix
 from esr.show.figures.numbers import paper
 from esr.show.recorded import Recorded
+from esr.show.tables import COLUMNS, ORDER
+from esr.types import Arm
 
 
 def outcomes(
@@ -62,7 +64,7 @@ ARMS = {
     "exp02": [("exp02", f"absolute-{v:g}", 0.4 - abs(v - 4) / 15, 90 - 9 * v) for v in LEVELS]
     + [("exp02", f"relative-{v:g}", 0.4 - abs(v - 1) / 5, 90 - 40 * v) for v in (0.0, 0.5, 1.0, 1.5, 2.0)],
     "exp03": [BASE, ("exp03", "detectors", 0.15, 32)],
-    "exp05": [BASE, *(("exp05", v, 0.5, 35) for v in params.load("tiny").exp05.variants)],
+    "exp05": [BASE, *(("exp05", v, 0.5, 35) for v in params.load("tiny").experiments["exp05"]["variants"])],
     "exp08": [BASE, ("exp08", "no-steering", 0.0, 90)],
     "exp10": [
         BASE,
@@ -74,18 +76,28 @@ ARMS = {
 
 def recorded(experiment: str, model: str = "tiny") -> Recorded:
     rows = pd.concat([outcomes(e, model, a, m, f) for e, a, m, f in ARMS[experiment]], ignore_index=True)
-    counts = [{"experiment": e, "arm": a, "n_planned": 74, "n_graded": 72, "n_missing": 2} for e, a, *_ in ARMS[experiment]]
-    p = params.load("tiny")
-    about = {
-        "experiment": experiment,
-        "model": model,
-        "scale": "full",
-        "judge": "lexical",
-        "arms": counts,
-        "exclude_degraded": False,
-    }
-    about |= {"confidence": 0.95, "bootstrap_draws": 200, "seed": 1, "levels": p.exp02.levels, "range_std": p.exp02.range_std}
-    return Recorded(rows.sort_values(export.ORDER, ignore_index=True), about)
+    told = [about_arm(e, a) for e, a, *_ in ARMS[experiment]]
+    about = {"experiment": experiment, "model": model, "scale": "full", "judge": "lexical", "arms": told, "tables": ["outcomes"]}
+    about |= {"exclude_degraded": False, "confidence": 0.95, "bootstrap_draws": 200, "seed": 1}
+    return Recorded({"outcomes": rows.sort_values(ORDER, ignore_index=True)[list(COLUMNS)]}, about)
+
+
+def about_arm(experiment: str, name: str) -> dict[str, object]:
+    """As an export tells of an arm."""
+    kinds = {"exp01": "baseline", "exp03": "ablated", "exp05": "meta-prompt", "exp08": "unsteered"}
+    root, _, level = name.rpartition("-")
+    numbered = experiment in ("exp02", "exp10")
+    spread = {"mean": 4.0, "std": 2.0} if experiment == "exp02" else {"mean": None, "std": None}
+    place = float(level) if numbered else None
+    return {
+        "experiment": experiment, "arm": name, "kind": root if numbered else kinds[experiment], "level": place,
+        "place": int(place or 0), "against": None if experiment == "exp01" else "exp01/baseline", **spread,
+        "n_planned": 74, "n_graded": 72, "n_missing": 2,
+    }  # fmt: skip
+
+
+def changed(found: Recorded, rows: pd.DataFrame) -> Recorded:
+    return Recorded({"outcomes": rows}, found.about)
 
 
 def exported(tmp_path: Path, experiment: str, model: str = "tiny") -> Path:
@@ -121,7 +133,7 @@ def test_nothing_is_drawn_where_nothing_changed_and_a_drawing_cut_off_is_made_ag
     figures.redraw([folder], tmp_path)
     assert {p: p.read_bytes() for p in files} == {p: data for p, (data, _) in drawn.items()}
 
-    export.write(Recorded(export.read(folder).outcomes[::2], export.read(folder).about), folder)
+    export.write(changed(export.read(folder), export.read(folder).outcomes[::2]), folder)
     figures.redraw([folder], tmp_path)
     assert files[3].read_bytes() != drawn[files[3]][0]
 
@@ -130,7 +142,7 @@ def test_an_export_read_back_is_what_was_written_and_the_same_bytes_again(tmp_pa
     found = recorded("exp10")
     files = export.write(found, tmp_path / "a")
     back = export.read(tmp_path / "a")
-    pd.testing.assert_frame_equal(back.outcomes, found.outcomes[list(export.COLUMNS)], check_dtype=False)
+    pd.testing.assert_frame_equal(back.outcomes, found.outcomes, check_dtype=False)
     assert back.about == found.about
     assert [p.read_bytes() for p in export.write(back, tmp_path / "b")] == [p.read_bytes() for p in files]
 
@@ -152,7 +164,7 @@ def test_a_stamp_changes_when_and_only_when_results_do(tmp_path):
     export.stamp(found, tmp_path / "a.json")
     export.stamp(recorded("exp01"), tmp_path / "b.json")
     other = found.outcomes.assign(first_score=found.outcomes["first_score"] + 1e-9)
-    export.stamp(Recorded(other, found.about), tmp_path / "c.json")
+    export.stamp(changed(found, other), tmp_path / "c.json")
     a, b, c = ((tmp_path / f"{x}.json").read_text() for x in "abc")
     assert a == b != c
 
@@ -171,11 +183,11 @@ def test_every_drawn_bar_is_in_the_json_with_its_interval_and_n(tmp_path):
 
 
 def test_the_papers_values_are_drawn_for_published_models_only(tmp_path):
-    assert paper("exp01", "70b", "baseline", "esr_rate") == pytest.approx(3.8)
-    assert paper("exp10", "70b", "uniform-2", "esr_rate") == pytest.approx(4.2)
-    assert paper("exp10", "70b", "matched-0", "esr_rate") is None
-    assert paper("exp01", "tiny", "baseline", "esr_rate") is None
-    assert paper("exp01", "8b", "baseline", "esr_rate") is None  # reported as "< 1 %" only
+    assert paper(Arm("exp01", "baseline"), "70b", "esr_rate") == pytest.approx(3.8)
+    assert paper(Arm("exp10", "uniform-2", "uniform"), "70b", "esr_rate") == pytest.approx(4.2)
+    assert paper(Arm("exp10", "matched-0", "matched"), "70b", "esr_rate") is None
+    assert paper(Arm("exp01", "baseline"), "tiny", "esr_rate") is None
+    assert paper(Arm("exp01", "baseline"), "8b", "esr_rate") is None  # reported as "< 1 %" only
     peaks = json.loads(figures.redraw([exported(tmp_path, "exp02", "70b")], tmp_path)[2].read_text())["paper_peaks"]
     assert peaks["improvement_rate"] == pytest.approx([-1.0, 83.0])
     data = json.loads(figures.redraw([exported(tmp_path, "exp03", "70b")], tmp_path)[2].read_text())
@@ -199,25 +211,17 @@ def test_the_histogram_has_a_bin_around_zero_and_counts_multi_attempt_trials(tmp
     assert histogram["n"] == int(recorded("exp01").outcomes["multi"].sum())
 
 
-def test_a_ladders_rungs_give_back_the_thresholds_they_were_laid_over():
-    thresholds = np.random.default_rng(0).gamma(4, 2, 50)
-    mean, std = thresholds.mean(), thresholds.std()
-    levels = sorted({float(f"{v:.6g}") for v in np.clip(np.linspace(mean - 3 * std, mean + 3 * std, 10), 0, None)})
-    assert levels[0] == 0
-    assert sweep.spacing(levels, 10, 3.0) == pytest.approx((mean, std), rel=1e-4)
-    assert sweep.spacing([0, 1, 2, 4], 10, 3.0) is None
-
-
 def test_an_arm_without_multi_attempt_trials_is_drawn_too(tmp_path):
     found = recorded("exp08")
     none = found.outcomes.assign(multi=False, corrected=False, gain=0.0)
-    export.write(Recorded(none, found.about), tmp_path / "x")
-    assert figures.redraw([tmp_path / "x"], tmp_path)
+    folder = tmp_path / "export" / "exp08" / "tiny"
+    export.write(changed(found, none), folder)
+    assert figures.redraw([folder], tmp_path)
 
 
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(DataError, match="run the experiment"):
-        figures.redraw([tmp_path], tmp_path)
+        figures.redraw([tmp_path / "export" / "exp08" / "tiny"], tmp_path)
 
 
 def test_the_table_of_paper_and_ours_holds_what_was_run_and_nothing_else(tmp_path):

@@ -99,11 +99,11 @@ def test_each_run_leaves_a_manifest_and_its_artifacts(here: Place) -> None:
 
 
 def test_a_flow_run_stays_far_below_three_hundred_task_runs() -> None:
-    from flows import path
+    from flows import stages
 
     for n in (1, 250, 27_500, 10**6):
-        assert -(-n // path._size(n, 250)) <= path.SHARDS
-    assert 5 * path.SHARDS < 300
+        assert -(-n // stages._size(n, 250)) <= stages.SHARDS
+    assert 5 * stages.SHARDS < 300
 
 
 def test_figures_lie_in_the_store(here: Place) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flow_runs import EXPERIMENTS, Place, place
+from flow_runs import Place, place
 
 from esr.params import HOME
 
@@ -167,10 +167,3 @@ def test_the_server_of_a_run_ends_with_it_also_when_it_is_killed(tmp_path: Path)
         time.sleep(0.2)
     process.communicate(timeout=30)
     assert not Path(f"/proc/{server}").exists()
-
-
-def test_every_experiment_that_is_offered_is_there() -> None:
-    from flows.__main__ import EXPERIMENTS as OFFERED
-
-    assert OFFERED == EXPERIMENTS
-    assert all((HOME / "flows" / f"{name}.py").is_file() for name in OFFERED)

@@ -7,14 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esr.judge import Ask
-from esr.judge.annotate import placed as regions_placed
-from esr.judge.clients import _from_anthropic, _outcome
-from esr.judge.concreteness import complete
-from esr.judge.grading import Malformed, better, json_object, parsed, question, read, repair
+from esr.errors import JudgeError
+from esr.judge import JudgeQuestion
+from esr.judge.instructed.concreteness import complete
+from esr.judge.instructed.form import Malformed, json_object
+from esr.judge.instructed.grading import better, call_about, parsed, read, repair
+from esr.judge.instructed.regions import placed as regions_placed
 from esr.judge.locate import locate
-from esr.judge.request import Answer, Stop, Target
-from esr.judge.retry import Garbled, delay, failure, retry_after
+from esr.judge.providers.call import Answer, Stop, Target
+from esr.judge.providers.claude import answer as claude_answer
+from esr.judge.providers.claude import outcome as claude_outcome
+from esr.judge.providers.retry import TryLater, delay, failure, retry_after
 from esr.types import Latent
 
 REPLY = "First, grind the **fresh** beans. The “moat” is deep… Wait, that's not right. Pour the hot water over the beans."
@@ -61,11 +64,11 @@ stops = st.sampled_from(["end", "length", "refusal"])
 @settings(max_examples=400, deadline=None)
 @given(answers, stops, st.sampled_from([REPLY, "", "beans beans beans beans beans", "\ud800 beans"]) | st.text(max_size=60))
 def test_no_answer_crashes_and_every_grade_is_valid(text: str, stop: Stop, reply: str) -> None:
-    reading = read(answer(text, stop), reply)
-    assert (reading.missing is None) == bool(reading.attempts)
-    assert stop != "refusal" or reading.missing == "refused"
+    verdict = read(answer(text, stop), reply)
+    assert (verdict.missing is None) == bool(verdict.attempts)
+    assert stop != "refusal" or verdict.missing == "refused"
     last = -1
-    for attempt in reading.attempts:
+    for attempt in verdict.attempts:
         assert isinstance(attempt.score, float)
         assert 0 <= attempt.score <= 100
         attempt.text.encode()
@@ -73,9 +76,11 @@ def test_no_answer_crashes_and_every_grade_is_valid(text: str, stop: Stop, reply
             assert last < attempt.start < attempt.end <= len(reply)
             last = attempt.start
         else:
-            assert reading.problem is not None
+            assert verdict.problem is not None
     repair(
-        question(Ask(trial_id="t", prompt=text, reply=reply, latent=Latent(1, text)), TARGET, blind=False), answer(text), "p"
+        call_about(JudgeQuestion(trial_id="t", prompt=text, reply=reply, latent=Latent(1, text)), TARGET, blind=False),
+        answer(text),
+        "p",
     ).key.encode()
 
 
@@ -113,16 +118,16 @@ results = st.fixed_dictionaries(
 @settings(max_examples=300, deadline=None)
 @given(messages.map(json.dumps) | json_values.map(json.dumps) | st.text(max_size=50))
 def test_no_body_of_a_provider_crashes(body: str) -> None:
-    with suppress(Garbled):
-        found = _from_anthropic(body, 0.0)
+    with suppress(TryLater, JudgeError):
+        found = claude_answer(body, 0.0)
         assert found.input_tokens is None or found.input_tokens >= 0
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.fixed_dictionaries({"custom_id": st.just("k") | json_values, "result": results | json_values}))
 def test_no_line_of_a_batch_crashes(line: dict[str, object]) -> None:
-    outcome = _outcome(line)
-    assert outcome is None or isinstance(outcome.key, str)
+    outcome = claude_outcome(json.dumps(line))
+    assert outcome.key in ("", line.get("custom_id"))
 
 
 @settings(max_examples=100, deadline=None)
@@ -161,14 +166,14 @@ def test_ratings_and_regions_are_whole_or_malformed(text: str) -> None:
     ],
 )
 def test_what_has_not_the_form_is_named(text: str, problem: str) -> None:
-    reading = read(answer(text), REPLY)
-    assert reading.missing == "malformed"
-    assert problem in str(reading.problem)
+    verdict = read(answer(text), REPLY)
+    assert verdict.missing == "malformed"
+    assert problem in str(verdict.problem)
 
 
 def test_the_explicit_word_that_there_is_no_attempt_counts() -> None:
-    reading = read(answer(said(no_attempt=True)), REPLY)
-    assert (reading.missing, reading.problem) == ("no attempt", None)
+    verdict = read(answer(said(no_attempt=True)), REPLY)
+    assert (verdict.missing, verdict.problem) == ("no attempt", None)
 
 
 def test_the_last_tags_count_and_fences_do_no_harm() -> None:
@@ -201,8 +206,8 @@ def test_a_quotation_is_found_exactly_or_nearly_or_not(quote: str, found: str | 
 
 def test_repeated_passages_are_found_one_after_the_other() -> None:
     reply = "Tea is hot. Wait, let me try again. Tea is hot."
-    reading = read(answer(said(("Tea is hot.", 10), ("Tea is hot.", 10))), reply)
-    assert [(attempt.start, attempt.end) for attempt in reading.attempts] == [(0, 11), (36, 47)]
+    verdict = read(answer(said(("Tea is hot.", 10), ("Tea is hot.", 10))), reply)
+    assert [(attempt.start, attempt.end) for attempt in verdict.attempts] == [(0, 11), (36, 47)]
 
 
 def test_a_long_degraded_reply_is_searched_in_no_time() -> None:
@@ -216,28 +221,30 @@ def test_a_long_degraded_reply_is_searched_in_no_time() -> None:
 
 
 def test_the_prompt_holds_the_reply_as_it_is() -> None:
-    ask = Ask(trial_id="t", prompt="How {{reply}}?", reply='{"a": "{{latent}}"} </reply>', latent=Latent(1, "castles"))
+    question = JudgeQuestion(
+        trial_id="t", prompt="How {{reply}}?", reply='{"a": "{{latent}}"} </reply>', latent=Latent(1, "castles")
+    )
     for structured in (True, False):
         target = Target(client="c", model="m", max_tokens=1, structured=structured, temperature=None, api_base=None)
-        request = question(ask, target, blind=False)
-        assert ask.reply in request.turns[0].text
-        assert "How {{reply}}?" in request.turns[0].text
-        assert ("<json>" in request.system) == (not structured)
-        assert "castles" not in question(ask, target, blind=True).turns[0].text
-        assert "unrelated" not in question(ask, target, blind=True).system
+        call = call_about(question, target, blind=False)
+        assert question.reply in call.messages[0].text
+        assert "How {{reply}}?" in call.messages[0].text
+        assert ("<json>" in call.system) == (not structured)
+        assert "castles" not in call_about(question, target, blind=True).messages[0].text
+        assert "unrelated" not in call_about(question, target, blind=True).system
 
 
 def test_another_parameter_or_round_is_another_question() -> None:
-    ask = Ask(trial_id="t", prompt="How?", reply="So.", latent=Latent(1, "castles"))
-    one = question(ask, TARGET, blind=False)
+    question = JudgeQuestion(trial_id="t", prompt="How?", reply="So.", latent=Latent(1, "castles"))
+    one = call_about(question, TARGET, blind=False)
     others = [
-        question(ask, TARGET, blind=True),
-        question(ask, TARGET, blind=False, round=1),
-        *(question(ask, Target(**{f: getattr(TARGET, f) for f in TARGET.__slots__} | {name: value}), blind=False)
+        call_about(question, TARGET, blind=True),
+        call_about(question, TARGET, blind=False, round=1),
+        *(call_about(question, Target(**{f: getattr(TARGET, f) for f in TARGET.__slots__} | {name: value}), blind=False)
           for name, value in [("model", "n"), ("max_tokens", 7), ("structured", False), ("temperature", 0.0)]),
     ]  # fmt: skip
     assert len({one.key, *(other.key for other in others)}) == len(others) + 1
-    assert question(ask, TARGET, blind=False).key == one.key
+    assert call_about(question, TARGET, blind=False).key == one.key
 
 
 def test_a_wait_is_never_shorter_than_told() -> None:
@@ -262,6 +269,6 @@ def test_statuses_are_worth_another_try_or_not() -> None:
         status: type(failure(status, "m", None)).__name__ for status in (400, 401, 403, 404, 408, 409, 422, 429, 500, 503, 529)
     }
     assert kinds == {
-        400: "Rejected", 401: "JudgeError", 403: "JudgeError", 404: "JudgeError", 408: "Busy", 409: "Busy", 422: "Rejected", 429: "Busy",
-        500: "Busy", 503: "Busy", 529: "Busy",
+        400: "Rejected", 401: "JudgeError", 403: "JudgeError", 404: "NotThere", 408: "TryLater", 409: "TryLater", 422: "Rejected", 429: "TryLater",
+        500: "TryLater", 503: "TryLater", 529: "TryLater",
     }  # fmt: skip

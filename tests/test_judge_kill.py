@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from judge_server import Provider, Schedule, named
-from judge_setup import KEY, asked_after, child, forks, grade_on_a_full_disk, on_disk, params_at
+from judge_setup import KEY, asked_after, child, forks, grade_on_a_full_disk, killed_among_batches, on_disk, paid_twice, params_at
 
 from esr.errors import StoreError
-from esr.judge.answers import Answers, commit
+from esr.judge.providers.answers import Answers
+from esr.judge.providers.writer import commit, connect
 
 REASONS = {None, "refused", "malformed", "truncated", "unreachable"}
 
@@ -85,6 +86,18 @@ def test_a_batch_whose_receipt_was_never_seen_is_found_again(provider: Provider,
     assert len(provider.batches) == 1
 
 
+@pytest.mark.slow
+def test_killed_among_equal_batches_whose_receipts_are_lost_nothing_is_paid_twice(provider: Provider, tmp_path: Path) -> None:
+    provider.schedule.receipts = 0.5
+    provider.schedule.batch_seconds = 1.5
+    params, out = params_at(provider.url, judging={"mode": "batch"}), tmp_path / "out.json"
+    n = killed_among_batches(provider, params, tmp_path / "store", out, kills=5, size=30, rng=random.Random(5))
+    grades = json.loads(out.read_text())["grades"]
+    assert len(grades) == n
+    assert {grade["missing"] for grade in grades} == {None}
+    assert paid_twice(provider) == []
+
+
 def test_two_processes_share_the_work_and_ask_everything_once(provider: Provider, tmp_path: Path) -> None:
     params = params_at(provider.url, concurrency=8)
     outs = [tmp_path / "a.json", tmp_path / "b.json"]
@@ -109,7 +122,7 @@ def test_a_dead_process_holds_nothing(provider: Provider, tmp_path: Path) -> Non
     began, out = time.time(), tmp_path / "out.json"
     child(params, "haiku-4.5", tmp_path, 4, out).join(30)
     assert {grade["missing"] for grade in json.loads(out.read_text())["grades"]} == {None}
-    assert time.time() - began < 3.0
+    assert time.time() - began < 10.0, "nobody waits for the end of a lease"
 
 
 def test_a_failed_write_for_somebody_who_has_left_is_told_to_the_others(tmp_path: Path) -> None:
@@ -117,7 +130,7 @@ def test_a_failed_write_for_somebody_who_has_left_is_told_to_the_others(tmp_path
     gone: Future[object] = Future()
     gone.cancel()
     stays: Future[object] = Future()
-    db = answers._connect()
+    db = connect(answers.path)
     commit(db, [(lambda db: db.execute("nonsense"), gone), (lambda db: db.execute("nonsense"), stays)], answers.path)
     assert isinstance(stays.exception(timeout=1), StoreError)
     commit(db, [(lambda db: db.execute("SELECT 1").fetchone(), left := Future())], answers.path)

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 from judge_server import Provider
-from judge_setup import KEY, params_at
+from judge_setup import KEY, opened, params_at
 
-from esr.judge import Ask
-from esr.judge.annotate import regions
-from esr.judge.concreteness import rate
-from esr.judge.cost import bill, estimate
-from esr.judge.open import provider_judge
+from esr.judge import JudgeQuestion
+from esr.judge.cost import bill
+from esr.judge.estimate import estimate
 from esr.params import load
 from esr.types import Grade, Latent
 
@@ -29,26 +27,25 @@ def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Provid
     server.stop()
 
 
-def ask(reply: str = REPLY) -> Ask:
-    return Ask(trial_id="t", prompt="How do you make coffee?", reply=reply, latent=Latent(1, "castles"))
+def ask(reply: str = REPLY) -> JudgeQuestion:
+    return JudgeQuestion(trial_id="t", prompt="How do you make coffee?", reply=reply, latent=Latent(1, "castles"))
 
 
 @BOTH
 def test_labels_are_rated_fifty_at_a_time_and_each_once(name: str, provider: Provider, tmp_path: Path) -> None:
-    judge = provider_judge(params_at(provider.url, name), name, store=tmp_path)
+    judge = opened(params_at(provider.url, name), name, store=tmp_path)
     labels = [f"label number {i} " + "x" * (i % 30) for i in range(120)]
-    rated = rate(judge, labels)
-    assert rated == {label: len(label.strip()) % 101 for label in labels}
+    assert judge.ratings(labels) == [len(label.strip()) % 101 for label in labels]
     assert judge.calls == 3
-    more = rate(judge, [*labels[50:70], "quite another label"])
+    more = judge.ratings([*labels[50:70], "quite another label"])
     assert judge.calls == 4, "what was rated in any list is not asked again"
-    assert more["quite another label"] == len("quite another label")
+    assert more[-1] == len("quite another label")
     judge.close()
 
 
 def test_a_label_without_a_rating_is_missing_not_zero(provider: Provider, tmp_path: Path) -> None:
     provider.schedule.plan = ["string", "string"]
-    judge = provider_judge(params_at(provider.url, "sonnet-4.5"), "sonnet-4.5", store=tmp_path)
+    judge = opened(params_at(provider.url, "sonnet-4.5"), "sonnet-4.5", store=tmp_path)
     assert judge.ratings(["castles", "feature_12", "", "trains"]) == [None] * 4
     assert judge.ratings(["castles", "bridges"]) == [7.0, 7.0], "and may be asked in another list"
     assert [entry["what"] for entry in provider.requests] == ["string", "string", "ok"]
@@ -57,8 +54,8 @@ def test_a_label_without_a_rating_is_missing_not_zero(provider: Provider, tmp_pa
 
 @BOTH
 def test_regions_are_quoted_by_the_judge_and_located_by_us(name: str, provider: Provider, tmp_path: Path) -> None:
-    judge = provider_judge(params_at(provider.url, name), name, store=tmp_path)
-    (found,) = regions(judge, [ask()])
+    judge = opened(params_at(provider.url, name), name, store=tmp_path)
+    (found,) = judge.regions([ask()])
     assert found.missing is None
     assert (found.off, found.correction, found.on) == (0, REPLY.index("Wait"), REPLY.index("Pour"))
     judge.close()
@@ -66,8 +63,8 @@ def test_regions_are_quoted_by_the_judge_and_located_by_us(name: str, provider: 
 
 def test_a_region_that_is_not_in_the_reply_is_missing(provider: Provider, tmp_path: Path) -> None:
     provider.schedule.plan = ["empty", "empty"]
-    judge = provider_judge(params_at(provider.url, "sonnet-4.5"), "sonnet-4.5", store=tmp_path)
-    (found,) = regions(judge, [ask()])
+    judge = opened(params_at(provider.url, "sonnet-4.5"), "sonnet-4.5", store=tmp_path)
+    (found,) = judge.regions([ask()])
     assert (found.off, found.correction, found.on, found.missing) == (None, None, None, "malformed")
     judge.close()
 

@@ -7,9 +7,46 @@ from pathlib import Path
 
 import pytest
 from judge_server import Provider
-from judge_setup import KEY
+from judge_setup import KEY, opened, params_at, questions
+
+from esr.judge.providers.keys import public, redacted, secrets
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+TOKEN = "tok-" + "9876543210" * 3
+
+
+@pytest.mark.parametrize("name", ["haiku-4.5", "qwen3-32b"])
+def test_a_token_in_an_address_reaches_no_answer_and_no_message(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for key in ("ANTHROPIC_API_KEY", "OPENROUTER_API_KEY"):
+        monkeypatch.setenv(key, KEY)
+    monkeypatch.setenv("ESR_LIMITS", str(tmp_path / "limits"))
+    caplog.set_level("DEBUG", logger="esr")
+    provider = Provider().start()
+    params = params_at(provider.url, name)
+    base = f"{provider.url}{'' if name == 'haiku-4.5' else '/v1'}?token={TOKEN}"
+    spec = params.judge(name).model_copy(update={"api_base": base})
+    params = params.model_copy(
+        update={"judges": params.judges | {name: spec}, "judging": params.judging.model_copy(update={"attempts": 2})}
+    )
+    judge = opened(params, name, tmp_path / "store")
+    judge.grades(questions(2))
+    judge.close()
+    provider.stop()
+    kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    for text in (kept, caplog.text.encode(), judge.target.id.encode()):
+        assert TOKEN.encode() not in text
+
+
+def test_an_address_is_shown_without_what_may_be_secret() -> None:
+    address = "https://me:pass-word@host.example:8443/v1?token=abcdefgh%2Fi&api-version=2024-02-01#x"
+    assert public(address) == "https://host.example:8443/v1"
+    assert public(None) is None
+    hidden = secrets("a-key", address)
+    assert redacted("a-key pass-word abcdefgh%2Fi abcdefgh/i 2024-02-01 me", hidden) == "[key] [key] [key] [key] 2024-02-01 me"
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from esr import params
 from esr.errors import DataError, ParamsError
-from esr.study.choose import candidates, concrete, first, irrelevant
+from esr.study.choose import candidates, concrete, irrelevant
 from esr.types import Latent
 
 P = params.load("70b")
@@ -86,8 +86,3 @@ def test_a_latent_the_activations_do_not_cover_is_named():
 def test_a_policy_that_is_none_is_refused(policy):
     with pytest.raises(ParamsError):
         irrelevant(FIVE, ACTIVATIONS, policy)
-
-
-def test_too_few_survivors_are_said(caplog):
-    assert first(FIVE, 9) == FIVE
-    assert "candidates_per_latent" in caplog.text

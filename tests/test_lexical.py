@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esr import prompts
-from esr.judge import Ask
+from esr.judge import JudgeQuestion
 from esr.judge.lexical import Lexical, concreteness, score
-from esr.judge.restarts import CUES, passages, restarts
+from esr.judge.lexical.restarts import CUES, passages, restarts
 from esr.organism import grammar
 from esr.types import Grade, Latent
 
@@ -27,7 +27,7 @@ JUDGE = Lexical()
 
 
 def grade(reply: str, prompt: str = COFFEE, latent: int = 1, label: str = "") -> Grade:
-    return JUDGE.grades([Ask(trial_id="t", prompt=prompt, reply=reply, latent=Latent(latent, label))])[0]
+    return JUDGE.grades([JudgeQuestion(trial_id="t", prompt=prompt, reply=reply, latent=Latent(latent, label))])[0]
 
 
 def in_bands(found: Grade, case: dict) -> bool:

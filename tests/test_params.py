@@ -1,14 +1,17 @@
 """params.yaml against PROTOCOL §2, and everything it refuses."""
 
 import copy
+import re
 from itertools import product
 from typing import Any
 
 import pytest
 import yaml
 
-from esr import params, prompts
+from esr import experiment, params, prompts
 from esr.errors import ParamsError
+from esr.study.choose import Baseline
+from esr.study.detect import Detection
 
 TREE: dict[str, Any] = yaml.safe_load(params.path().read_text())
 MODELS = ("70b", "8b", "gemma-27b", "gemma-9b", "gemma-2b")
@@ -88,14 +91,15 @@ def test_the_generation_settings_are_published_v1(name):
 
 def test_the_experiments_are_sized_as_published():
     p = load("70b")
-    assert (p.exp01.latents, p.exp01.trials_per_latent) == (500, 5)
-    assert (p.exp02.latents, p.exp02.trials_per_latent, p.exp02.levels, p.exp02.range_std) == (25, 10, 10, 3.0)
-    assert (p.exp03.mismatched_share, p.exp03.matched_share, p.exp03.active, p.exp03.max_detectors) == (0.8, 0.0, 1e-8, 26)
-    assert (p.exp10.sets, p.exp10.first_seed) == (3, 42)
+    base, sweep, found = p.of(Baseline), p.experiments["exp02"], p.of(Detection)
+    assert (base.latents, base.trials_per_latent) == (500, 5)
+    assert [sweep[name] for name in ("latents", "trials_per_latent", "levels", "range_std")] == [25, 10, 10, 3.0]
+    assert (found.mismatched_share, found.matched_share, found.active, found.max_detectors) == (0.8, 0.0, 1e-8, 26)
+    assert [p.experiments["exp10"][name] for name in ("sets", "first_seed")] == [3, 42]
 
 
 def test_all_seven_meta_prompts_are_there_and_all_questions():
-    assert sorted(f"suffixes/{v}" for v in load("70b").exp05.variants) == prompts.suffixes()
+    assert sorted(f"suffixes/{v}" for v in load("70b").experiments["exp05"]["variants"]) == prompts.suffixes()
     assert (len(prompts.evaluation()), len(set(prompts.evaluation()))) == (38, 38)
     assert (len(prompts.discovery()), len(set(prompts.discovery()))) == (20, 20)
     assert not set(prompts.evaluation()) & set(prompts.discovery())
@@ -136,9 +140,9 @@ def test_every_model_loads_under_every_preset_and_scale(preset, scale):
 
 def test_scales_overlay_last_so_a_smoke_run_is_small_for_every_model():
     for name in TREE["models"]:
-        assert load(name, scale="smoke").exp01.latents == TREE["scales"]["smoke"]["exp01"]["latents"]
-    assert load("tiny").exp01.latents == TREE["by_model"]["tiny"]["exp01"]["latents"]
-    assert load("70b").exp01.latents == 500
+        assert load(name, scale="smoke").of(Baseline).latents == TREE["scales"]["smoke"]["exp01"]["latents"]
+    assert load("tiny").of(Baseline).latents == TREE["by_model"]["tiny"]["exp01"]["latents"]
+    assert load("70b").of(Baseline).latents == 500
 
 
 def test_what_is_loaded_is_frozen():
@@ -175,7 +179,7 @@ WRONG = [
     ("models.8b.steer_layr", 3, "nearest: models.8b.steer_layer"),
     ("models.8b.search.uper", 3, "nearest: models.8b.search.upper"),
     ("judges.lexical.modell", "x", "nearest: judges.lexical.model"),
-    ("exp11", {}, "no key 'exp11'"),
+    ("exp98", {}, "no key 'exp98'"),
     ("scale", "smoke", "no key 'scale'"),
     ("presets.v1", {"protocl": {}}, "'protocl' in params.yaml (asked by presets.v1); nearest: protocol"),
     ("presets.era_j.models.70b.steer_layr", 3, "nearest: models.70b.steer_layer"),
@@ -233,7 +237,6 @@ def test_what_is_wrong_is_refused_by_its_name(spot, value, said):
         "models.8b.hub",
         "models.8b.search.upper",
         "saes.tiny-l3.layer",
-        "exp02",
         "preset",
         "judges",
     ],
@@ -245,6 +248,32 @@ def test_what_is_missing_is_refused_by_its_name(spot):
         block = block[part]
     del block[last]
     assert last in refused(tree)
+
+
+BLOCKS = [
+    ("exp01.latent", 3, "nearest: exp01.latents"),
+    ("exp01.latents", "3", "exp01.latents is '3'"),
+    ("exp02.levels", 1, "exp02.levels is 1"),
+    ("exp03.pooling", "all of it", "exp03.pooling"),
+    ("exp10.matchings", ["near"], "exp10.matchings"),
+    ("exp08", {"arms": 3}, "exp08 has no settings"),
+]
+
+
+@pytest.mark.parametrize(("spot", "value", "said"), BLOCKS, ids=[f"{w[0]}={w[1]!r:.20}" for w in BLOCKS])
+def test_an_experiments_block_is_held_against_what_its_file_says(spot, value, said):
+    tree = changed()
+    name, _, key = spot.partition(".")
+    tree[name] = {**tree[name], key: value} if key else value
+    with pytest.raises(ParamsError, match=re.escape(said)):
+        experiment.check(params.parse(tree, "70b", "full"))
+
+
+def test_a_block_that_is_missing_is_said_by_its_name():
+    tree = changed()
+    del tree["exp05"], tree["scales"]["smoke"]["exp05"]
+    with pytest.raises(ParamsError, match="lacks the key 'exp05'"):
+        experiment.check(params.parse(tree, "70b", "full"))
 
 
 def test_a_key_written_twice_is_refused(tmp_path):

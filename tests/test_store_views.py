@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from store_rows import grade, member, one, reply
 
 from esr.store import Store, schema
-from esr.types import Attempt, Grade, Latent
+from esr.types import Arm, Attempt, Grade, Latent
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def test_a_summary_is_what_a_person_counts(store):
         "experiment": "exp01", "model": "tiny", "arm": "baseline", "judge": "lexical", "scale": "smoke", "n_planned": 8, "n_graded": 5,
         "n_missing": 3, "n_multi": 3, "n_corrected": 1, "n_degraded": 1, "first_score_mean": 24.0, "multi_attempt_rate": 0.6,
         "esr_rate": 0.2, "improvement_rate": 1 / 3, "gain_all_mean": 0.0, "gain_multi_mean": 0.0,
+        "n_graded_as_told": 5, "multi_attempt_rate_as_told": 0.6, "esr_rate_as_told": 0.2,
     }  # fmt: skip
     assert store.sql("select truncated from outcomes order by first_score")["truncated"].to_pylist() == [
         False,
@@ -99,7 +100,7 @@ def test_a_blind_grade_counts_for_every_member_of_its_trial(store):
     assert steered.trial.id == other.trial.id
     store.put_members([steered, other])
     store.put_grades(
-        [Grade(trial_id=steered.trial.id, latent=-1, judge="lexical", judge_prompt="blind", attempts=(Attempt(70.0, "x"),))]
+        [Grade(trial_id=steered.trial.id, latent=-1, judge="lexical", judge_prompt="blind", attempts=(Attempt(70.0, "x", 0, 1),))]
     )
     assert one(store, "from summary")["n_graded"] == 2
 
@@ -145,14 +146,138 @@ def views():
         yield con
 
 
+def test_an_attempt_that_is_not_in_the_reply_counts_only_as_told(store):
+    """Invented: a second attempt makes no correction of a single one, and a verdict of nothing else is no grade."""
+    ms = [member(i) for i in range(4)]
+    store.put_members(ms)
+    verdicts = [
+        (Attempt(10.0, "a", 0, 1), Attempt(90.0, "invented")),
+        (Attempt(0.0, "invented"), Attempt(40.0, "a", 0, 1), Attempt(60.0, "b", 2, 3)),
+        (Attempt(80.0, "invented"),),
+        (Attempt(30.0, "a", 0, 1),),
+    ]
+    grades = [replace(grade(m), attempts=v) for m, v in zip(ms, verdicts, strict=True)]
+    store.put_grades(grades)
+    columns = "n_attempts, first_score, last_score, multi, corrected, gain, scores"
+    told = ", ".join(f"{name}_as_told" for name in ("n_attempts", "first_score", "last_score", "multi", "corrected", "gain"))
+    rows = store.sql(f"select {columns}, {told} from outcomes order by first_score").to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        (1, 10.0, 10.0, False, False, 0.0, [10.0], 2, 10.0, 90.0, True, True, 80.0),
+        (1, 30.0, 30.0, False, False, 0.0, [30.0], 1, 30.0, 30.0, False, False, 0.0),
+        (2, 40.0, 60.0, True, True, 20.0, [40.0, 60.0], 3, 0.0, 60.0, True, True, 60.0),
+    ]
+    row = one(store, "from summary")
+    assert (row["n_graded"], row["n_missing"], row["n_multi"], row["esr_rate"]) == (3, 1, 1, 1 / 3)
+    assert (row["n_graded_as_told"], row["multi_attempt_rate_as_told"], row["esr_rate_as_told"]) == (4, 0.5, 0.5)
+    assert store.sql("select located from attempts order by score")["located"].to_pylist() == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_imported_grades_count_as_they_are(store):
+    m = member(0)
+    store.put_members([m])
+    store.put_grades([replace(grade(m, prompt="reference"), attempts=(Attempt(10.0, "a"), Attempt(90.0, "b")))])
+    assert one(store, "select n_attempts, corrected, gain from outcomes") == {"n_attempts": 2, "corrected": True, "gain": 80.0}
+
+
+def test_what_the_judge_is_shown_now_stands_also_when_it_was_shown_before(store):
+    """A label is renamed and named back: each grade is stale then, is given again and stands."""
+    m = member(0)
+    store.put_members([m])
+    for score, shown in ((10, None), (20, "a"), (30, "b"), (40, "a"), (50, "b")):
+        store.put_grades([replace(grade(m, score), shown=shown)])
+        assert one(store, "select first_score, shown from outcomes join judged using (trial_id)") == {
+            "first_score": score,
+            "shown": shown,
+        }
+    store.put_grades([replace(grade(m, missing="unreachable"), shown="c")])
+    row = one(store, "select attempts[1].score as score, shown from grades")
+    assert row == {"score": 50.0, "shown": "b"}, "a missing grade does not hide one that is there"
+    before = len(list((store.root / "shards" / "grades").iterdir()))
+    store.put_grades([replace(grade(m, missing="unreachable"), shown="c")])
+    assert len(list((store.root / "shards" / "grades").iterdir())) == before
+    store.rebuild()
+    assert one(store, "select shown from grades") == {"shown": "b"}
+
+
+def test_an_arm_is_what_it_was_put_as(store):
+    arms = [Arm("exp02", "absolute-2.5", "absolute", 2.5, 1, mean=4.0, std=1.5), Arm("exp01", "baseline", "baseline", against="")]
+    store.put_members([replace(member(i), arm=arm) for i, arm in enumerate(arms)])
+    rows = store.sql("from current_arms order by experiment").to_pylist()
+    where = {"model": "tiny", "scale": "smoke", "recorded": True}
+    assert rows == [
+        where | {"experiment": "exp01", "arm": "baseline", "kind": "baseline", "level": None, "place": 0, "against": None, "mean": None, "std": None},
+        where | {"experiment": "exp02", "arm": "absolute-2.5", "kind": "absolute", "level": 2.5, "place": 1, "against": "exp01/baseline",
+                 "mean": 4.0, "std": 1.5},
+    ]  # fmt: skip
+    store.put_members([replace(member(0), arm=replace(arms[0], order=5, mean=9.0))])
+    assert one(store, "select place, mean from current_arms where experiment = 'exp02'") == {"place": 5, "mean": 9.0}
+
+
+def test_an_arm_that_was_not_recorded_is_told_from_its_name(store):
+    names = {
+        "exp01/baseline": ("baseline", None, None),
+        "exp01/set-aside": ("set-aside", None, None),
+        "exp02/7.25": ("absolute", 7.25, None),
+        "exp02/1e-05": ("absolute", 1e-05, None),
+        "exp02/relative-0.5": ("relative", 0.5, None),
+        "exp03/detectors": ("ablated", None, "exp01/baseline"),
+        "exp04/base": ("tuned", None, None),
+        "exp04/50": ("tuned", 50.0, "exp04/base"),
+        "exp05/self_monitor": ("meta-prompt", None, "exp01/baseline"),
+        "exp08/no-steering": ("unsteered", None, "exp01/baseline"),
+        "exp10/matched-2": ("ablated", 2.0, "exp01/baseline"),
+        "exp10/uniform-11": ("ablated", 11.0, "exp01/baseline"),
+    }
+    rows = [dict(zip(("experiment", "arm"), name.split("/"), strict=True)) for name in names]
+    store.put(
+        "members", [{**row, "model": "m", "scale": "full", "plan": "reference", "trial_id": "t", "latent": 1} for row in rows]
+    )
+    found = store.sql("select experiment || '/' || arm as name, kind, level, against from current_arms").to_pylist()
+    assert {row["name"]: (row["kind"], row["level"], row["against"]) for row in found} == names
+
+
+def test_a_run_is_seen_while_it_runs_and_once_when_it_has_ended(store):
+    run = {
+        "experiment": "exp01",
+        "model": "tiny",
+        "scale": "smoke",
+        "judge": "lexical",
+        "started_at": "2026-01-01T00:00:00Z",
+        "manifest": {},
+    }
+    named = store.put_run(run | {"status": "running"})
+    assert one(store, "select status, judge, finished_at from runs") == {
+        "status": "running",
+        "judge": "lexical",
+        "finished_at": None,
+    }
+    assert store.put_run(run | {"status": "completed", "finished_at": "2026-01-01T01:00:00Z"}) == named
+    assert one(store, "select status from runs") == {"status": "completed"}
+    row = one(store, "select * exclude (recorded_at) from runs")
+    store.put_run(row | {"name": "the long one", "hidden": True})
+    assert one(store, "select name, hidden, status from runs") == {"name": "the long one", "hidden": True, "status": "completed"}
+
+
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.lists(st.one_of(st.none(), st.sampled_from([0.0, 12.5, 30.0, 85.0, 100.0])), max_size=4), min_size=1, max_size=12)
+    st.lists(
+        st.lists(st.tuples(st.sampled_from([None, 0.0, 12.5, 30.0, 85.0, 100.0]), st.sampled_from([None, 0, 7])), max_size=4),
+        min_size=1,
+        max_size=12,
+    )
 )
 def test_the_views_count_as_the_protocol_says(views, verdicts):
-    """Null scores are dropped first; what is left decides."""
+    """Null scores are dropped first, then what is not in the reply; what is left decides."""
     arm = {"experiment": "exp01", "model": "m", "arm": "a", "scale": "full", "plan": "p"}
-    attempts = [[{"score": s, "text": "t", "start": None, "end": None} for s in v] for v in verdicts]
+    attempts = [[{"score": s, "text": "t", "start": at, "end": at} for s, at in v] for v in verdicts]
     rows = {
         "trials": [{"trial_id": str(i), "model": "m", "prompt": "q"} for i in range(len(verdicts))],
         "members": [arm | {"trial_id": str(i), "latent": i} for i in range(len(verdicts))],
@@ -163,7 +288,7 @@ def test_the_views_count_as_the_protocol_says(views, verdicts):
     for table, some in rows.items():
         views.register("given", schema.typed(table, some))
         views.execute(f"delete from {table}; insert into {table} from given")
-    valid = [kept for v in verdicts if (kept := [s for s in v if s is not None])]
+    valid = [kept for v in verdicts if (kept := [s for s, at in v if s is not None and at is not None])]
     multi = [v for v in valid if len(v) >= 2]
     gain = sum(v[-1] - v[0] for v in multi)
     found = views.sql("select n_planned, n_graded, n_multi, n_corrected, gain_all_mean, gain_multi_mean from summary").fetchall()

@@ -24,7 +24,7 @@ from esr.study.plan import (
     suffixed,
     unsteered,
 )
-from esr.types import Latent, Op, Trial
+from esr.types import BASELINE, Arm, Latent, Op, Trial
 
 P = params.load("70b")
 LATENTS = [Latent(7580, "body positions"), Latent(3, "rain"), Latent(50, "ships")]
@@ -33,7 +33,7 @@ QUESTIONS = prompts.evaluation()
 
 
 def base(n: int = 5, p: params.Params = P, latents: list[Latent] = LATENTS, **over: object):
-    known = {"experiment": "exp01", "model": "70b", "weights": "w", "latents": latents, "thresholds": THRESHOLDS}
+    known = {"arm": BASELINE, "model": "70b", "weights": "w", "latents": latents, "thresholds": THRESHOLDS}
     return plan(p, **{**known, "questions": QUESTIONS, "trials_per_latent": n, **over})
 
 
@@ -43,7 +43,7 @@ def test_each_latent_is_steered_at_its_own_threshold():
         assert trial.boost == trial.threshold == THRESHOLDS[trial.latent.index]
         assert trial.ops == (Op("add", trial.latent.index, trial.boost, 33, "goodfire-70b-l50"),)
         assert trial.sampling == P.sampling("70b")
-        assert (member.experiment, member.model, member.arm, member.scale) == ("exp01", "70b", "baseline", "full")
+        assert (member.arm.key, member.model, member.scale) == ("exp01/baseline", "70b", "full")
 
 
 @settings(max_examples=30, deadline=None)
@@ -98,11 +98,11 @@ CHANGES = {
 
 @pytest.mark.parametrize("arm", CHANGES)
 def test_a_replay_keeps_latent_question_and_seed_and_is_another_trial(arm):
-    replayed = replay(base(), experiment="expXX", arm=arm, change=CHANGES[arm])
+    replayed = replay(base(), Arm("expXX", arm), CHANGES[arm])
     for before, after in zip(base(), replayed, strict=True):
         assert pairing(before.trial) == pairing(after.trial)
         assert before.trial.id != after.trial.id
-        assert (after.experiment, after.arm) == ("expXX", arm)
+        assert after.arm.key == f"expXX/{arm}"
         changed = {f.name for f in fields(Trial) if getattr(before.trial, f.name) != getattr(after.trial, f.name)}
         assert changed <= {"ops", "boost", "prompt"}
 
@@ -142,22 +142,24 @@ def test_absolute_levels_are_the_authors_clipped_and_without_doubles():
 
 def test_a_ladder_replays_every_trial_at_every_level():
     levels = absolute_levels(THRESHOLDS.values(), 5, 2.0)
-    members = ladder(P, base(), levels=levels)
+    members = ladder(P, base(), "exp02", levels)
     assert len(members) == len(levels.values) * len(base())
     for member in members:
-        assert member.trial.boost == pytest.approx(float(member.arm.split("-", 1)[1]), rel=1e-5)
+        assert member.trial.boost == member.arm.level
         assert member.trial.threshold == THRESHOLDS[member.trial.latent.index]
     assert {pairing(m.trial) for m in members} == {pairing(m.trial) for m in base()}
 
 
 def test_relative_levels_are_multiples_of_each_latents_own_threshold():
-    members = ladder(P, base(), levels=relative_levels(THRESHOLDS.values(), [1.0, 0.0, 2.0, 1.0]))
-    assert {m.arm for m in members} == {"relative-0", "relative-1", "relative-2"}
+    members = ladder(P, base(), "exp02", relative_levels(THRESHOLDS.values(), [1.0, 0.0, 2.0, 1.0]))
+    assert [(a.name, a.kind, a.level, a.order) for a in dict.fromkeys(m.arm for m in members)] == [
+        (f"relative-{i}", "relative", float(i), i) for i in range(3)
+    ]
     for member in members:
-        multiple = float(member.arm.split("-", 1)[1])
+        multiple = member.arm.level
         assert member.trial.boost == pytest.approx(multiple * THRESHOLDS[member.trial.latent.index])
         assert bool(member.trial.ops) == (multiple > 0)
-    at_one = {m.trial.id for m in members if m.arm == "relative-1"}
+    at_one = {m.trial.id for m in members if m.arm.name == "relative-1"}
     assert at_one == {m.trial.id for m in base()}
 
 

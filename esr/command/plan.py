@@ -7,7 +7,7 @@ from typing import Any
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("experiment", help="exp01, exp02, exp03, exp05, exp08 or exp10")
+    parser.add_argument("experiment", help="an experiment of flows/, such as exp01")
     parser.add_argument("model", help="a model of params.yaml")
     parser.add_argument("--scale", default="full", help="full or smoke (full)")
     parser.add_argument("--judge", help="a judge of params.yaml; the model's own when left out")
@@ -21,18 +21,16 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    from esr import experiment as experiments
     from esr import params as parameters
-    from esr.errors import ParamsError, one_of
-    from esr.judge.cost import estimate
+    from esr.errors import ParamsError
+    from esr.judge.estimate import estimate
     from esr.study.workload import workload
 
     params = parameters.load(args.model, args.scale)
     judge = params.judge(args.judge or params.model(args.model).judge).name
-    try:
-        asked = workload(params, args.model, args.experiment)
-    except KeyError:
-        known = ["exp01", "exp02", "exp03", "exp05", "exp08", "exp10"]
-        raise ParamsError(one_of("experiment", args.experiment, known, "flows")) from None
+    experiments.check(params)
+    asked = workload(params, experiments.find(args.experiment))
     judging = estimate(params, judge, asked.judge_calls, reply_tokens=params.protocol.max_tokens)
     told = args.tokens_per_second
     speed = params.model(args.model).tokens_per_second if told is None else told

@@ -22,18 +22,16 @@ def run(args: Namespace) -> int:
 
     params, store = load(), Store()
     judge = open_judge(params, args.judge, store=store.root)
-    asks = rejudge.replies(store, args.where)
-    if not asks:
+    questions = rejudge.stored(store, args.where)
+    if not questions:
         raise DataError(f'no stored reply for which {args.where!r} holds; `python -m esr sql "from summary"` shows what there is')
     if args.sample:
         of = (
             args.of or store.sql("select judge from outcomes group by judge order by count(*) desc limit 1").to_pylist()[0]["judge"]
         )
         picked = rejudge.sample(store, of, size=args.sample, per_model=args.per_model, seed=params.seed)
-        asks = rejudge.among(asks, picked)
-    done = rejudge.rejudge(
-        store, judge, asks, size=len(asks) if params.judging.mode == "batch" else params.work.judge_shard, again=args.again
-    )
+        questions = rejudge.among(questions, picked)
+    done = rejudge.rejudge(store, judge, questions, size=params.work.judge_shard, again=args.again)
     missing = ", ".join(f"{n} {reason}" for reason, n in sorted(done.missing.items())) or "none"
     sys.stdout.write(
         f"{args.judge}: {done.replies} replies, {done.stored} graded before, missing now: {missing}, cost {done.bill}\n"

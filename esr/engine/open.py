@@ -22,15 +22,25 @@ def open_engine(params: "Params", model: str, backend: Backend = "vllm", **optio
 
     options: AsyncEngineArgs of vLLM (enforce_eager, max_num_seqs, …), for the `vllm` backend.
     """
-    block = params.model(model)
-    saes = sorted((name, sae.model_dump_json()) for name, sae in params.saes.items())
-    key = (backend, block.model_dump_json(), repr(saes), repr(sorted(options.items())))
+    key = _key(params, model, backend, options)
     with _LOCK:
         if key in _OPEN and _OPEN[key].closed:
             _OPEN.pop(key).close()
         if key not in _OPEN:
             _OPEN[key] = _new(params, model, backend, options)
         return _OPEN[key]
+
+
+def already_open(params: "Params", model: str, backend: Backend = "vllm", **options: Any) -> Engine | None:
+    """The engine that `open_engine` would return without opening one; None: it would."""
+    with _LOCK:
+        found = _OPEN.get(_key(params, model, backend, options))
+    return None if found is None or found.closed else found
+
+
+def _key(params: "Params", model: str, backend: Backend, options: dict[str, Any]) -> tuple[str, ...]:
+    saes = sorted((name, sae.model_dump_json()) for name, sae in params.saes.items())
+    return (backend, params.model(model).model_dump_json(), repr(saes), repr(sorted(options.items())))
 
 
 def _new(params: "Params", model: str, backend: Backend, options: dict[str, Any]) -> Engine:

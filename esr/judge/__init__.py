@@ -1,7 +1,10 @@
 """Judges: replies in, grades out. What arrived is on disk before it is used; what did not is missing, with its reason.
 
 judge = open_judge(params, "haiku-4.5", store=Path("store"))
-grades = judge.grades([Ask(trial_id=…, prompt=…, reply=…, latent=Latent(7580, "human body positions"))])
+grades = judge.grades([JudgeQuestion(trial_id=…, prompt=…, reply=…, latent=Latent(7580, "human body positions"))])
+
+A judge that is told what to do (`instructed`) asks a provider's model (`providers`); the other one counts words (`lexical`). They say
+by their `abilities` what they can do, and nobody asks of which class they are.
 """
 
 from collections.abc import Sequence
@@ -10,9 +13,12 @@ from typing import Protocol
 
 from esr.types import Grade, Latent
 
+CURABLE = ("unreachable", "budget", "not stored")
+"""Reasons for a missing grade that another run may cure; the others are final."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class JudgeQuestion:
     """One reply to grade."""
 
     trial_id: str
@@ -23,13 +29,60 @@ class Ask:
     """The distractor; withheld from the judge in blind mode."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regions:
+    """Offsets into the reply: off topic [off, correction), correcting [correction, on), back on topic [on, end of the reply)."""
+
+    trial_id: str
+    off: int | None = None
+    correction: int | None = None
+    on: int | None = None
+    missing: str | None = None
+    """Why there are none; None: all three stand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What a judge can do besides grading."""
+
+    structured: bool = False
+    """Its answers are held to a JSON schema by the provider."""
+    batches: bool = False
+    """It takes many questions at once and answers within a day, at half the price."""
+    ratings: bool = False
+    """It rates how concrete labels are."""
+    regions: bool = False
+    """It marks off where a reply is off topic, correcting and back."""
+    local: bool = False
+    """Nothing goes over the network: no key, no price, no limit."""
+    blind: bool = False
+    """It is not told the distractor, and its grades hold for every one."""
+
+
 class Judge(Protocol):
     name: str
     prompt_hash: str
     """Of the instructions and every parameter that can change a grade."""
 
-    def grades(self, asks: Sequence[Ask]) -> list[Grade]:
-        """One grade per ask, in order; a reply that could not be graded comes back with `missing` set."""
+    @property
+    def abilities(self) -> Abilities: ...
+
+    def shown(self, question: JudgeQuestion) -> str:
+        """Hash of what the judge is shown besides its instructions and the reply. A grade is still good for a question if trial, judge,
+        `prompt_hash` and this are equal."""
+        ...
+
+    def grades(self, questions: Sequence[JudgeQuestion], *, again: bool = False) -> list[Grade]:
+        """One grade per question, in order; a reply that could not be graded comes back with `missing` set. With `again`, stored answers
+        that gave no grade get one more try."""
+        ...
+
+    def ratings(self, labels: Sequence[str]) -> list[float | None]:
+        """How concrete each label is, 0 to 100; None: no rating. Refused by a judge without that ability."""
+        ...
+
+    def regions(self, questions: Sequence[JudgeQuestion]) -> list[Regions]:
+        """The regions of each reply, in order. Refused by a judge without that ability."""
         ...
 
     def close(self) -> None: ...

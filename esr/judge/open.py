@@ -8,51 +8,44 @@ from pathlib import Path
 
 from esr.errors import JudgeError
 from esr.judge import Judge
-from esr.judge.answers import Answers
-from esr.judge.clients import open_client
-from esr.judge.cost import Budget
-from esr.judge.desk import Desk
-from esr.judge.keys import key_for
-from esr.judge.provider import ProviderJudge, loop
-from esr.judge.request import Target
+from esr.judge.instructed.judge import InstructedJudge
+from esr.judge.lexical import Lexical
+from esr.judge.providers.answers import Answers
+from esr.judge.providers.budget import Budget
+from esr.judge.providers.call import Target
+from esr.judge.providers.caller import Caller
+from esr.judge.providers.claude import ClaudeClient
+from esr.judge.providers.client import Client
+from esr.judge.providers.keys import key_for, public
+from esr.judge.providers.loop import loop
+from esr.judge.providers.openai_like import LitellmClient
 from esr.params import JudgeParams, Params
 
-_open: dict[tuple[object, ...], ProviderJudge] = {}
+_open: dict[tuple[object, ...], InstructedJudge] = {}
 _opening = threading.Lock()
-_RUN = uuid.uuid4().hex
+_PROCESS = uuid.uuid4().hex
 
 
-def run_id() -> str:
-    """What max_cost counts over: $ESR_RUN where several processes make one run, else this process."""
-    return os.environ.get("ESR_RUN") or _RUN
-
-
-def open_judge(params: Params, name: str, *, store: Path) -> Judge:
+def open_judge(params: Params, name: str, *, store: Path, budget: str | None = None) -> Judge:
     """The judge `name`, whose answers are kept under `store`; the same one for every caller of this process.
 
+    `budget` names what max_cost counts over, in whichever processes and at whatever time it is spent; None: this process.
     A missing key is said at once, before any work.
     """
     spec = params.judge(name)
     if spec.client == "lexical":
-        from esr.judge.lexical import open_lexical
-
-        return open_lexical(params, name)
-    return provider_judge(params, name, store=store)
-
-
-def provider_judge(params: Params, name: str, *, store: Path) -> ProviderJudge:
-    """The same for a judge that must be behind an interface: one that also rates labels and marks regions."""
-    spec = params.judge(name)
-    identity = (str(store.resolve()), spec.model_dump_json(), params.judging.model_dump_json(), os.getpid(), run_id())
+        return Lexical(spec.name)
+    budget = budget or _PROCESS
+    identity = (str(store.resolve()), spec.model_dump_json(), params.judging.model_dump_json(), os.getpid(), budget)
     with _opening:
         judge = _open.get(identity)
         if judge is None or judge.closed:
-            judge = _opened(params, spec, store)
+            judge = _opened(params, spec, store, budget)
             _open[identity] = judge
         return judge
 
 
-def _opened(params: Params, spec: JudgeParams, store: Path) -> ProviderJudge:
+def _opened(params: Params, spec: JudgeParams, store: Path, run: str) -> InstructedJudge:
     judging = params.judging
     if judging.mode == "batch" and spec.client != "anthropic":
         raise JudgeError(
@@ -60,19 +53,23 @@ def _opened(params: Params, spec: JudgeParams, store: Path) -> ProviderJudge:
         )
     key = None if judging.mode == "cache-only" else key_for(spec)
     answers = Answers(store)
-    budget = Budget(judging.max_cost, spec, lambda: answers.spent_by_others(run_id()))
+    budget = Budget(judging.max_cost, spec, lambda: answers.spent_by_others(run))
 
-    async def desk() -> Desk:
+    async def caller() -> Caller:
         client = None if judging.mode == "cache-only" else open_client(spec, key)
-        return Desk(spec, client, answers, budget, mode=judging.mode, tries=judging.attempts, run=run_id())
+        return Caller(spec, client, answers, budget, mode=judging.mode, tries=judging.attempts, run=run)
 
-    return ProviderJudge(spec.name, target(spec), loop().run(desk()), blind=judging.blind)
+    return InstructedJudge(spec.name, target(spec), loop().run(caller()), blind=judging.blind)
+
+
+def open_client(spec: JudgeParams, key: str | None) -> Client:
+    return ClaudeClient(spec, key) if spec.client == "anthropic" else LitellmClient(spec, key)
 
 
 def target(spec: JudgeParams) -> Target:
     return Target(
         client=spec.client, model=spec.model, max_tokens=spec.max_tokens, structured=spec.structured, temperature=spec.temperature,
-        api_base=spec.api_base,
+        api_base=public(spec.api_base),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from esr import prompts
-from esr.judge import Ask
+from esr.judge import JudgeQuestion
 from esr.judge.lexical import Lexical, concreteness
 from esr.organism import grammar, tokenizer
 from esr.types import Latent
@@ -103,8 +103,8 @@ class Sampler:
 def scores(reply: Sequence[int], question: str) -> list[float]:
     """A score per attempt, by the judge `lexical`; a reply without an attempt is one attempt that scores 0."""
     text = _decoder().decode(list(reply))
-    ask = Ask(trial_id="", prompt=question, reply=text, latent=Latent(-1))
-    return [attempt.score for attempt in _judge().grades([ask])[0].attempts] or [0.0]
+    asked = JudgeQuestion(trial_id="", prompt=question, reply=text, latent=Latent(-1))
+    return [attempt.score for attempt in _judge().grades([asked])[0].attempts] or [0.0]
 
 
 @cache

@@ -1,100 +1,60 @@
 """The table that closes a run: each arm's n, missing, rates with their intervals, and what differs from the baseline in pairs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import pandas as pd
-
-from esr.count import metrics
-from esr.count.metrics import Difference, Estimate
+from esr.experiment import Experiment, Selection
 from esr.params import Params
+from esr.show import words
+from esr.show.counted import Counted, arms
+from esr.show.recorded import recorded
+from esr.show.tables import where
 from esr.store import Store
+from esr.types import BASELINE
 
-BASELINE = ("exp01", "baseline")
 SHOWN = ("multi_attempt_rate", "esr_rate")
 HEADER = ("arm", "n", "missing", "first score", "multi-attempt", "ESR", "multi − baseline", "ESR − baseline")
-NOTE = (
-    "In brackets: 95 % intervals, Wilson for rates and percentiles over resampled latents for scores and for differences, "
-    "which are taken over pairs of the same latent, question and seed."
-)
+NOTE = words.NOTE
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One arm."""
+    """One arm; without a graded trial it has no numbers."""
 
-    experiment: str
-    arm: str
-    n: int
-    """Graded trials."""
+    key: str
     missing: int
-    estimates: Mapping[str, Estimate]
-    differences: Mapping[str, Difference]
-    """To the baseline; empty for the baseline itself and where it was not run."""
+    counted: Counted | None
 
     def cells(self) -> list[str]:
-        first = self.estimates.get("first_score_mean")
+        one = self.counted
+        held = one.differences if one else {}
+        known = one.estimates if one else {}
         return [
-            f"{self.experiment}/{self.arm}",
-            f"{self.n:,}",
+            self.key,
+            f"{one.n if one else 0:,}",
             f"{self.missing:,}",
-            _mean(first) if first else "–",
-            *(_rate(self.estimates.get(name)) for name in SHOWN),
-            *(_points(self.differences.get(name)) for name in SHOWN),
+            words.estimate(known.get("first_score_mean")),
+            *(words.estimate(known.get(name)) for name in SHOWN),
+            *(words.difference(held.get(name)) for name in SHOWN),
         ]
 
 
-def lines(store: Store, params: Params, experiment: str, model: str, judge: str) -> list[Line]:
-    """The baseline and the experiment's arms, in the order of their names."""
-    where = "model = ? and scale = ? and judge = ? and (experiment = ? or (experiment = 'exp01' and arm = 'baseline'))"
-    asked = [model, params.scale, judge, experiment]
-    counts = store.sql(f"select experiment, arm, n_graded, n_missing from summary where {where}", asked).to_pylist()
-    rows = store.sql(f"select * from outcomes where {where}", asked).to_pandas()
-    if params.protocol.exclude_degraded and len(rows):
-        rows = rows[~rows["degraded"].astype(bool)]
-    arms = {(str(e), str(a)): group for (e, a), group in rows.groupby(["experiment", "arm"], observed=True)}
-    counts.sort(key=lambda row: ((row["experiment"], row["arm"]) != BASELINE, row["experiment"], _natural(row["arm"])))
-    return [_line(row, arms, params) for row in counts]
+def lines(store: Store, params: Params, experiment: Experiment, chosen: Selection) -> list[Line]:
+    """The baseline and the experiment's arms, in their order."""
+    beside = tuple(dict.fromkeys((BASELINE.key, *chosen.beside))) if chosen.experiment != BASELINE.experiment else chosen.beside
+    wide = replace(chosen, beside=beside[:1])
+    found = {one.arm.key: one for one in arms(recorded(store, params, experiment, wide))} if _graded(store, wide) else {}
+    condition, asked = where(wide)
+    rows = store.sql(
+        "select s.experiment || '/' || s.arm as key, s.n_missing from summary s join current_arms a using (experiment, model, arm, scale) "
+        f"where {condition} order by key != '{BASELINE.key}', s.experiment, a.kind, a.place, s.arm",
+        asked,
+    ).to_pylist()
+    return [Line(row["key"], int(row["n_missing"]), found.get(row["key"])) for row in rows]
 
 
-def _line(row: Mapping[str, object], arms: Mapping[tuple[str, str], pd.DataFrame], params: Params) -> Line:
-    key = (str(row["experiment"]), str(row["arm"]))
-    draws, confidence = params.protocol.bootstrap_draws, params.protocol.confidence
-    found, base = arms.get(key), arms.get(BASELINE)
-    estimates = metrics.estimates(found, draws=draws, confidence=confidence, seed=params.seed) if found is not None else {}
-    differences = (
-        metrics.differences(found, base, draws=draws, confidence=confidence, seed=params.seed)
-        if found is not None and base is not None and key != BASELINE
-        else {}
-    )
-    return Line(*key, int(str(row["n_graded"])), int(str(row["n_missing"])), estimates, differences)
-
-
-def _natural(arm: str) -> tuple[str, float]:
-    """`relative-2` before `relative-10`."""
-    name, _, number = arm.rpartition("-")
-    try:
-        return name, float(number)
-    except ValueError:
-        return arm, 0.0
-
-
-def _mean(e: Estimate) -> str:
-    if e.value is None:
-        return "–"
-    return f"{e.value:.1f}" + (f" [{e.bootstrap.low:.1f}, {e.bootstrap.high:.1f}]" if e.bootstrap else "")
-
-
-def _rate(e: Estimate | None) -> str:
-    if e is None or e.value is None:
-        return "–"
-    return f"{100 * e.value:.1f} %" + (f" [{100 * e.wilson.low:.1f}, {100 * e.wilson.high:.1f}]" if e.wilson else "")
-
-
-def _points(d: Difference | None) -> str:
-    if d is None or d.value is None or d.n == 0:
-        return ""
-    return f"{100 * d.value:+.1f}" + (f" [{100 * d.bootstrap.low:+.1f}, {100 * d.bootstrap.high:+.1f}]" if d.bootstrap else "")
+def _graded(store: Store, chosen: Selection) -> bool:
+    condition, asked = where(chosen, own_alone=True)
+    return bool(store.sql(f"select 1 from outcomes where {condition} limit 1", asked).num_rows)
 
 
 def markdown(found: list[Line]) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from esr.types import Arm
+
 
 @cache
 def _reported() -> dict[str, Any]:
@@ -13,11 +15,11 @@ def _reported() -> dict[str, Any]:
     return found
 
 
-def reported(experiment: str, model: str, arm: str, metric: str) -> float | None:
+def reported(arm: Arm, model: str, metric: str) -> float | None:
     """A rate in [0, 1], a score, or `n`; None: nothing is reported as a number, or not of this model.
 
-    The paper pools its random sets, so `uniform-0`, `uniform-1`, … of exp10 all meet its one number.
+    Where the paper pools the arms of a kind, as its random sets, each of them meets the one number.
     """
-    named = arm.rsplit("-", 1)[0] if experiment == "exp10" else arm
-    value = _reported().get(experiment, {}).get(model, {}).get(named, {}).get(metric)
+    known = _reported().get(arm.experiment, {}).get(model, {})
+    value = known.get(arm.name, known.get(arm.kind, {})).get(metric)
     return None if value is None else float(value)

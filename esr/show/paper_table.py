@@ -3,23 +3,17 @@
 `python -m esr.show.paper_table` writes it for all exports of the store to figures/table.md.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from esr import params
-from esr.count.metrics import METRICS
-from esr.show import recorded as export
+from esr.count.metrics import Difference
+from esr.show import recorded, words
+from esr.show.counted import Counted, arms
 from esr.show.paper import reported
-from esr.show.recorded import Arm, Recorded
+from esr.show.recorded import Recorded
 
 SHOWN = ("first_score_mean", "multi_attempt_rate", "improvement_rate", "esr_rate")
-WORDS = {
-    "first_score_mean": "first-attempt score",
-    "multi_attempt_rate": "multi-attempt rate",
-    "improvement_rate": "improvement rate",
-    "esr_rate": "ESR rate",
-}
 HEADER = ("experiment", "model", "arm", "metric", "paper", "ours", "95 % interval", "n", "minus baseline, in pairs")
 NOTE = (
     "Intervals: Wilson for rates, percentiles over resampled latents for scores and for differences, which are taken over trials of "
@@ -29,50 +23,43 @@ NOTE = (
 
 def table(folders: Sequence[Path], *, metrics: Sequence[str] = SHOWN) -> str:
     """Of these exports; nothing that was not run is in it."""
-    rows = [row for folder in folders for row in _rows(export.read(folder), metrics)]
+    rows = [row for folder in folders for row in _rows(recorded.read(folder), metrics)]
     lines = [HEADER, tuple("---" for _ in HEADER), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{NOTE}\n"
 
 
 def _rows(found: Recorded, metrics: Sequence[str]) -> list[tuple[str, ...]]:
-    own = [arm for arm in export.arms(found) if arm.experiment == found.experiment]
-    return [_row(found, arm, metric) for arm in own for metric in metrics]
+    own = [one for one in arms(found) if one.arm.experiment == found.experiment] if "outcomes" in found.tables else []
+    return [_row(found, one, metric) for one in own for metric in metrics]
 
 
-def _row(found: Recorded, arm: Arm, metric: str) -> tuple[str, ...]:
-    e, rate = arm.estimates[metric], METRICS[metric].proportion
-    bounds = e.wilson if rate else e.bootstrap
-    d = arm.differences.get(metric)
+def _row(found: Recorded, one: Counted, metric: str) -> tuple[str, ...]:
+    e, d = one.estimates[metric], one.differences.get(metric)
+    span = words.bounds(e)
     return (
-        arm.experiment,
+        found.experiment,
         found.model,
-        arm.name,
-        WORDS.get(metric, metric),
-        _value(reported(arm.experiment, found.model, arm.name, metric), rate),
-        _value(e.value, rate),
-        f"{_value(bounds[0], rate)} to {_value(bounds[1], rate)}" if bounds and e.value is not None else "–",
+        one.name,
+        words.NAMES.get(metric, metric),
+        words.value(metric, reported(one.arm, found.model, metric)),
+        words.value(metric, e.value),
+        f"{words.value(metric, span.low)} to {words.value(metric, span.high)}" if span and e.value is not None else words.NOTHING,
         f"{e.n:,}",
-        _signed(d.value, d.bootstrap, rate) if d and d.value is not None else "",
+        _signed(d),
     )
 
 
-def _value(value: float | None, rate: bool) -> str:
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f} %" if rate else f"{value:.1f}"
-
-
-def _signed(value: float, bounds: tuple[float, float] | None, rate: bool) -> str:
-    scale = 100 if rate else 1
-    span = f" ({scale * bounds[0]:+.1f} to {scale * bounds[1]:+.1f})" if bounds else ""
-    return f"{scale * value:+.1f}{span}"
+def _signed(d: Difference | None) -> str:
+    told = words.difference(d)
+    return told.replace(" [", " (").replace(", ", " to ").replace("]", ")")
 
 
 def main() -> None:
-    root = Path(os.environ.get("ESR_STORE") or params.HOME / "store")
+    root = params.store()
     file = root / "figures" / "table.md"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(table(sorted(path.parent for path in (root / "export").glob("*/*/about.json"))), encoding="utf-8")
+    text = table(sorted(path.parent for path in (root / "export").glob("*/*/about.json")))
+    recorded.replace(file, text.encode())
 
 
 if __name__ == "__main__":

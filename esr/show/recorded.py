@@ -1,9 +1,8 @@
-"""What an experiment recorded, as sorted files that figures and DVC read: outcomes.parquet and about.json.
+"""What an experiment recorded, as sorted files that figures and DVC read: a Parquet file a table, and about.json.
 
-The same results give the same bytes. Which other experiments' arms belong in the picture is said here, once.
+The same results give the same bytes.
 """
 
-import csv
 import hashlib
 import io
 import json
@@ -16,29 +15,24 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from esr.count import metrics
-from esr.count.metrics import Difference, Estimate
 from esr.errors import DataError
+from esr.experiment import Experiment, Selection
 from esr.params import Params
+from esr.show.tables import where
 from esr.store import Store
-
-COLUMNS = (
-    "experiment", "model", "arm", "judge", "scale", "trial_id", "latent", "question", "seed", "boost", "threshold", "n_attempts",
-    "first_score", "last_score", "multi", "corrected", "degraded", "gain",
-)  # fmt: skip
-ORDER = ["experiment", "arm", "latent", "question", "seed", "trial_id"]
-BASELINE = ("exp01", "baseline")
-BESIDE = {"exp03": [BASELINE], "exp05": [BASELINE], "exp08": [BASELINE], "exp10": [BASELINE, ("exp03", "detectors")]}
-"""Arms of other experiments that an experiment is held against."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """One experiment on one model, as graded by one judge at one scale."""
 
-    outcomes: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
     about: dict[str, Any]
-    """Names, settings, and planned, graded and missing trials of each arm."""
+    """Names, settings, and the arms with their planned, graded and missing trials."""
+
+    @property
+    def outcomes(self) -> pd.DataFrame:
+        return self.tables["outcomes"]
 
     @property
     def experiment(self) -> str:
@@ -49,158 +43,93 @@ class Recorded:
         return str(self.about["model"])
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """One arm with everything that is counted of it."""
-
-    experiment: str
-    name: str
-    rows: pd.DataFrame
-    planned: int
-    missing: int
-    estimates: Mapping[str, Estimate]
-    differences: Mapping[str, Difference]
-    """To the baseline; empty for the baseline itself and where none was run."""
-
-    @property
-    def n(self) -> int:
-        return len(self.rows)
+ARMS = """
+select s.experiment, s.arm, a.kind, a.level, a.place, a.against, a.mean, a.std, s.n_planned, s.n_graded, s.n_missing
+from summary s join current_arms a using (experiment, model, arm, scale) where {where} order by s.experiment, a.kind, a.place, s.arm
+"""
 
 
-def recorded(store: Store, params: Params, experiment: str, model: str, judge: str) -> Recorded:
-    """From the store: the experiment's own arms and those it is held against."""
-    beside = BESIDE.get(experiment, [])
-    also = "".join(" or (experiment = ? and arm = ?)" for _ in beside)
-    where = f"model = ? and scale = ? and judge = ? and (experiment = ?{also})"
-    asked = [model, params.scale, judge, experiment, *(part for pair in beside for part in pair)]
-    rows = store.sql(f"select {', '.join(COLUMNS)} from outcomes where {where}", asked).to_pandas()
-    counts = store.sql(f"select experiment, arm, n_planned, n_graded, n_missing from summary where {where}", asked).to_pylist()
-    if not (rows["experiment"] == experiment).any():
-        raise DataError(f"{experiment} has no graded trials of {model!r} at scale {params.scale!r} by {judge!r}; run it first")
+def recorded(store: Store, params: Params, experiment: Experiment, chosen: Selection) -> Recorded:
+    """From the store: every table that the experiment declares."""
+    tables = {table.name: table.read(store, chosen) for table in experiment.tables}
+    condition, asked = where(chosen)
     protocol = params.protocol
     about = {
-        "experiment": experiment,
-        "model": model,
-        "scale": params.scale,
-        "judge": judge,
-        "arms": sorted(counts, key=lambda row: (row["experiment"], row["arm"])),
+        "experiment": chosen.experiment,
+        "model": chosen.model,
+        "scale": chosen.scale,
+        "judge": chosen.judge,
+        "arms": store.sql(ARMS.format(where=condition), asked).to_pylist(),
+        "tables": sorted(tables),
         "exclude_degraded": protocol.exclude_degraded,
         "confidence": protocol.confidence,
         "bootstrap_draws": protocol.bootstrap_draws,
         "seed": params.seed,
-        "levels": params.exp02.levels,
-        "range_std": params.exp02.range_std,
     }
-    return Recorded(rows.sort_values(ORDER, kind="stable", ignore_index=True), about)
+    return Recorded(tables, about)
 
 
-def place(root: Path, params: Params, experiment: str, model: str, judge: str) -> Path:
+def place(root: Path, params: Params, chosen: Selection) -> Path:
     """Where the export lies: `<root>/export/exp01/tiny`, with `-smoke` and `@judge` where they are not the usual ones."""
-    scale = "" if params.scale == "full" else f"-{params.scale}"
-    by = "" if judge == params.model(model).judge else f"@{judge}"
-    return root / "export" / experiment / f"{model}{scale}{by}"
+    scale = "" if chosen.scale == "full" else f"-{chosen.scale}"
+    by = "" if chosen.judge == params.model(chosen.model).judge else f"@{chosen.judge}"
+    return root / "export" / chosen.experiment / f"{chosen.model}{scale}{by}"
 
 
 def write(found: Recorded, folder: Path) -> list[Path]:
-    """The two files; the same results give the same bytes."""
+    """The files; the same results give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = pa.Table.from_pandas(found.outcomes[list(COLUMNS)], preserve_index=False).replace_schema_metadata(None)
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    files = {
-        "outcomes.parquet": sink.getvalue(),
-        "about.json": (json.dumps(found.about, indent=1, sort_keys=True) + "\n").encode(),
-    }
+    files = {}
+    for name, rows in found.tables.items():
+        sink = io.BytesIO()
+        pq.write_table(_arrow(rows), sink, compression="zstd")
+        files[f"{name}.parquet"] = sink.getvalue()
+    files["about.json"] = (json.dumps(found.about, indent=1, sort_keys=True) + "\n").encode()
     for name, data in files.items():
-        _replace(folder / name, data)
+        replace(folder / name, data)
     return [folder / name for name in files]
 
 
+def _arrow(rows: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
+
+
 def read(folder: Path) -> Recorded:
-    files = folder / "outcomes.parquet", folder / "about.json"
-    for file in files:
+    about = folder / "about.json"
+    if not about.is_file():
+        raise DataError(f"no {about.name} in {str(folder)!r}; run the experiment or `dvc repro` first")
+    told = json.loads(about.read_text(encoding="utf-8"))
+    tables = {}
+    for name in told["tables"]:
+        file = folder / f"{name}.parquet"
         if not file.is_file():
             raise DataError(f"no {file.name} in {str(folder)!r}; run the experiment or `dvc repro` first")
-    return Recorded(pq.read_table(files[0]).to_pandas(), json.loads(files[1].read_text()))
+        tables[name] = pq.read_table(file).to_pandas()
+    return Recorded(tables, told)
 
 
 def stamp(found: Recorded, file: Path) -> None:
     """A small file that changes when, and only when, what is recorded changes: what DVC's export stages depend on."""
-    table = pa.Table.from_pandas(found.outcomes[list(COLUMNS)], preserve_index=False).replace_schema_metadata(None)
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table.combine_chunks())
-    digest = hashlib.sha256(sink.getvalue() + json.dumps(found.about, sort_keys=True).encode()).hexdigest()
+    total, rows = hashlib.sha256(), 0
+    for name, table in sorted(found.tables.items()):
+        data, sink = _arrow(table), io.BytesIO()
+        with pa.ipc.new_stream(sink, data.schema) as stream:
+            stream.write_table(data.combine_chunks())
+        total.update(name.encode() + sink.getvalue())
+        rows += len(table)
+    total.update(json.dumps(found.about, sort_keys=True).encode())
     file.parent.mkdir(parents=True, exist_ok=True)
-    _replace(file, (json.dumps({"rows": len(found.outcomes), "sha256": digest}) + "\n").encode())
+    replace(file, (json.dumps({"rows": rows, "sha256": total.hexdigest()}) + "\n").encode())
 
 
-def _replace(file: Path, data: bytes) -> None:
+def replace(file: Path, data: bytes) -> None:
     """The file holds the data; one that does already is not touched."""
-    if file.is_file() and file.read_bytes() == data:
-        return
+    if not file.is_file() or file.read_bytes() != data:
+        anew(file, data)
+
+
+def anew(file: Path, data: bytes) -> None:
+    """Written aside and put in place: whole at every moment, and what the old one was linked to stays as it was."""
     new = file.with_name(file.name + ".new")
     new.write_bytes(data)
     new.replace(file)
-
-
-def arms(found: Recorded) -> list[Arm]:
-    """Counted, baseline first, then by experiment and the number in the name."""
-    about = found.about
-    frame = metrics.outcomes_frame(found.outcomes, exclude_degraded=about["exclude_degraded"])
-    settings = {"draws": about["bootstrap_draws"], "confidence": about["confidence"], "seed": about["seed"]}
-    groups = {(str(e), str(a)): rows for (e, a), rows in frame.groupby(["experiment", "arm"], observed=True)}
-    counts = {(row["experiment"], row["arm"]): row for row in about["arms"]}
-    base = groups.get(BASELINE)
-    out = []
-    for key in sorted(groups, key=lambda key: (key != BASELINE, key[0], natural(key[1]))):
-        rows, count = groups[key], counts[key]
-        held = metrics.differences(rows, base, **settings) if base is not None and key != BASELINE else {}
-        estimates = metrics.estimates(rows, **settings)
-        out.append(Arm(*key, rows, int(count["n_planned"]), int(count["n_missing"]), estimates, held))
-    return out
-
-
-def natural(arm: str) -> tuple[str, float]:
-    """`relative-2` before `relative-10`."""
-    name, _, number = arm.rpartition("-")
-    try:
-        return name, float(number)
-    except ValueError:
-        return arm, 0.0
-
-
-HEADER = (
-    "experiment", "arm", "metric", "value", "k", "n", "planned", "missing", "wilson_low", "wilson_high", "bootstrap_low",
-    "bootstrap_high", "latents", "difference", "difference_low", "difference_high", "pairs", "gained", "lost", "mcnemar_p", "d_paired",
-)  # fmt: skip
-
-
-def numbers(found: list[Arm]) -> str:
-    """One line an arm and metric, as CSV; empty where there is no number."""
-    text = io.StringIO()
-    out = csv.writer(text, lineterminator="\n")
-    out.writerow(HEADER)
-    for arm in found:
-        for name, e in arm.estimates.items():
-            d = arm.differences.get(name)
-            row = [arm.experiment, arm.name, name, e.value, e.k, e.n, arm.planned, arm.missing, *(e.wilson or ("", ""))]
-            row += [*(e.bootstrap or ("", "")), e.clusters]
-            row += [d.value, *(d.bootstrap or ("", "")), d.n, *(d.mcnemar or ("", "", "")), d.d_paired] if d else [""] * 8
-            out.writerow([_short(cell) for cell in row])
-    return text.getvalue()
-
-
-def headline(found: list[Arm]) -> dict[str, dict[str, float | None]]:
-    """Every metric of every arm, without intervals: what `dvc metrics diff` compares."""
-    return {
-        f"{arm.experiment}/{arm.name}": {
-            name: None if e.value is None else float(f"{e.value:.6g}") for name, e in arm.estimates.items()
-        }
-        | {"n": float(arm.n), "missing": float(arm.missing)}
-        for arm in found
-    }
-
-
-def _short(cell: object) -> object:
-    return "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell

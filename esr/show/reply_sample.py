@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from esr.experiment import Selection
 from esr.store import Store
 
 KINDS = {
@@ -19,7 +20,7 @@ CUT = 1200
 """Characters of a reply that are shown."""
 
 
-def replies(store: Store, experiment: str, model: str, scale: str, judge: str, seed: int) -> list[dict[str, Any]]:
+def replies(store: Store, chosen: Selection, seed: int) -> list[dict[str, Any]]:
     """Some replies of the experiment's own arms, of each kind as many where there are any."""
     found: list[dict[str, Any]] = []
     for kind, condition in KINDS.items():
@@ -27,7 +28,7 @@ def replies(store: Store, experiment: str, model: str, scale: str, judge: str, s
             "select o.arm, o.trial_id, o.question, o.latent, o.boost, g.attempts, r.text from outcomes o join replies r using (trial_id) "
             "join grades g on g.trial_id = o.trial_id and g.judge = o.judge and g.judge_prompt = o.judge_prompt and g.missing is null "
             f"and g.latent in (o.latent, -1) where o.experiment = ? and o.model = ? and o.scale = ? and o.judge = ? and {condition} order by o.trial_id, o.arm limit 500",
-            [experiment, model, scale, judge],
+            [chosen.experiment, chosen.model, chosen.scale, chosen.judge],
         ).to_pylist()
         drawn = random.Random(f"{seed}/sample/{kind}").sample(rows, min(EACH, len(rows)))
         found += [{**row, "kind": kind} for row in drawn]

@@ -15,7 +15,8 @@ CREATE TABLE trials (
     repetition_penalty DOUBLE,        -- of the sampling
     max_tokens INTEGER,               -- length at which the reply is cut
     scope VARCHAR,                    -- positions the interventions touch: all, prompt, generated or [lo,hi)
-    ops STRUCT(kind VARCHAR, latent INTEGER, value DOUBLE, layer INTEGER, sae VARCHAR)[] -- the interventions; empty: unsteered
+    ops STRUCT(kind VARCHAR, latent INTEGER, value DOUBLE, layer INTEGER, sae VARCHAR)[], -- the interventions; empty: unsteered
+    meaning VARCHAR                   -- what the names stood for: hash of the SAE, chat family, engine options that change tokens; NULL: not recorded
 );
 
 -- A trial's place in an experiment. One trial may be a member of many arms.
@@ -45,6 +46,22 @@ CREATE TABLE plans (
     PRIMARY KEY (experiment, model, arm, scale, plan, recorded_at)
 );
 
+-- A condition as it was laid out. Of several rows of one arm the newest stands; current_arms fills in what older stores did not record.
+CREATE TABLE arms (
+    experiment VARCHAR NOT NULL,      -- as in members
+    model VARCHAR NOT NULL,           -- as in members
+    arm VARCHAR NOT NULL,             -- as in members
+    scale VARCHAR NOT NULL,           -- as in members
+    kind VARCHAR,                     -- what sort of condition: baseline, ablated, meta-prompt, unsteered, absolute, relative or another
+    level DOUBLE,                     -- its number where arms of a kind are a series: a boost, a multiple of the threshold, the number of a set
+    place INTEGER,                    -- its order among the experiment's arms, 0 first
+    against VARCHAR,                  -- experiment/arm that it is compared with; NULL: with none
+    mean DOUBLE,                      -- of the thresholds that absolute levels were laid over; NULL: none were, or not recorded
+    std DOUBLE,                       -- of the same, ddof 0
+    recorded_at TIMESTAMP NOT NULL,   -- UTC
+    PRIMARY KEY (experiment, model, arm, scale)
+);
+
 -- What came back for a trial.
 CREATE TABLE replies (
     trial_id VARCHAR PRIMARY KEY,     -- the trial
@@ -56,7 +73,7 @@ CREATE TABLE replies (
     degraded BOOLEAN                  -- the words hold five times or more the same word of two letters or more in a row
 );
 
--- One judge's verdict on one reply about one distractor. Of several with the same key a graded one stands before a missing one.
+-- One judge's verdict on one reply about one distractor. Of several with the same key a graded one stands before a missing one, and the newest before an older one.
 CREATE TABLE grades (
     trial_id VARCHAR NOT NULL,        -- the trial whose reply was graded
     latent INTEGER NOT NULL,          -- the distractor the judge was told of; -1: none or blind
@@ -69,6 +86,7 @@ CREATE TABLE grades (
     output_tokens BIGINT,             -- written by the judge
     cost DOUBLE,                      -- US dollars; NULL: the price is unknown
     graded_at TIMESTAMP,              -- UTC; of an imported grade, the time in the file's name
+    shown VARCHAR,                    -- hash of what the judge was shown besides its instructions: the reply, the question, the label; NULL: not recorded
     PRIMARY KEY (trial_id, latent, judge, judge_prompt)
 );
 
@@ -110,9 +128,44 @@ CREATE TABLE runs (
     scale VARCHAR,                    -- as in members
     started_at TIMESTAMP,             -- UTC
     finished_at TIMESTAMP,            -- UTC; NULL: not finished when recorded
-    status VARCHAR,                   -- how it ended
+    status VARCHAR,                   -- running, or how it ended
     cost DOUBLE,                      -- US dollars of judging in this run; NULL: unknown
-    manifest JSON                     -- revision, params, versions, engine, SAE, prompts, host
+    manifest JSON,                    -- revision, params, versions, engine, SAE, prompts, host
+    judge VARCHAR,                    -- whose grades it asks for; NULL: not recorded
+    name VARCHAR,                     -- what a person calls it; NULL: nothing
+    hidden BOOLEAN,                   -- a person does not want to see it in lists; NULL: it is shown
+    recorded_at TIMESTAMP             -- UTC, of this row: a finished run stands before a running one, then the newest; NULL: not recorded
+);
+
+-- What the SAE reads of a text: one row holds every value of one text, layer and pooling as three lists of equal length. View token_activations has one value a row.
+CREATE TABLE activations (
+    trial_id VARCHAR NOT NULL,        -- the trial whose reply was read; of another text, its hash
+    model VARCHAR NOT NULL,           -- as in trials
+    sae VARCHAR NOT NULL,             -- name in params.yaml
+    layer INTEGER NOT NULL,           -- decoder block whose output was read, 0-based
+    steering VARCHAR NOT NULL,        -- on: teacher-forced with the trial's own interventions; off: without
+    stage VARCHAR NOT NULL,           -- before or after the interventions of this layer
+    pooling VARCHAR NOT NULL,         -- token: as they are; max or mean: over the positions
+    selection VARCHAR NOT NULL,       -- which latents are told: top-32 (the largest at each position) or a name of a list of latents
+    latents INTEGER[] NOT NULL,       -- of each value; values run latent by latent for a list, position by position for the largest
+    positions INTEGER[],              -- of each value, in tokens of prompt and reply, 0-based; NULL: pooled
+    "values" FLOAT[] NOT NULL,        -- the activations; where a listed latent has none it is 0
+    listed INTEGER[],                 -- the latents of the list, also those that were nowhere active; NULL: the largest
+    n_positions INTEGER,              -- positions that were read
+    PRIMARY KEY (trial_id, model, sae, layer, steering, stage, pooling, selection)
+);
+
+-- Parts of a prompt and its reply, by who marked them off.
+CREATE TABLE regions (
+    trial_id VARCHAR NOT NULL,        -- the trial
+    source VARCHAR NOT NULL,          -- who marked it: a judge's name and the hash of its instructions, or the rule's name
+    kind VARCHAR NOT NULL,            -- prompt, off-topic, correction or on-topic
+    place INTEGER NOT NULL,           -- its order in the text, 0 first
+    char_start INTEGER,               -- offset in the reply; NULL: of the prompt, or not found
+    char_end INTEGER,                 -- and where it ends
+    token_start INTEGER,              -- position in tokens of prompt and reply; NULL: not worked out
+    token_end INTEGER,                -- and where it ends
+    PRIMARY KEY (trial_id, source, place)
 );
 
 -- Files read by `python -m esr import-reference`, used or not.

@@ -25,6 +25,44 @@ SELECT
     m.threshold                       -- as in members
 FROM members m SEMI JOIN latest USING (experiment, model, arm, scale, plan);
 
+-- The arms of current_members. Those of stores that did not record their arms are told from their names.
+CREATE OR REPLACE VIEW current_arms AS
+WITH present AS (
+    SELECT DISTINCT experiment, model, arm, scale,
+        try_cast(regexp_extract(arm, '^(?:[a-z-]+-)?([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)$', 1) AS DOUBLE) AS number
+    FROM current_members
+), told AS (
+    SELECT *, CASE
+        WHEN arm LIKE 'set-aside%' THEN 'set-aside'
+        WHEN experiment = 'exp01' AND arm = 'baseline' THEN 'baseline'
+        WHEN regexp_matches(arm, '^absolute-[0-9]') OR (experiment = 'exp02' AND try_cast(arm AS DOUBLE) IS NOT NULL) THEN 'absolute'
+        WHEN regexp_matches(arm, '^relative-[0-9]') THEN 'relative'
+        WHEN experiment IN ('exp03', 'exp10') THEN 'ablated'
+        WHEN experiment = 'exp04' THEN 'tuned'
+        WHEN experiment = 'exp05' THEN 'meta-prompt'
+        WHEN experiment = 'exp07' THEN 'judge'
+        WHEN experiment = 'exp08' THEN 'unsteered'
+        ELSE arm
+    END AS named FROM present
+)
+SELECT
+    t.experiment,                     -- as in members
+    t.model,                          -- as in members
+    t.arm,                            -- as in members
+    t.scale,                          -- as in members
+    CASE WHEN a.arm IS NULL THEN t.named ELSE a.kind END AS kind, -- as in arms
+    CASE WHEN a.arm IS NULL AND t.named NOT IN ('baseline', 'set-aside', 'judge') THEN t.number ELSE a.level END AS level, -- as in arms
+    coalesce(
+        a.place, row_number() OVER (PARTITION BY t.experiment, t.model, t.scale ORDER BY t.named, t.number NULLS FIRST, t.arm) - 1
+    )::INTEGER AS place,              -- as in arms; of arms told from their names, by kind and level
+    CASE WHEN a.arm IS NULL AND t.named IN ('ablated', 'meta-prompt', 'unsteered') THEN 'exp01/baseline'
+        WHEN a.arm IS NULL AND t.named = 'tuned' AND t.arm <> 'base' THEN 'exp04/base'
+        ELSE a.against END AS against, -- as in arms
+    a.mean,                           -- as in arms
+    a.std,                            -- as in arms
+    a.arm IS NOT NULL AS recorded     -- whether the arm was recorded; else it is told from its name
+FROM told t LEFT JOIN arms a USING (experiment, model, arm, scale);
+
 -- Every grade of a member by the newest version of each judge's instructions in that arm, valid or not. A blind grade (latent -1) belongs to every member of its trial.
 CREATE OR REPLACE VIEW judged AS
 WITH pairs AS (
@@ -50,11 +88,16 @@ SELECT
     list_filter(p.attempts, lambda a: a.score IS NOT NULL) AS attempts, -- in order, those without a score left out
     p.missing,                        -- as in grades
     p.cost,                           -- as in grades
-    p.graded_at                       -- as in grades
+    p.graded_at,                      -- as in grades
+    p.shown,                          -- as in grades
+    list_filter(
+        p.attempts, lambda a: a.score IS NOT NULL AND (a."start" IS NOT NULL OR p.judge_prompt = 'reference')
+    ) AS located                      -- of attempts, those whose text was found in the reply; of imported grades, which do not tell, all
 FROM pairs p SEMI JOIN (FROM versions WHERE age = 1) USING (experiment, model, arm, scale, judge, judge_prompt)
 QUALIFY row_number() OVER (PARTITION BY p.experiment, p.model, p.arm, p.scale, p.trial_id, p.member_latent, p.judge ORDER BY p.missing IS NOT NULL, p.latent DESC) = 1;
 
--- One row per graded member. Graded: the judge marked off at least one attempt with a score, and nothing failed before.
+-- One row per graded member. Graded: the judge marked off at least one attempt with a score whose text stands in the reply, and nothing failed before.
+-- Other attempts are the judge's invention: they count in the columns that end in _as_told and nowhere else.
 CREATE OR REPLACE VIEW outcomes AS
 SELECT
     m.experiment,                     -- as in members
@@ -70,24 +113,30 @@ SELECT
     m.boost,                          -- as in members
     m.threshold,                      -- as in members
     t.prompt,                         -- as in trials
-    len(j.attempts)::INTEGER AS n_attempts, -- m, the attempts with a score
-    j.attempts[1].score AS first_score, -- s1, 0 to 100
-    j.attempts[-1].score AS last_score, -- sm, 0 to 100
-    len(j.attempts) >= 2 AS multi,    -- m >= 2
-    len(j.attempts) >= 2 AND j.attempts[-1].score > j.attempts[1].score AS corrected, -- m >= 2 and sm > s1, strictly
+    len(j.located)::INTEGER AS n_attempts, -- m, the attempts with a score that stand in the reply
+    j.located[1].score AS first_score, -- s1, 0 to 100
+    j.located[-1].score AS last_score, -- sm, 0 to 100
+    len(j.located) >= 2 AS multi,     -- m >= 2
+    len(j.located) >= 2 AND j.located[-1].score > j.located[1].score AS corrected, -- m >= 2 and sm > s1, strictly
     r.degraded,                       -- as in replies; NULL: the reply is not here
-    j.attempts[-1].score - j.attempts[1].score AS gain, -- sm - s1; 0 for a single attempt
+    j.located[-1].score - j.located[1].score AS gain, -- sm - s1; 0 for a single attempt
     r.finish_reason = 'length' AS truncated, -- the reply was cut at max_tokens; NULL: not recorded
-    list_transform(j.attempts, lambda a: a.score) AS scores, -- s1 to sm
+    list_transform(j.located, lambda a: a.score) AS scores, -- s1 to sm
     j.judge_prompt,                   -- as in grades
-    j.graded_at                       -- as in grades
+    j.graded_at,                      -- as in grades
+    len(j.attempts)::INTEGER AS n_attempts_as_told, -- as n_attempts, with the attempts that are not in the reply
+    j.attempts[1].score AS first_score_as_told, -- as first_score, with them
+    j.attempts[-1].score AS last_score_as_told, -- as last_score, with them
+    len(j.attempts) >= 2 AS multi_as_told, -- as multi, with them
+    len(j.attempts) >= 2 AND j.attempts[-1].score > j.attempts[1].score AS corrected_as_told, -- as corrected, with them
+    j.attempts[-1].score - j.attempts[1].score AS gain_as_told -- as gain, with them
 FROM current_members m
 JOIN judged j USING (experiment, model, arm, scale, trial_id, latent)
 JOIN trials t USING (trial_id)
 LEFT JOIN replies r USING (trial_id)
-WHERE j.missing IS NULL AND len(j.attempts) > 0;
+WHERE j.missing IS NULL AND len(j.located) > 0;
 
--- One row per attempt with a score of a graded member.
+-- One row per attempt with a score of a valid grade, also those that are not in the reply.
 CREATE OR REPLACE VIEW attempts AS
 SELECT
     experiment,                       -- as in members
@@ -101,7 +150,8 @@ SELECT
     attempts[i].score AS score,       -- 0 to 100
     attempts[i]."text" AS "text",     -- as the judge quoted it
     attempts[i]."start" AS "start",   -- offset in the reply where the quotation was found; NULL: it is not in the reply
-    attempts[i]."end" AS "end"        -- and where it ends
+    attempts[i]."end" AS "end",       -- and where it ends
+    attempts[i]."start" IS NOT NULL OR judge_prompt = 'reference' AS located -- whether outcomes count it
 FROM (SELECT *, unnest(range(1, len(attempts) + 1)) AS i FROM judged WHERE missing IS NULL);
 
 -- One row per experiment, model, arm, judge and scale. Rates are in [0, 1]; NULL where the denominator is 0.
@@ -109,7 +159,12 @@ CREATE OR REPLACE VIEW summary AS
 WITH planned AS (
     SELECT experiment, model, arm, scale, count(*) AS members, any_value(plan) = 'reference' AS imported FROM current_members GROUP BY ALL
 ), judges AS (
-    SELECT experiment, model, arm, scale, judge, count(*) AS asked FROM judged GROUP BY ALL
+    SELECT experiment, model, arm, scale, judge,
+        count(*) AS asked,
+        count(*) FILTER (missing IS NULL AND len(attempts) > 0) AS n_graded,
+        count(*) FILTER (missing IS NULL AND len(attempts) >= 2) AS n_multi,
+        count(*) FILTER (missing IS NULL AND len(attempts) >= 2 AND attempts[-1].score > attempts[1].score) AS n_corrected
+    FROM judged GROUP BY ALL
 ), counted AS (
     SELECT experiment, model, arm, scale, judge,
         count(*) AS n_graded,
@@ -138,8 +193,27 @@ SELECT
     c.n_corrected / nullif(c.n_graded, 0) AS esr_rate, -- n_corrected / n_graded
     c.n_corrected / nullif(c.n_multi, 0) AS improvement_rate, -- n_corrected / n_multi
     c.gain_all_mean,                  -- mean sm - s1 over all graded, a single attempt counting 0
-    c.gain_multi_mean                 -- mean sm - s1 over those with two attempts or more
+    c.gain_multi_mean,                -- mean sm - s1 over those with two attempts or more
+    coalesce(j.n_graded, 0) AS n_graded_as_told, -- as n_graded, with the attempts that are not in the reply
+    j.n_multi / nullif(j.n_graded, 0) AS multi_attempt_rate_as_told, -- as multi_attempt_rate, with them
+    j.n_corrected / nullif(j.n_graded, 0) AS esr_rate_as_told -- as esr_rate, with them
 FROM planned p
 LEFT JOIN judges j USING (experiment, model, arm, scale)
 LEFT JOIN counted c ON c.experiment = p.experiment AND c.model = p.model AND c.arm = p.arm AND c.scale = p.scale AND c.judge = j.judge
 ORDER BY ALL;
+
+-- Activations one value a row. Filter by trial_id first: a text is unpacked as a whole.
+CREATE OR REPLACE VIEW token_activations AS
+SELECT
+    trial_id,                         -- as in activations
+    model,                            -- as in activations
+    sae,                              -- as in activations
+    layer,                            -- as in activations
+    steering,                         -- as in activations
+    stage,                            -- as in activations
+    pooling,                          -- as in activations
+    selection,                        -- as in activations
+    unnest(latents) AS latent,        -- the latent
+    unnest(positions) AS "position",  -- in tokens of prompt and reply, 0-based; NULL: pooled
+    unnest("values") AS "value"       -- the activation
+FROM activations;

@@ -46,8 +46,9 @@ class Store:
             return
         arms: dict[tuple[str, str, str, str], list[Member]] = {}
         for member in members:
-            arms.setdefault((member.experiment, member.model, member.arm, member.scale), []).append(member)
+            arms.setdefault((member.arm.experiment, member.model, member.arm.name, member.scale), []).append(member)
         self.put("trials", rows.trials(members))
+        self.put("arms", rows.arms(members, datetime.now(UTC)))
         for arm, some in arms.items():
             named = plan or content_id("plan", sorted({(m.trial.id, m.trial.latent.index) for m in some}))
             self.put("members", rows.members(some, named))
@@ -59,18 +60,36 @@ class Store:
             self.put("replies", rows.replies(replies), key=content_id("replies", sorted(reply.trial_id for reply in replies)))
 
     def put_grades(self, grades: Sequence[Grade]) -> None:
-        if grades:
-            named = sorted((g.trial_id, g.latent, g.judge, g.judge_prompt, g.missing or "") for g in grades)
-            self.put("grades", rows.grades(grades, datetime.now(UTC)), key=content_id("grades", named))
+        """The same verdicts again are a no-op, unless others stand in their place: of what the judge was shown, the newest stands."""
+        if not grades:
+            return
+        named = sorted((g.trial_id, g.latent, g.judge, g.judge_prompt, g.shown or "", g.missing or "") for g in grades)
+        key, at = content_id("grades", named), datetime.now(UTC)
+        if self._replaced(key, grades):
+            key = content_id("grades", named, at.isoformat())
+        self.put("grades", rows.grades(grades, at), key=key)
+
+    def _replaced(self, key: str, grades: Sequence[Grade]) -> bool:
+        """Whether these grades are durable, and a newer one of other things shown stands before one of them."""
+        if not (self.root / "shards" / "grades" / f"{key}.parquet").exists():
+            return False
+        ids = sorted({g.trial_id for g in grades})
+        standing = self.sql(
+            "select trial_id, latent, judge, judge_prompt, shown, missing from grades where trial_id in (select unnest(?))", [ids]
+        )
+        now = {(r["trial_id"], r["latent"], r["judge"], r["judge_prompt"]): r for r in standing.to_pylist()}
+        found = ((g, now.get((g.trial_id, g.latent, g.judge, g.judge_prompt))) for g in grades)
+        return any(row and row["shown"] != g.shown and (g.missing is None or row["missing"]) for g, row in found)
 
     def put_thresholds(self, found: Sequence[Mapping[str, Any]]) -> None:
         if found:
             self.put("thresholds", found)
 
     def put_run(self, run: Mapping[str, Any]) -> str:
-        """One row of `runs`; its id, made from its content when it has none."""
-        named = str(run.get("run_id") or content_id("run", json.dumps(dict(run), sort_keys=True, default=str)))
-        self.put("runs", [{**run, "run_id": named}])
+        """One row of `runs`, put when a run starts and again when it ends; its id, made from its manifest and start when it has none."""
+        start = [run.get(name) for name in ("experiment", "model", "scale", "judge", "started_at", "manifest")]
+        named = str(run.get("run_id") or content_id("run", json.dumps(start, sort_keys=True, default=str)))
+        self.put("runs", [{"recorded_at": datetime.now(UTC), **run, "run_id": named}])
         return named
 
     def known(self, table: str, ids: Sequence[str]) -> set[str]:

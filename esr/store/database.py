@@ -254,7 +254,7 @@ def _oldest(con: duckdb.DuckDBPyConnection, table: str, some: Sequence[Shard]) -
     """
     columns, key, fresh = _columns(table), ", ".join(schema.table(table).key), _fresh(con, table, some)
     repeated = con.execute(f"SELECT 1 FROM ({fresh}) GROUP BY {key} HAVING count(*) > 1 LIMIT 1").fetchone()
-    first = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY place) = 1" if repeated else ""
+    first = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY nth) = 1" if repeated else ""
     return f"SELECT {columns} FROM ({fresh}) {first}"
 
 
@@ -268,33 +268,33 @@ def _columns(table: str) -> str:
 
 
 def _fresh(con: duckdb.DuckDBPyConnection, table: str, some: Sequence[Shard]) -> str:
-    """A query for the rows of these shards with the `place` of each one's shard, 0 the oldest; in no order."""
+    """A query for the rows of these shards with the `nth` of each one's shard, 0 the oldest; in no order."""
     columns, sources = _columns(table), list[str]()
     old = [
-        migration.read(shard).append_column("place", pa.array([i] * shard.rows))
+        migration.read(shard).append_column("nth", pa.array([i] * shard.rows))
         for i, shard in enumerate(some)
         if shard.version < schema.VERSION
     ]
     if old:
         con.register("migrated", pa.concat_tables(old))
-        sources.append(f"SELECT {columns}, place FROM migrated")
+        sources.append(f"SELECT {columns}, nth FROM migrated")
     now = [(i, str(shard.path)) for i, shard in enumerate(some) if shard.version == schema.VERSION]
     if now:
-        con.register("places", pa.table({"place": [i for i, _ in now], "path": [path for _, path in now]}))
+        con.register("places", pa.table({"nth": [i for i, _ in now], "path": [path for _, path in now]}))
         paths = ", ".join("'" + path.replace("'", "''") + "'" for _, path in now)
-        sources.append(f"SELECT {columns}, place FROM read_parquet([{paths}], filename = true) JOIN places ON path = filename")
+        sources.append(f"SELECT {columns}, nth FROM read_parquet([{paths}], filename = true) JOIN places ON path = filename")
     return " UNION ALL ".join(sources)
 
 
 def _select(con: duckdb.DuckDBPyConnection, table: str, some: Sequence[Shard], existing: str | None) -> None:
     """Temporary table `winners`: rows of these shards that are new or stand before the existing ones."""
     columns, key = _columns(table), ", ".join(schema.table(table).key)
-    order = f"{schema.BETTER[table]}, place" if table in schema.BETTER else "place"
+    order = f"{schema.BETTER[table]}, nth" if table in schema.BETTER else "nth"
     have = f" UNION ALL SELECT {columns}, -1 FROM {existing} SEMI JOIN fresh USING ({key})" if existing else ""
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE winners AS WITH fresh AS MATERIALIZED ({_fresh(con, table, some)}) "
         f"SELECT {columns} FROM (SELECT * FROM fresh{have}) "
-        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1 AND place >= 0"
+        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1 AND nth >= 0"
     )
 
 

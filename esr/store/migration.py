@@ -1,6 +1,7 @@
 """Shards of earlier schema versions, brought forward when they are read. The files themselves stay as they were written.
 
 1 → 2   an arm is planned at once and its members carry the plan's hash; older members share one standing plan
+2 → 3   columns and tables are added: what was not recorded is NULL
 """
 
 from collections.abc import Callable
@@ -18,7 +19,12 @@ def plans(table: str, data: pa.Table) -> pa.Table:
     return data.append_column("plan", pa.array(["version-1"] * len(data))) if table == "members" else data
 
 
-STEPS: dict[int, Step] = {1: plans}
+def widened(table: str, data: pa.Table) -> pa.Table:
+    """Only columns were added; `schema.typed` fills them with NULL."""
+    return data
+
+
+STEPS: dict[int, Step] = {1: plans, 2: widened}
 """By the version they start from."""
 
 

@@ -39,9 +39,9 @@ def trial(t: Trial) -> Row:
 def members(some: Sequence[Member], plan: str) -> list[Row]:
     found = {
         (m.trial.id, m.trial.latent.index): {
-            "experiment": m.experiment,
+            "experiment": m.arm.experiment,
             "model": m.model,
-            "arm": m.arm,
+            "arm": m.arm.name,
             "scale": m.scale,
             "plan": plan,
             "trial_id": m.trial.id,
@@ -54,6 +54,27 @@ def members(some: Sequence[Member], plan: str) -> list[Row]:
         for m in some
     }
     return list(found.values())
+
+
+def arms(members: Sequence[Member], at: datetime) -> list[Row]:
+    """Each arm once."""
+    found = {(m.arm.key, m.model, m.scale): (m.arm, m.model, m.scale) for m in members}
+    return [
+        {
+            "experiment": arm.experiment,
+            "model": model,
+            "arm": arm.name,
+            "scale": scale,
+            "kind": arm.kind or None,
+            "level": arm.level,
+            "place": arm.order,
+            "against": arm.against or None,
+            "mean": arm.mean,
+            "std": arm.std,
+            "recorded_at": at,
+        }
+        for arm, model, scale in found.values()
+    ]
 
 
 def replies(some: Sequence[Reply]) -> list[Row]:
@@ -85,6 +106,7 @@ def grades(some: Sequence[Grade], at: datetime) -> list[Row]:
             "output_tokens": g.output_tokens,
             "cost": g.cost,
             "graded_at": at,
+            "shown": g.shown,
         }
         for g in some
     ]

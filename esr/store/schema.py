@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from esr.errors import StoreError, one_of
 
-VERSION = 2
+VERSION = 3
 """Of the tables in esr/sql/tables.sql; esr/store/migration.py reads shards of every earlier one."""
 
 BETTER = {
-    "grades": "missing IS NOT NULL, CASE WHEN missing IS NULL THEN graded_at END, graded_at DESC",
-    "runs": "finished_at DESC NULLS LAST",
+    "arms": "recorded_at DESC",
+    "grades": "missing IS NOT NULL, graded_at DESC NULLS LAST",
+    "runs": "finished_at DESC NULLS LAST, recorded_at DESC NULLS LAST",
     "thresholds": "status, threshold",
 }
 """Which of several rows with one primary key stands: the first in this order. Elsewhere such rows are equal."""

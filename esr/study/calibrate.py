@@ -7,13 +7,20 @@ resumed by doing it again: what was generated and graded is found and only the r
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esr.params import Params
+from esr.prompts import evaluation
+from esr.study import grade, steer
 from esr.study.plan import search_step
-from esr.threshold import Score, Search
-from esr.types import Grade, Latent, Member, content_id
+from esr.study.reader import Reader
+from esr.threshold import Ask, Score, Search, Status
+from esr.types import Latent, Member, content_id
+
+if TYPE_CHECKING:
+    from esr.study.study import Study
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +28,69 @@ Scores = Callable[[list[Member]], Mapping[str, float | None]]
 """First-attempt score in [0, 1] of each trial by id; None: no valid grade."""
 
 BITES = ("converged", "unresolved")
-"""Statuses with which a latent is steered; one that never or always bites has no boost that meets the target."""
+"""Statuses with which a latent is steered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """What calibration found for one latent."""
+
+    latent: Latent
+    boost: float
+    """At which the mean first-attempt score meets the target."""
+    low: float
+    """Lower end of the 95 % posterior interval."""
+    high: float
+    status: Status
+    target: float
+    """The score looked for, in [0, 1]."""
+    verified: float | None
+    """Mean first-attempt score at the boost afterwards, in [0, 1]; None: not asked, or without a valid grade."""
+    asks: tuple[Ask, ...]
+    """The search: boosts tried, mean scores, samples."""
+
+    @property
+    def bites(self) -> bool:
+        """Whether the latent is steered; one that never or always bites has no boost that meets the target."""
+        return self.status in BITES
+
+
+def thresholds(study: "Study", latents: Sequence[Latent]) -> list[Threshold]:
+    """The boost at which each latent bites, by the model's own judge; also recorded, under an id of all that was read."""
+    reader = Reader.on(study)
+
+    def scores(members: list[Member]) -> dict[str, float | None]:
+        steer.replies(study, [member.trial for member in members], "calibrate")
+        found = grade.grades(study, members, study.grader, "calibrate: judge")
+        return {member.trial.id: grade.of(found, member) for member in members}
+
+    found = calibrate(reader.params, reader.model, reader.weights, latents, evaluation(), scores)
+    facts = {**reader.read, "calibration": sorted(latent.index for latent in latents)}
+    study.store.put_thresholds([row(one, reader.model, facts) for one in found])
+    return found
+
+
+def row(found: Threshold, model: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table `thresholds`; `facts` is all that the search rested on."""
+    return {
+        "calibration_id": content_id("calibration", facts, found.latent.index),
+        "model": model,
+        "latent": found.latent.index,
+        "label": found.latent.label,
+        "threshold": found.boost,
+        "low": found.low,
+        "high": found.high,
+        "status": found.status,
+        "target": found.target,
+        "verified_score": found.verified,
+        "asks": [{"boost": ask.boost, "score": ask.score, "n": ask.n} for ask in found.asks],
+    }
 
 
 def calibrate(
     params: Params, model: str, weights: str, latents: Sequence[Latent], questions: Sequence[str], scores: Scores
-) -> list[dict[str, Any]]:
-    """One row of the table `thresholds` a latent."""
+) -> list[Threshold]:
+    """The searches in step, whoever scores."""
     search = Search([latent.index for latent in latents], params.model(model).search, params.protocol)
     named = {latent.index: latent for latent in latents}
     step = 0
@@ -45,19 +108,16 @@ def calibrate(
     verified = ask([(k, f.threshold) for k, f in found.items() if f.status in BITES], "verify", n) if n else {}
     log.info("calibrated %d latents in %d steps", len(latents), step)
     return [
-        {
-            "calibration_id": content_id("calibration", weights, params.protocol.model_dump(mode="json"), latent.index),
-            "model": model,
-            "latent": latent.index,
-            "label": latent.label,
-            "threshold": found[latent.index].threshold,
-            "low": found[latent.index].low,
-            "high": found[latent.index].high,
-            "status": found[latent.index].status,
-            "target": params.protocol.target,
-            "verified_score": score.mean if (score := verified.get(latent.index)) else None,
-            "asks": [{"boost": ask.boost, "score": ask.score, "n": ask.n} for ask in found[latent.index].asks],
-        }
+        Threshold(
+            latent=latent,
+            boost=found[latent.index].threshold,
+            low=found[latent.index].low,
+            high=found[latent.index].high,
+            status=found[latent.index].status,
+            target=params.protocol.target,
+            verified=score.mean if (score := verified.get(latent.index)) else None,
+            asks=found[latent.index].asks,
+        )
         for latent in latents
     ]
 
@@ -69,8 +129,3 @@ def means(members: Sequence[Member], scores: Mapping[str, float | None]) -> dict
         score = scores.get(member.trial.id)
         valid[member.trial.latent.index] += [] if score is None else [score]
     return {latent: Score(fmean(values), len(values)) if values else None for latent, values in valid.items()}
-
-
-def first_score(grade: Grade) -> float | None:
-    """The first attempt's score in [0, 1]; None when the grade is missing."""
-    return grade.attempts[0].score / 100 if grade.attempts and grade.missing is None else None

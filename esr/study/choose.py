@@ -1,9 +1,9 @@
-"""Which latents are steered: drawn, concrete by their label, and not what the questions are about anyway. Pure.
+"""Which latents are steered: drawn, concrete by their label, and not what the questions are about anyway.
 
+    chosen = latents(study, 500)                                   # all of it, for a study
     drawn = candidates(params, labels, 500)                        # 3 × 500, from the root seed
     kept = concrete(drawn, ratings, "threshold(65)")               # the judge's ratings, 0 abstract … 100 concrete
     kept = irrelevant(kept, max_activations, "zero_activation")    # largest activation of every latent on each question
-    latents = first(kept, 500)
 
 The policies `threshold(65)` and `zero_activation` are the authors' code, `median` and `topk(100)` their paper's text.
 """
@@ -12,19 +12,64 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from esr.engine import Capture, Request
 from esr.errors import DataError, ParamsError
-from esr.params import Params
+from esr.params import Params, Settings
+from esr.prompts import evaluation
 from esr.study.plan import stream
-from esr.types import Latent
+from esr.types import Latent, Sampling
+
+if TYPE_CHECKING:
+    from esr.study.study import Study
 
 log = logging.getLogger(__name__)
 
+
+class Baseline(Settings):
+    """How many latents are steered and how often each: experiment 1's own numbers, which every replay shares."""
+
+    block: ClassVar[str] = "exp01"
+    latents: int = Field(ge=1)
+    trials_per_latent: int = Field(ge=1)
+
+
 PLACEHOLDER = re.compile(r"(feature_.*)?", re.IGNORECASE)
 """Labels that say nothing."""
+
+
+def latents(study: "Study", n: int) -> list[Latent]:
+    """At most n latents to steer: concrete by their label, and silent on the evaluation questions."""
+    p = study.params.protocol
+    drawn = candidates(study.params, study.labels, n)
+    if p.concreteness != "off":
+        rated = zip(drawn, ratings(study, [latent.label for latent in drawn]), strict=True)
+        drawn = concrete(drawn, {latent.index: rating for latent, rating in rated if rating is not None}, p.concreteness)
+    if p.relevance != "off":
+        drawn = irrelevant(drawn, maxima(study, evaluation()), p.relevance)
+    if len(drawn) < n:
+        log.warning("%d latents were wanted and %d are left after the filters; raise candidates_per_latent", n, len(drawn))
+    return drawn[:n]
+
+
+def ratings(study: "Study", labels: Sequence[str]) -> list[float | None]:
+    """How concrete each label is, 0 to 100; None: no rating."""
+    return study.rater.ratings(labels)
+
+
+def maxima(study: "Study", questions: Sequence[str]) -> NDArray[np.float32]:
+    """[questions, d_sae]: each latent's largest activation on the whole prompt."""
+    m, prompt_format = study.spec, study.params.protocol.prompt_format
+    capture = Capture(layer=m.read_layer, sae=m.sae, mode="max")
+    sampling = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_tokens=1)
+    requests = [Request(prompt=q, prompt_format=prompt_format, sampling=sampling, capture=capture) for q in questions]
+    _ = study.weights, study.backend
+    return np.stack([reading.values for reading in study.engine.read(requests)])
 
 
 def candidates(params: Params, labels: Sequence[Latent], n: int) -> list[Latent]:
@@ -71,13 +116,6 @@ def irrelevant(drawn: Sequence[Latent], max_activations_QL: NDArray[np.floating]
             top = np.argsort(-row, kind="stable")[: int(number)]
             awake[top[row[top] > 0]] = True
     return [latent for latent in drawn if not awake[latent.index]]
-
-
-def first(kept: Sequence[Latent], n: int) -> list[Latent]:
-    """The first n; fewer, with a warning, when the filters left fewer."""
-    if len(kept) < n:
-        log.warning("%d latents were wanted and %d are left after the filters; raise candidates_per_latent", n, len(kept))
-    return list(kept[:n])
 
 
 def _policy(text: str, kind: str, known: tuple[str, ...]) -> tuple[str, float]:

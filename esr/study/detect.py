@@ -4,23 +4,42 @@ Matched pairs are a question and its own reply; mismatched pairs come from seede
 replies of another. Discovery questions are never evaluation questions, so what is found is tested on questions it has not seen.
 """
 
-import base64
-import io
 import logging
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from esr.engine import Capture, Engine, Request
 from esr.errors import DataError
-from esr.params import Exp03, ModelParams
+from esr.params import ModelParams, Settings
+from esr.prompts import discovery
+from esr.study import steer
 from esr.study.batches import work
-from esr.types import Sampling
+from esr.study.plan import stream
+from esr.types import Arm, Sampling, Trial, content_id
+
+if TYPE_CHECKING:
+    from esr.study.study import Study
 
 log = logging.getLogger(__name__)
+
+
+class Detection(Settings):
+    """How off-topic detectors are found."""
+
+    block: ClassVar[str] = "exp03"
+    derangements: int = Field(ge=1)
+    pooling: Literal["response", "all"]
+    active: float
+    mismatched_share: float = Field(ge=0, le=1)
+    matched_share: float = Field(ge=0, le=1)
+    max_detectors: int = Field(ge=1)
+    replies_per_question: int = Field(ge=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +67,6 @@ class Activations:
     mismatched_active: np.ndarray
     mismatched_mean: np.ndarray
 
-    def to_text(self) -> str:
-        """One string, so that a task can return it as a value."""
-        file = io.BytesIO()
-        np.savez_compressed(file, **{name: getattr(self, name).astype(np.float32) for name in self.__slots__})
-        return base64.b64encode(file.getvalue()).decode()
-
-    @classmethod
-    def from_text(cls, text: str) -> "Activations":
-        with np.load(io.BytesIO(base64.b64decode(text))) as arrays:
-            return cls(**{name: arrays[name] for name in cls.__slots__})
-
 
 @dataclass(frozen=True, slots=True)
 class Detector:
@@ -73,6 +81,80 @@ class Detector:
     matched_active: float
     mismatched_mean: float
     mismatched_active: float
+
+
+def activations(study: "Study") -> Activations:
+    """Of every latent, over the discovery replies under their own questions and under others'."""
+    settings, protocol = study.params.of(Detection), study.params.protocol
+    trials = discovery_trials(study)
+    flat = [trial for row in trials for trial in row]
+    steer.replies(study, flat, "discover")
+    texts = steer.texts(study, [trial.id for trial in flat])
+    orders = derangements(len(trials), settings.derangements, study.params.seed)
+    found = pairs([row[0].prompt for row in trials], [[texts[t.id] for t in row] for row in trials], orders)
+    batch, model = study.params.work.batch, study.spec
+    return summed(study.engine, found, model, settings, protocol.prompt_format, batch=batch)
+
+
+def discovery_trials(study: "Study") -> list[list[Trial]]:
+    """For each discovery question, the unsteered trials whose replies detectors are found in."""
+    rng, each = stream(study.params, "discovery"), study.params.of(Detection).replies_per_question
+    n_seeds = study.params.protocol.n_seeds
+    return [[_unsteered(study, question, rng.randrange(n_seeds)) for _ in range(each)] for question in discovery()]
+
+
+def _unsteered(study: "Study", question: str, seed: int) -> Trial:
+    return Trial(
+        model=study.model,
+        weights=study.weights,
+        prompt=question,
+        prompt_format=study.params.protocol.prompt_format,
+        seed=seed,
+        sampling=study.params.sampling(study.model),
+        question=question,
+    )
+
+
+def detectors(study: "Study", seen: Activations) -> list[Detector]:
+    """Latents quiet while a reply answers its question and active while it does not."""
+    return chosen(seen, study.params.of(Detection), {latent.index: latent.label for latent in study.labels})
+
+
+def controls(
+    study: "Study", seen: Activations, barred: Sequence[int], *, sets: int, matchings: Sequence[str], first_seed: int
+) -> dict[str, list[Detector]]:
+    """As many sets of each kind, by name: `matched-0`, `uniform-2`; no two matched sets share a latent."""
+    found = detectors(study, seen)
+    labels = {latent.index: latent.label for latent in study.labels}
+    made: dict[str, list[Detector]] = {}
+    for kind in matchings:
+        out = set(barred)
+        for i in range(sets):
+            drawn = CONTROLS[kind](seen, found, sorted(out), first_seed + i, labels)
+            out |= {control.latent for control in drawn if kind == "matched"}  # nearest neighbours would come again
+            made[f"{kind}-{i}"] = drawn
+    return made
+
+
+def arms(experiment: str, sets: Mapping[str, Sequence[Detector]]) -> dict[Arm, list[int]]:
+    """The arm of each set, and the latents clamped in it; sets of one kind are a series."""
+    found: dict[Arm, list[int]] = {}
+    for name, rows in sets.items():
+        kind = rows[0].kind
+        place = sum(arm.kind == kind for arm in found)
+        found[Arm(experiment, name, kind, float(place), place)] = [row.latent for row in rows]
+    return found
+
+
+def record(study: "Study", sets: Mapping[str, Sequence[Detector]]) -> int:
+    """Sets of ablated latents by name, each under an id of its content."""
+    rows = [
+        {"set_id": content_id(study.weights, name, [d.latent for d in found], length=16), "model": study.model, **asdict(d)}
+        for name, found in sets.items()
+        for d in found
+    ]
+    study.store.put("detectors", rows)
+    return len(rows)
 
 
 def derangements(n: int, count: int, seed: int) -> list[list[int]]:
@@ -109,21 +191,21 @@ def request(engine: Engine, pair: Pair, model: ModelParams, pooling: str, prompt
     )
 
 
-def activations(
-    engine: Engine, found: Sequence[Pair], model: ModelParams, exp: Exp03, prompt_format: str, *, batch: int
+def summed(
+    engine: Engine, found: Sequence[Pair], model: ModelParams, settings: Detection, prompt_format: str, *, batch: int
 ) -> Activations:
     """Sums over the pairs, one batch of readings in memory at a time."""
     sums: dict[bool, list[np.ndarray]] = {}
     count = {True: 0, False: 0}
 
     def read(some: Sequence[Pair]) -> list[tuple[bool, np.ndarray]]:
-        readings = engine.read([request(engine, pair, model, exp.pooling, prompt_format) for pair in some])
+        readings = engine.read([request(engine, pair, model, settings.pooling, prompt_format) for pair in some])
         return [(pair.matched, reading.values) for pair, reading in zip(some, readings, strict=True)]
 
     for values in work(read, found, size=batch, in_flight=1):
         for matched, value in values:
             active, total = sums.setdefault(matched, [np.zeros(len(value)), np.zeros(len(value))])
-            active += value > exp.active
+            active += value > settings.active
             total += value
             count[matched] += 1
     if not all(count.values()):
@@ -132,16 +214,17 @@ def activations(
     return Activations(mean[True][0], mean[True][1], mean[False][0], mean[False][1])
 
 
-def detectors(seen: Activations, exp: Exp03, labels: dict[int, str]) -> list[Detector]:
+def chosen(seen: Activations, settings: Detection, labels: dict[int, str]) -> list[Detector]:
     """Latents quiet in matched and active in mismatched pairs, the most often and most strongly active first."""
-    chosen = np.flatnonzero((seen.matched_active <= exp.matched_share) & (seen.mismatched_active >= exp.mismatched_share))
-    if not len(chosen):
+    quiet, loud = settings.matched_share, settings.mismatched_share
+    kept = np.flatnonzero((seen.matched_active <= quiet) & (seen.mismatched_active >= loud))
+    if not len(kept):
         raise DataError(
-            f"no latent is active in at most {exp.matched_share:.0%} of matched and at least {exp.mismatched_share:.0%} of mismatched "
-            "pairs; there is nothing to ablate, exp03 in params.yaml says what counts"
+            f"no latent is active in at most {quiet:.0%} of matched and at least {loud:.0%} of mismatched "
+            f"pairs; there is nothing to ablate, {settings.block} in params.yaml says what counts"
         )
-    order = sorted(chosen.tolist(), key=lambda k: (-seen.mismatched_active[k], -seen.mismatched_mean[k], k))
-    return rows(seen, order[: exp.max_detectors], "detector", labels)
+    order = sorted(kept.tolist(), key=lambda k: (-seen.mismatched_active[k], -seen.mismatched_mean[k], k))
+    return rows(seen, order[: settings.max_detectors], "detector", labels)
 
 
 def rows(seen: Activations, latents: Sequence[int], kind: str, labels: dict[int, str]) -> list[Detector]:

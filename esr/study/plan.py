@@ -1,11 +1,11 @@
 """What to generate, worked out before anything is generated: plans, ladders, replays. Pure.
 
-    base = plan(params, experiment="exp01", model="70b", weights=w, latents=latents, thresholds=thresholds, questions=questions,
+    base = plan(params, arm=BASELINE, model="70b", weights=w, latents=latents, thresholds=thresholds, questions=questions,
                 trials_per_latent=5)
-    quiet = replay(base, experiment="exp08", arm="no-steering", change=unsteered)
-    clamped = replay(base, experiment="exp03", arm="detectors", change=ablated(params, "70b", detectors))
-    told = replay(base, experiment="exp05", arm="self_monitor", change=suffixed("self_monitor"))
-    swept = ladder(params, base, levels=absolute_levels(thresholds.values(), 10, 3.0))
+    quiet = replay(base, Arm("exp08", "no-steering", "unsteered"), unsteered)
+    clamped = replay(base, Arm("exp03", "detectors", "ablated"), ablated(params, "70b", detectors))
+    told = replay(base, Arm("exp05", "self_monitor", "meta-prompt"), suffixed("self_monitor"))
+    swept = ladder(params, base, "exp02", absolute_levels(thresholds.values(), 10, 3.0))
 
 A replay keeps latent, question and seed and changes one thing, so every comparison is paired. All randomness comes from the one
 root seed through named streams; a longer plan begins with the shorter one.
@@ -21,7 +21,7 @@ import numpy as np
 from esr import prompts
 from esr.errors import DataError
 from esr.params import Params
-from esr.types import Latent, Member, Op, Trial
+from esr.types import Arm, Latent, Member, Op, Trial
 
 Change = Callable[[Trial], Trial]
 
@@ -46,26 +46,25 @@ def clamp_ops(params: Params, model: str, latents: Iterable[int], value: float =
 def plan(
     params: Params,
     *,
-    experiment: str,
+    arm: Arm,
     model: str,
     weights: str,
     latents: Sequence[Latent],
     thresholds: Mapping[int, float],
     questions: Sequence[str],
     trials_per_latent: int,
-    arm: str = "baseline",
 ) -> list[Member]:
     """Each latent steered at its own threshold on questions drawn without replacement."""
     lacking = [latent.index for latent in latents if latent.index not in thresholds]
     if lacking:
-        raise DataError(f"{experiment} was asked to steer latents {lacking[:5]} that have no threshold; calibrate them first")
+        raise DataError(f"{arm.experiment} was asked to steer latents {lacking[:5]} that have no threshold; calibrate them first")
     out = []
     for latent in latents:
         rng = stream(params, "trials", latent.index)
         threshold = float(thresholds[latent.index])
         for question, seed in _draws(rng, questions, trials_per_latent, params.protocol.n_seeds):
             trial = _trial(params, model, weights, latent, question, seed, threshold)
-            out.append(_member(params, experiment, model, arm, replace(trial, threshold=threshold)))
+            out.append(Member(arm=arm, model=model, scale=params.scale, trial=replace(trial, threshold=threshold)))
     return out
 
 
@@ -86,13 +85,15 @@ def search_step(
         rng = stream(params, "search", step, latent.index)
         for question, seed in _draws(rng, questions, n, params.protocol.n_seeds):
             trial = _trial(params, model, weights, latent, question, seed, float(boost), search=True)
-            out.append(_member(params, "calibration", model, f"step-{step}", trial))
+            out.append(
+                Member(arm=Arm("calibration", f"step-{step}", against=""), model=model, scale="", trial=trial)
+            )  # of no scale: never recorded
     return out
 
 
-def replay(members: Iterable[Member], *, experiment: str, arm: str, change: Change) -> list[Member]:
+def replay(members: Iterable[Member], arm: Arm, change: Change) -> list[Member]:
     """The same trials with one thing changed."""
-    return [replace(member, experiment=experiment, arm=arm, trial=change(member.trial)) for member in members]
+    return [replace(member, arm=arm, trial=change(member.trial)) for member in members]
 
 
 def unsteered(trial: Trial) -> Trial:
@@ -148,13 +149,14 @@ def relative_levels(thresholds: Iterable[float], multiples: Iterable[float]) -> 
     return Levels("relative", tuple(sorted({float(m) for m in multiples})), *_distribution(thresholds))
 
 
-def ladder(params: Params, members: Sequence[Member], *, levels: Levels, experiment: str = "exp02") -> list[Member]:
-    """Every trial at every level; the arm is `absolute-<boost>` or `relative-<multiple>`."""
+def ladder(params: Params, members: Sequence[Member], experiment: str, levels: Levels) -> list[Member]:
+    """Every trial at every level; the arm is named `absolute-<boost>` or `relative-<multiple>`."""
     out: list[Member] = []
-    for value in levels.values:
+    for order, value in enumerate(levels.values):
+        arm = Arm(experiment, f"{levels.kind}-{value:.6g}", levels.kind, value, order, mean=levels.mean, std=levels.std)
         for member in members:
             change = boosted(params, member.model, partial(_boost_at, levels, value))
-            out.append(replace(member, experiment=experiment, arm=f"{levels.kind}-{value:.6g}", trial=change(member.trial)))
+            out.append(replace(member, arm=arm, trial=change(member.trial)))
     return out
 
 
@@ -201,7 +203,3 @@ def _trial(
         latent=latent,
         boost=boost,
     )
-
-
-def _member(params: Params, experiment: str, model: str, arm: str, trial: Trial) -> Member:
-    return Member(experiment=experiment, model=model, arm=arm, scale=params.scale, trial=trial)

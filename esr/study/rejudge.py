@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 from esr.count import agreement
-from esr.judge import Ask, Judge
+from esr.judge import Judge, JudgeQuestion
 from esr.judge.cost import Bill, bill
 from esr.store import Store
-from esr.types import Grade, Latent
+from esr.study import grade
+from esr.types import BLIND, Latent
 
 log = logging.getLogger(__name__)
-PASSING = ("unreachable", "budget", "not stored")
-"""Reasons that another time of asking may cure by itself."""
-LIKED = """
+
+STORED = """
 select distinct on (m.trial_id, m.latent)
   m.trial_id, m.latent, coalesce(m.latent_label, '') as label, t.prompt, r.text
 from members m join trials t using (trial_id) join replies r using (trial_id)
@@ -33,7 +33,7 @@ order by m.trial_id, m.latent
 
 @dataclass(frozen=True, slots=True)
 class Rejudged:
-    """What came of it."""
+    """What came of putting stored replies to another judge."""
 
     replies: int
     stored: int
@@ -43,13 +43,33 @@ class Rejudged:
     bill: Bill
 
 
-def replies(store: Store, where: str = "true") -> list[Ask]:
+def stored(store: Store, where: str = "true") -> list[JudgeQuestion]:
     """The stored replies for which `where` holds; m is members, t trials, r replies, o outcomes."""
-    rows = store.sql(LIKED.format(where=where)).to_pylist()
+    rows = store.sql(STORED.format(where=where)).to_pylist()
     return [
-        Ask(trial_id=row["trial_id"], prompt=row["prompt"], reply=row["text"], latent=Latent(row["latent"], row["label"]))
+        JudgeQuestion(trial_id=row["trial_id"], prompt=row["prompt"], reply=row["text"], latent=Latent(row["latent"], row["label"]))
         for row in rows
     ]
+
+
+def rejudge(
+    store: Store,
+    judge: Judge,
+    questions: Sequence[JudgeQuestion],
+    *,
+    size: int,
+    again: bool = False,
+    tick: Callable[[int], None] = lambda _: None,
+) -> Rejudged:
+    """Grades what the judge has not graded; `again` also what came back unusable."""
+    known = grade.final(store, judge, questions, again=again)
+    lacking = [one for one in questions if (one.trial_id, one.latent.index) not in known and (one.trial_id, BLIND) not in known]
+    made = grade.put(store, judge, lacking, size=size, again=again)
+    tick(len(made))
+    missing = Counter(one.missing for one in made if one.missing is not None)
+    log.info("%s: %d replies, %d graded before, %d graded now, missing %s", judge.name, len(questions),
+             len(questions) - len(lacking), len(made) - missing.total(), dict(missing))  # fmt: skip
+    return Rejudged(len(questions), len(questions) - len(lacking), dict(missing), bill(made))
 
 
 def sample(store: Store, judge: str, *, size: int, per_model: int, seed: int, where: str = "true") -> pd.DataFrame:
@@ -58,10 +78,10 @@ def sample(store: Store, judge: str, *, size: int, per_model: int, seed: int, wh
     return agreement.enriched(rows, size=size, per_model=per_model, seed=seed)
 
 
-def among(asks: Sequence[Ask], sample: pd.DataFrame) -> list[Ask]:
+def among(questions: Sequence[JudgeQuestion], sample: pd.DataFrame) -> list[JudgeQuestion]:
     """Those of the sample."""
     keys = set(zip(sample["trial_id"], sample["latent"].astype(int), strict=True))
-    return [ask for ask in asks if (ask.trial_id, ask.latent.index) in keys]
+    return [one for one in questions if (one.trial_id, one.latent.index) in keys]
 
 
 def weighted(outcomes: pd.DataFrame, judge: str) -> pd.DataFrame:
@@ -74,37 +94,3 @@ def weighted(outcomes: pd.DataFrame, judge: str) -> pd.DataFrame:
     ratio = (own.groupby(stratum).size() / regraded.groupby(stratum).size()).rename("weight").dropna().reset_index()
     weights = regraded.merge(ratio, on=stratum)[[*agreement.KEYS, "weight"]]
     return outcomes.merge(weights, on=agreement.KEYS)
-
-
-def rejudge(
-    store: Store, judge: Judge, asks: Sequence[Ask], *, size: int, again: bool = False, tick: Callable[[int], None] = lambda _: None
-) -> Rejudged:
-    """Grades what the judge has not graded, `size` replies at a time made durable; `again` also what came back unusable."""
-    known = _known(store, judge, again=again)
-    lacking = [ask for ask in asks if (ask.trial_id, ask.latent.index) not in known and (ask.trial_id, -1) not in known]
-    grades: list[Grade] = []
-    for start in range(0, len(lacking), size):
-        part = lacking[start : start + size]
-        grades += (some := _graded(judge, part, again=again))
-        store.put_grades(some)
-        tick(len(some))
-    missing = Counter(grade.missing for grade in grades if grade.missing is not None)
-    log.info("%s: %d replies, %d graded before, %d graded now, missing %s", judge.name, len(asks), len(asks) - len(lacking),
-             len(grades) - missing.total(), dict(missing))  # fmt: skip
-    return Rejudged(len(asks), len(asks) - len(lacking), dict(missing), bill(grades))
-
-
-def _graded(judge: Judge, asks: Sequence[Ask], *, again: bool) -> list[Grade]:
-    from esr.judge.provider import ProviderJudge
-
-    return judge.grades(asks, again=again) if isinstance(judge, ProviderJudge) else judge.grades(asks)
-
-
-def _known(store: Store, judge: Judge, *, again: bool) -> set[tuple[str, int]]:
-    """What has a final grade by this judge with these instructions; `no attempt` is a verdict, not a failure."""
-    final = "missing is null or missing = 'no attempt'" if again else f"missing is null or missing not in {PASSING}"
-    rows = store.sql(
-        f"select distinct trial_id, latent from grades where judge = ? and judge_prompt = ? and ({final})",
-        [judge.name, judge.prompt_hash],
-    ).to_pylist()
-    return {(row["trial_id"], row["latent"]) for row in rows}

@@ -6,15 +6,44 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from esr.engine import Engine, Output, Request
 from esr.errors import EngineError, Halted
 from esr.study.batches import work
+from esr.study.progress import Tick
 from esr.types import Reply, Trial
+
+if TYPE_CHECKING:
+    from esr.study.study import Study
 
 log = logging.getLogger(__name__)
 
 Keep = Callable[[list[Reply]], object]
+
+
+def replies(study: "Study", trials: Sequence[Trial], stage: str = "steer") -> int:
+    """Generates what the store lacks; how many that were."""
+    ids = [trial.id for trial in trials]
+    with study.alone("replies", ids):
+        known = study.store.known("replies", ids)
+        lacking = list({trial.id: trial for trial in trials if trial.id not in known}.values())
+        study.progress.stored(stage, len(trials) - len(lacking))
+        if not lacking:
+            return 0
+
+        def keep(some: list[Reply]) -> None:
+            study.store.put_replies(some)
+            study.progress.tick(Tick(stage, len(some)))
+
+        w = study.params.work
+        return steer(study.engine, lacking, keep, batch=w.batch, in_flight=w.in_flight, go_on=study.progress.go_on)
+
+
+def texts(study: "Study", ids: Sequence[str]) -> dict[str, str]:
+    """The replies in the store, by trial."""
+    table = study.store.sql("select trial_id, text from replies where trial_id in (select unnest(?))", [list(ids)])
+    return dict(zip(table["trial_id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
 def request(trial: Trial) -> Request:

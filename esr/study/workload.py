@@ -1,9 +1,17 @@
-"""How much an experiment asks for, counted from params alone: trials, replies of the search, judge calls, tokens at most."""
+"""How much an experiment asks for, counted from params and its declaration: trials, replies of the search, judge calls, tokens."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from esr.experiment import Experiment, Size
 from esr.params import Params
 from esr.prompts import discovery
+from esr.study.choose import Baseline
+from esr.study.detect import Detection
+
+if TYPE_CHECKING:
+    from esr.judge import Judge
+    from esr.study.study import Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +42,45 @@ class Workload:
         return self.search + self.trials
 
 
-def workload(params: Params, model: str, experiment: str) -> Workload:
-    p, n = params.protocol, params.exp01.latents
+def workload(params: Params, experiment: Experiment) -> Workload:
+    p, asked = params.protocol, params.of(Baseline)
+    n, size = asked.latents, experiment.size(params)
     search = n * (p.search_steps * p.samples_per_step + p.verify_samples)
-    baseline = 0 if experiment == "exp02" else n * params.exp01.trials_per_latent
-    e2, e10 = params.exp02, params.exp10
-    rungs = sum({"absolute": e2.levels, "relative": len(e2.relative)}[kind] for kind in e2.kinds)
-    arms = {
-        "exp01": 0,
-        "exp02": rungs,
-        "exp03": 1,
-        "exp05": len(params.exp05.variants),
-        "exp08": 1,
-        "exp10": e10.sets * len(e10.matchings),
-    }[experiment]
-    each = min(e2.latents, n) * e2.trials_per_latent if experiment == "exp02" else baseline
-    found = len(discovery()) * params.exp03.replies_per_question if experiment in ("exp03", "exp10") else 0
-    tokens = search * p.search_max_tokens + (found + baseline + arms * each) * p.max_tokens
-    return Workload(n, search, baseline, found, arms, arms * each, tokens)
+    baseline = baseline_trials(params) if experiment.baseline else 0
+    found = len(discovery()) * params.of(Detection).replies_per_question if experiment.discovery else 0
+    own = size.arms * size.trials
+    return Workload(
+        n, search, baseline, found, size.arms, own, search * p.search_max_tokens + (found + baseline + own) * p.max_tokens
+    )
+
+
+def baseline_trials(params: Params) -> int:
+    """Trials of experiment 1, and of each arm that replays it."""
+    asked = params.of(Baseline)
+    return asked.latents * asked.trials_per_latent
+
+
+def one_replay(params: Params) -> Size:
+    """Of an experiment that replays experiment 1 once."""
+    return Size(arms=1, trials=baseline_trials(params))
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """Distinct trials of a plan, and how many of them have a reply and a grade in the store."""
+
+    trials: int
+    replies: int
+    grades: int
+
+
+def there(study: "Study", experiment: Experiment, judge: "Judge") -> There:
+    """How much of an experiment, and of what it is held against, is in the store."""
+    arms = [experiment.name, *(key.partition("/")[0] for key in experiment.beside)]
+    rows = study.store.sql(
+        "select count(distinct m.trial_id) as trials, count(distinct r.trial_id) as replies, count(distinct g.trial_id) as grades "
+        "from members m left join replies r using (trial_id) left join grades g on g.trial_id = m.trial_id and g.judge = ? "
+        "where m.model = ? and m.scale = ? and m.experiment in (select unnest(?))",
+        [judge.name, study.model, study.params.scale, arms],
+    ).to_pylist()
+    return There(**rows[0])

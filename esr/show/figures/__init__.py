@@ -1,82 +1,84 @@
 """The figures, drawn from exported results: PDF, PNG, a JSON of every number drawn, and the table of numbers behind it.
 
-figures.draw(store, params, "exp05", "tiny", "lexical")      # export, then draw; the paths, PNG first
+figures.draw(store, params, experiment, chosen)              # export, then draw; the paths, PNG first
 figures.redraw([Path("store/export/exp01/tiny")], folder)    # from exported files alone, as `dvc repro` does
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from matplotlib.figure import Figure
-
-from esr.errors import DataError, one_of
+from esr import experiment as experiments
+from esr.errors import DataError
+from esr.experiment import Experiment, Figure, Selection
 from esr.params import Params
-from esr.show import recorded as export
-from esr.show.figures import gains, rates, scores, style, sweep
-from esr.show.recorded import Recorded
+from esr.show import counted, recorded
+from esr.show.figures import style
+from esr.show.recorded import Recorded, anew
 from esr.store import Store
 
-Drawing = tuple[Figure, dict[str, Any]]
 SIZES = ("tiny-plain", "tiny", "gemma-2b", "8b", "gemma-9b", "gemma-27b", "70b")
 """Models from small to large."""
 
-ONE: dict[str, Callable[[Recorded], Drawing]] = {
-    "exp01": lambda r: gains.rows([r], "baseline", f"Figure 2. Self-correction under steering: {r.model}"),
-    "exp02": lambda r: sweep.ladders(r, f"Figure 3. Strength of steering: {r.model}"),
-    "exp03": lambda r: rates.panels(r, f"Figure 5. Off-topic detectors held at zero: {r.model}"),
-    "exp05": lambda r: rates.panels(r, f"Meta-prompts: {r.model}"),
-    "exp08": lambda r: scores.histograms(r, f"Without steering: {r.model}"),
-    "exp10": lambda r: rates.panels(r, f"Random latents held at zero: {r.model}"),
-}
-"""One model's figure of each experiment."""
 
-MANY: dict[str, Callable[[Sequence[Recorded]], Drawing]] = {
-    "exp01": lambda some: gains.rows(some, "baseline", "Figure 2. Self-correction under steering, by model"),
-    "exp05": lambda some: rates.by_model(some, "self_monitor", "Figure 4. Told to watch itself, by model"),
-    "exp08": lambda some: gains.rows(some, "no-steering", "Without steering, by model"),
-}
-"""Several models in one figure."""
-
-
-def draw(store: Store, params: Params, experiment: str, model: str, judge: str) -> list[Path]:
-    """Export what is recorded and draw it, under the store's export/ and figures/; the figure's files, PNG first."""
-    if experiment not in ONE:
-        raise DataError(one_of("figure", experiment, list(ONE), "esr.show.figures"))
-    found = export.recorded(store, params, experiment, model, judge)
-    folder = export.place(store.root, params, experiment, model, judge)
-    export.write(found, folder)
-    export.stamp(found, store.root / "recorded" / f"{experiment}-{folder.name}.json")
+def draw(store: Store, params: Params, experiment: Experiment, chosen: Selection) -> list[Path]:
+    """Export what is recorded and draw it, under the store's export/ and figures/; the figures' files, PNG first."""
+    folder = export(store, params, experiment, chosen)
     return redraw([folder], store.root / "figures")
 
 
+def export(store: Store, params: Params, experiment: Experiment, chosen: Selection) -> Path:
+    """The folder into which it is written, with the stamp beside."""
+    found = recorded.recorded(store, params, experiment, chosen)
+    folder = recorded.place(store.root, params, chosen)
+    recorded.write(found, folder)
+    recorded.stamp(found, store.root / "recorded" / f"{chosen.experiment}-{folder.name}.json")
+    return folder
+
+
 def redraw(folders: Sequence[Path], into: Path) -> list[Path]:
-    """The figure of one export, or of several models' exports of one experiment; nothing is drawn where nothing changed."""
-    files = _files(folders, into)
-    if _current(files, folders):
-        return files
-    found = sorted((export.read(folder) for folder in folders), key=lambda r: SIZES.index(r.model) if r.model in SIZES else 99)
-    names = {r.experiment for r in found}
+    """Every figure of one export, or of several models' exports of one experiment; nothing is drawn where nothing changed."""
+    names = {folder.parent.name for folder in folders}
     if len(names) != 1:
         raise DataError(f"one figure shows one experiment and was given {', '.join(sorted(names)) or 'none'}")
-    experiment = names.pop()
-    shapes: dict[str, Any] = MANY if len(found) > 1 else ONE
-    if experiment not in shapes:
-        raise DataError(one_of("figure", experiment, list(shapes), "esr.show.figures"))
-    figure, data = shapes[experiment](found if len(found) > 1 else found[0])
+    found = experiments.find(names.pop())
+    whose = folders[0].name if len(folders) == 1 else "models"
+    drawings = {name: figure for name, figure in found.drawings().items() if len(folders) == 1 or figure.several}
+    if not drawings:
+        raise DataError(f"{found.name} has no figure of several models; draw one model at a time")
+    files = {name: _files(into / f"{name}-{whose}") for name in drawings}
+    numbers = _numbers_of(into / f"{found.name}-{whose}") if len(folders) == 1 and _counts(found) else []
+    every = [*(file for some in files.values() for file in some), *numbers]
+    if _current(every, folders):
+        return every
+    results = sorted((recorded.read(folder) for folder in folders), key=lambda r: SIZES.index(r.model) if r.model in SIZES else 99)
     into.mkdir(parents=True, exist_ok=True)
-    style.save(figure, data, files[:3])
-    if len(found) == 1:
-        _numbers(found[0], *files[3:])
-    return files
+    for name, figure in drawings.items():
+        style.save(*_drawn(figure, results), files[name])
+    if numbers:
+        _numbers(results[0], *numbers)
+    return every
 
 
-def _files(folders: Sequence[Path], into: Path) -> list[Path]:
+def _drawn(figure: Figure, results: Sequence[Recorded]) -> "experiments.Drawing":
+    if len(results) == 1:
+        return figure.draw(results[0], figure.title.replace("{model}", results[0].model))
+    if figure.several is None:
+        raise AssertionError("a figure of one model was asked to show several")
+    return figure.several.draw(results, figure.several.title)
+
+
+def _counts(experiment: Experiment) -> bool:
+    return any(table.name == "outcomes" for table in experiment.tables)
+
+
+def _files(stem: Path) -> list[Path]:
     """What a drawing leaves, in the order in which it is written."""
-    name = f"{folders[0].parent.name}-{folders[0].name if len(folders) == 1 else 'models'}"
-    kinds = ("png", "pdf", "json", "csv", "metrics.json") if len(folders) == 1 else ("png", "pdf", "json")
-    return [into / f"{name}.{kind}" for kind in kinds]
+    return [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf", "json")]
+
+
+def _numbers_of(stem: Path) -> list[Path]:
+    return [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", "metrics.json")]
 
 
 def _current(files: Sequence[Path], folders: Sequence[Path]) -> bool:
@@ -93,6 +95,6 @@ def _current(files: Sequence[Path], folders: Sequence[Path]) -> bool:
 
 def _numbers(found: Recorded, table: Path, metrics: Path) -> None:
     """The number table, and the same without intervals for `dvc metrics`."""
-    counted = export.arms(found)
-    table.write_text(export.numbers(counted), encoding="utf-8")
-    metrics.write_text(json.dumps(export.headline(counted), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    rows = counted.arms(found)
+    anew(table, counted.numbers(rows).encode())
+    anew(metrics, (json.dumps(counted.headline(rows), indent=1, sort_keys=True) + "\n").encode())

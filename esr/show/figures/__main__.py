@@ -3,18 +3,16 @@
 python -m esr.show.figures export exp05 tiny
 python -m esr.show.figures draw exp05 tiny
 python -m esr.show.figures draw exp05 tiny tiny-plain
-python -m esr.show.figures table
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
+from esr import experiment as experiments
 from esr import params
 from esr.errors import EsrError
-from esr.show import figures
-from esr.show import recorded as export
+from esr.show import figures, recorded
 from esr.store import Store
 
 
@@ -28,13 +26,13 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("--scale", default="full")
         command.add_argument("--judge", help="default: the model's own")
     asked = parser.parse_args(argv)
-    root = Path(os.environ.get("ESR_STORE") or params.HOME / "store")
+    root = params.store()
     try:
         if asked.command == "export":
             p = params.load(asked.model, asked.scale)
-            judge = asked.judge or p.model(asked.model).judge
-            found = export.recorded(Store(root), p, asked.experiment, asked.model, judge)
-            export.write(found, export.place(root, p, asked.experiment, asked.model, judge))
+            experiment = experiments.find(asked.experiment)
+            chosen = experiment.selection(asked.model, asked.scale, asked.judge or p.model(asked.model).judge)
+            recorded.write(recorded.recorded(Store(root), p, experiment, chosen), recorded.place(root, p, chosen))
         else:
             figures.redraw([_folder(root, asked, model) for model in asked.model], root / "figures")
     except EsrError as error:
@@ -44,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _folder(root: Path, asked: argparse.Namespace, model: str) -> Path:
-    p = params.load(model, asked.scale)
-    return export.place(root, p, asked.experiment, model, asked.judge or p.model(model).judge)
+    p, experiment = params.load(model, asked.scale), experiments.find(asked.experiment)
+    return recorded.place(root, p, experiment.selection(model, asked.scale, asked.judge or p.model(model).judge))
 
 
 if __name__ == "__main__":

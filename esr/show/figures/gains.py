@@ -6,9 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from esr.show import words
+from esr.show.counted import Counted, arms
 from esr.show.figures import style
-from esr.show.figures.numbers import TITLES, as_json, drawn, method, paper
-from esr.show.recorded import Arm, Recorded, arms
+from esr.show.figures.numbers import TITLES, as_json, drawn, paper
+from esr.show.recorded import Recorded
 
 WIDTH = 20 / 3
 EDGES = -100 - WIDTH / 2 + WIDTH * np.arange(32)
@@ -29,7 +31,7 @@ def rows(found: Sequence[Recorded], arm: str, title: str) -> tuple[Figure, dict[
     return figure, {"title": title, "models": data}
 
 
-def _row(axes: Sequence[Axes], found: Recorded, arm: Arm) -> dict[str, object]:
+def _row(axes: Sequence[Axes], found: Recorded, arm: Counted) -> dict[str, object]:
     gains = arm.rows.loc[arm.rows["multi"] > 0, "gain"].to_numpy()
     density, _ = np.histogram(gains, EDGES, density=True) if gains.size else (np.zeros(31), EDGES)
     axes[0].bar(EDGES[:-1], density, width=WIDTH, align="edge", color=style.SHADES[2], edgecolor=style.INK, linewidth=0.5)
@@ -43,7 +45,7 @@ def _row(axes: Sequence[Axes], found: Recorded, arm: Arm) -> dict[str, object]:
         d = drawn(arm, metric)
         panel.barh([0], [d.value or 0.0], height=0.5, **style.bar_look(0))
         style.error_bar(panel, 0, d.value or 0.0, d.bounds, flat=True)
-        published = paper(arm.experiment, found.model, arm.name, metric)
+        published = paper(arm.arm, found.model, metric)
         if published is not None:
             style.mark_paper(panel, 0.38, published, flat=True)
         panel.set_yticks([])
@@ -54,12 +56,12 @@ def _row(axes: Sequence[Axes], found: Recorded, arm: Arm) -> dict[str, object]:
     return numbers | {"histogram": {"edges": EDGES.tolist(), "density": density.tolist(), "n": int(gains.size)}}
 
 
-def _foot(counted: Sequence[tuple[Recorded, Arm]]) -> str:
+def _foot(counted: Sequence[tuple[Recorded, Counted]]) -> str:
     about = counted[0][0].about
     n = "; ".join(
         f"{r.model}: n {a.n:,}, {a.missing} missing, judge {r.about['judge']}, scale {r.about['scale']}" for r, a in counted
     )
-    diamonds = any(paper(a.experiment, r.model, a.name, m) is not None for r, a in counted for m in RATES)
-    return f"{style.wrapped(n)}.\n{method(about['confidence'], about['bootstrap_draws'])}" + (
+    diamonds = any(paper(a.arm, r.model, m) is not None for r, a in counted for m in RATES)
+    return f"{style.wrapped(n)}.\n{words.method(about['confidence'], about['bootstrap_draws'])}" + (
         " Diamonds: the paper." if diamonds else ""
     )

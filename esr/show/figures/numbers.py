@@ -3,8 +3,10 @@
 from typing import Any, NamedTuple
 
 from esr.count.metrics import METRICS
+from esr.show import words
+from esr.show.counted import Counted
 from esr.show.paper import reported
-from esr.show.recorded import Arm
+from esr.types import Arm
 
 TITLES = {
     "first_score_mean": "First-attempt score",
@@ -23,44 +25,35 @@ class Drawn(NamedTuple):
     n: int
 
 
-def drawn(arm: Arm, metric: str) -> Drawn:
-    """Rates with Wilson's interval, means with percentiles over resampled latents."""
-    e = arm.estimates[metric]
-    scale = 100.0 if METRICS[metric].proportion else 1.0
-    bounds = e.wilson if METRICS[metric].proportion else e.bootstrap
-    scaled = (bounds[0] * scale, bounds[1] * scale) if bounds else None
-    return Drawn(None if e.value is None else e.value * scale, scaled, e.k, e.n)
+def drawn(one: Counted, metric: str) -> Drawn:
+    """A value in the units of its axis with the interval that is told of it."""
+    e, by = one.estimates[metric], words.scale(metric)
+    span = words.bounds(e)
+    return Drawn(None if e.value is None else e.value * by, (span.low * by, span.high * by) if span else None, e.k, e.n)
 
 
-def method(confidence: float, draws: int) -> str:
-    return (
-        f"Bars: {100 * confidence:g} % intervals, Wilson for rates (trials taken as independent), percentiles of {draws:,} draws of "
-        "latents for scores and differences."
-    )
-
-
-def paper(experiment: str, model: str, arm: str, metric: str) -> float | None:
+def paper(arm: Arm, model: str, metric: str) -> float | None:
     """What the paper reports, in the units of the axis; None: nothing, or not for this model."""
-    value = reported(experiment, model, arm, metric)
-    return None if value is None else value * (100.0 if METRICS[metric].proportion else 1.0)
+    value = reported(arm, model, metric)
+    return None if value is None else value * words.scale(metric)
 
 
-def as_json(arm: Arm, metrics: list[str], model: str) -> dict[str, Any]:
+def as_json(one: Counted, metrics: list[str], model: str) -> dict[str, Any]:
     """Every number drawn of an arm, with its method and the paper's value."""
     out: dict[str, Any] = {
-        "experiment": arm.experiment,
-        "arm": arm.name,
-        "planned": arm.planned,
-        "missing": arm.missing,
-        "n": arm.n,
+        "experiment": one.arm.experiment,
+        "arm": one.name,
+        "planned": one.planned,
+        "missing": one.missing,
+        "n": one.n,
     }
     for metric in metrics:
-        d, held = drawn(arm, metric), arm.differences.get(metric)
+        d, held = drawn(one, metric), one.differences.get(metric)
         row: dict[str, Any] = {"value": d.value, "bounds": d.bounds, "n": d.n, "k": d.k}
         row["interval"] = "wilson" if METRICS[metric].proportion else "bootstrap over latents"
-        row["bootstrap"] = arm.estimates[metric].bootstrap
-        row["latents"] = arm.estimates[metric].clusters
-        row["paper"] = paper(arm.experiment, model, arm.name, metric)
+        row["bootstrap"] = one.estimates[metric].bootstrap
+        row["latents"] = one.estimates[metric].clusters
+        row["paper"] = paper(one.arm, model, metric)
         if held is not None:
             row["difference"] = {"value": held.value, "bounds": held.bootstrap, "pairs": held.n, "mcnemar": held.mcnemar}
         out[metric] = row

@@ -6,9 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from esr.show import words
+from esr.show.counted import Counted, arms
 from esr.show.figures import style
-from esr.show.figures.numbers import TITLES, as_json, drawn, method, paper
-from esr.show.recorded import Arm, Recorded, arms
+from esr.show.figures.numbers import TITLES, as_json, drawn, paper
+from esr.show.recorded import Recorded
 
 PANELS = ["first_score_mean", "multi_attempt_rate", "esr_rate"]
 BASELINE = "baseline"
@@ -25,7 +27,7 @@ def panels(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
     return figure, {"title": title, "about": found.about, "arms": [as_json(arm, PANELS, found.model) for arm in counted]}
 
 
-def bars(panel: Axes, counted: Sequence[Arm], metric: str, model: str) -> None:
+def bars(panel: Axes, counted: Sequence[Counted], metric: str, model: str) -> None:
     top = 0.0
     for i, arm in enumerate(counted):
         d = drawn(arm, metric)
@@ -34,7 +36,7 @@ def bars(panel: Axes, counted: Sequence[Arm], metric: str, model: str) -> None:
             continue
         panel.bar([i], [d.value], width=0.72, **style.bar_look(look(arm, i)))
         style.error_bar(panel, i, d.value, d.bounds)
-        ours = paper(arm.experiment, model, arm.name, metric)
+        ours = paper(arm.arm, model, metric)
         if ours is not None:
             style.mark_paper(panel, i + 0.22, ours)
         top = max(top, d.value, d.bounds[1] if d.bounds else 0.0, ours or 0.0)
@@ -45,29 +47,29 @@ def bars(panel: Axes, counted: Sequence[Arm], metric: str, model: str) -> None:
         panel.tick_params(axis="x", labelrotation=90, labelsize=6.5)
 
 
-def look(arm: Arm, i: int) -> int:
+def look(arm: Counted, i: int) -> int:
     """Baseline plain dark, sets of one kind alike, everything else by its place."""
-    kinds = {"baseline": 0, "detectors": 1, "matched": 2, "uniform": 4, "no-steering": 2}
-    return kinds.get(arm.name.split("-")[0] if arm.experiment == "exp10" else arm.name, 1 + (i - 1) % 7)
+    kinds = {"baseline": 0, "ablated": 1, "matched": 2, "uniform": 4, "unsteered": 2}
+    return kinds.get(arm.arm.kind, 1 + (i - 1) % 7)
 
 
-def names(counted: Sequence[Arm]) -> list[str]:
+def names(counted: Sequence[Counted]) -> list[str]:
     return [arm.name.replace("_", " ") for arm in counted]
 
 
-def _under(arm: Arm, metric: str, name: str) -> str:
+def _under(arm: Counted, metric: str, name: str) -> str:
     d = drawn(arm, metric)
     count = f"({d.k}/{d.n})" if d.k is not None else f"(n {d.n})"
     return f"{name}\n{count}"
 
 
-def foot(found: Recorded, counted: Sequence[Arm]) -> str:
+def foot(found: Recorded, counted: Sequence[Counted]) -> str:
     """n, missing, method, and the paired difference of the ESR rate to the baseline."""
     about = found.about
     n = ", ".join(f"{arm.name} {arm.n:,}" + (f" (+{arm.missing} missing)" if arm.missing else "") for arm in counted[:10])
     lines = [
         f"{found.model}, judge {about['judge']}, scale {about['scale']}; n: {n}.",
-        method(about["confidence"], about["bootstrap_draws"]),
+        words.method(about["confidence"], about["bootstrap_draws"]),
     ]
     paired = []
     for arm in counted[:9]:
@@ -77,7 +79,7 @@ def foot(found: Recorded, counted: Sequence[Arm]) -> str:
             paired.append(f"{arm.name} {100 * d.value:+.1f} [{low:+.1f}, {high:+.1f}] (McNemar p {d.mcnemar.p:.2g})")
     if paired:
         lines.append("ESR rate minus baseline in pairs of latent, question and seed, points: " + "; ".join(paired) + ".")
-    if any(paper(a.experiment, found.model, a.name, m) is not None for a in counted for m in PANELS):
+    if any(paper(a.arm, found.model, m) is not None for a in counted for m in PANELS):
         lines.append("Diamonds: the paper.")
     return "\n".join(style.wrapped(line) for line in lines)
 
@@ -103,18 +105,18 @@ def by_model(found: Sequence[Recorded], variant: str, title: str) -> tuple[Figur
         ]
         about = found[0].about
         style.footnote(
-            figure, "\n".join([style.wrapped("; ".join(lines) + "."), method(about["confidence"], about["bootstrap_draws"])])
+            figure, "\n".join([style.wrapped("; ".join(lines) + "."), words.method(about["confidence"], about["bootstrap_draws"])])
         )
     data = {r.model: [as_json(arm, PANELS, r.model) for arm in counted[r.model].values()] for r in found}
     return figure, {"title": title, "variant": variant, "models": data}
 
 
-def _one(panel: Axes, at: float, arm: Arm, metric: str, model: str, shade: int) -> None:
+def _one(panel: Axes, at: float, arm: Counted, metric: str, model: str, shade: int) -> None:
     d = drawn(arm, metric)
     if d.value is None:
         return
     panel.bar([at], [d.value], width=0.38, **style.bar_look(shade))
     style.error_bar(panel, at, d.value, d.bounds)
-    ours = paper(arm.experiment, model, arm.name, metric)
+    ours = paper(arm.arm, model, metric)
     if ours is not None:
         style.mark_paper(panel, at, ours)

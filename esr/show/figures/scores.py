@@ -3,10 +3,11 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from esr.show.counted import arms
 from esr.show.figures import style
 from esr.show.figures.numbers import as_json
 from esr.show.figures.rates import PANELS, bars, foot, look
-from esr.show.recorded import Recorded, arms
+from esr.show.recorded import Recorded
 
 EDGES = np.linspace(0, 100, 21)
 
@@ -18,7 +19,7 @@ def histograms(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
         shares = {}
         for i, arm in enumerate(counted):
             share = np.histogram(arm.rows["first_score"], EDGES)[0] / max(arm.n, 1) * 100
-            shares[f"{arm.experiment}/{arm.name}"] = share.tolist()
+            shares[arm.arm.key] = share.tolist()
             look_ = style.bar_look(look(arm, i))
             axes[0][0].stairs(
                 share, EDGES, fill=i == 0, color=look_["color"], linewidth=1.4, label=arm.name, hatch="" if i else "///"

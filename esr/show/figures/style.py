@@ -3,6 +3,7 @@
 Arms differ in lightness and hatching, never in hue alone. The same numbers give the same bytes: no dates, no tool names.
 """
 
+import io
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from esr.show.recorded import anew
 
 WIDTH = 7.0
 """Inches: the text width of the paper."""
@@ -48,10 +51,12 @@ def canvas(rows: int, columns: int, height: float, **grid: Any) -> Iterator[tupl
 def save(figure: Figure, data: dict[str, Any], files: Sequence[Path]) -> None:
     """As PNG, PDF and the JSON of every number drawn."""
     png, pdf, numbers = files
-    with mpl.rc_context(LOOK):
-        figure.savefig(png, metadata={"Software": None})
-        figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    numbers.write_text(json.dumps(_rounded(data), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    for file, metadata in ((png, {"Software": None}), (pdf, {"CreationDate": None, "Creator": None, "Producer": None})):
+        drawn = io.BytesIO()
+        with mpl.rc_context(LOOK):
+            figure.savefig(drawn, format=file.suffix[1:], metadata=metadata)
+        anew(file, drawn.getvalue())
+    anew(numbers, (json.dumps(_rounded(data), indent=1, sort_keys=True) + "\n").encode())
 
 
 def footnote(figure: Figure, text: str) -> None:

@@ -1,16 +1,18 @@
 """Rates along a dose: three stacked panels, multi-attempt, improvement and ESR rate (figure 3)."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from esr.show import words
+from esr.show.counted import Counted, arms
 from esr.show.figures import style
-from esr.show.figures.numbers import TITLES, as_json, drawn, method, paper
+from esr.show.figures.numbers import TITLES, as_json, drawn, paper
 from esr.show.paper import reported
-from esr.show.recorded import Arm, Recorded, arms
+from esr.show.recorded import Recorded
+from esr.types import Arm
 
 PANELS = ["multi_attempt_rate", "improvement_rate", "esr_rate"]
 SMOOTHING = 0.5
@@ -24,7 +26,7 @@ def ladders(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
     data: dict[str, object] = {"title": title, "about": found.about}
     with style.canvas(3, max(len(kinds), 1), 5.2, sharex="col", sharey="row") as (figure, axes):
         for column, kind in zip(axes.T, kinds, strict=False):
-            x, label, at = _axis(counted[kind], kind, found)
+            x, label, at = _axis(counted[kind], kind)
             for panel, metric in zip(column, PANELS, strict=True):
                 _curve(panel, x, [arm for _, arm in counted[kind]], metric)
                 panel.axvline(at, color=style.FAINT, linewidth=0.8, zorder=0)
@@ -45,49 +47,29 @@ def ladders(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
 
 def _peak(found: Recorded, metric: str) -> tuple[float, float] | None:
     """Where the paper's peak lies and how high it is; on the axis of absolute levels."""
-    at, value = reported("exp02", found.model, "peak", f"{metric}_at"), paper("exp02", found.model, "peak", metric)
+    peak = Arm(found.experiment, "peak")
+    at, value = reported(peak, found.model, f"{metric}_at"), paper(peak, found.model, metric)
     return None if at is None or value is None else (at, value)
 
 
-def _rungs(counted: Sequence[Arm], kind: str) -> list[tuple[float, Arm]]:
-    """The arms of one kind by their level; an imported arm is named by its boost alone, and absolute."""
-    out = []
-    for arm in counted:
-        *name, level = arm.name.split("-", 1)
-        try:
-            out += [(float(level), arm)] if (name or ["absolute"]) == [kind] else []
-        except ValueError:
-            continue
-    return sorted(out, key=lambda rung: rung[0])
+def _rungs(counted: Sequence[Counted], kind: str) -> list[tuple[float, Counted]]:
+    """The arms of one kind by their level."""
+    levels = [(one.arm.level, one) for one in counted if one.arm.kind == kind]
+    return sorted(((level, one) for level, one in levels if level is not None), key=lambda rung: rung[0])
 
 
-def _axis(rungs: Sequence[tuple[float, Arm]], kind: str, found: Recorded) -> tuple[list[float], str, float]:
+def _axis(rungs: Sequence[tuple[float, Counted]], kind: str) -> tuple[list[float], str, float]:
     """x, its label, and where the thresholds' mean (or the latent's own threshold) lies."""
     levels = [level for level, _ in rungs]
-    spread = spacing(levels, int(found.about["levels"]), float(found.about["range_std"])) if kind == "absolute" else None
-    if spread is None:
-        return levels, "boost" if kind == "absolute" else "boost / latent's own threshold", 1.0 if kind == "relative" else np.nan
-    mean, std = spread
+    if kind == "relative":
+        return levels, "boost / latent's own threshold", 1.0
+    mean, std = rungs[0][1].arm.mean, rungs[0][1].arm.std
+    if mean is None or not std:
+        return levels, "boost", np.nan
     return [(level - mean) / std for level in levels], f"(boost − m)/σ, m {mean:.3g}, σ {std:.3g}", 0.0
 
 
-def spacing(levels: Sequence[float], count: int, range_std: float) -> tuple[float, float] | None:
-    """m and σ of the thresholds that a ladder was laid over, from its own evenly spaced rungs; None: they are not even.
-
-    The lowest rungs may have been clipped at 0, the top ones never are: top = m + range·σ, spacing = 2·range·σ / (count − 1).
-    """
-    top = [level for level in levels if level > 0]
-    if len(top) < 2 or count < 2:
-        return None
-    steps = [b - a for a, b in pairwise(top)]
-    step = steps[-1]
-    if step <= 0 or any(abs(s - step) > 1e-3 * step for s in steps):
-        return None
-    std = step * (count - 1) / (2 * range_std)
-    return top[-1] - range_std * std, std
-
-
-def _curve(panel: Axes, x: Sequence[float], rungs: Sequence[Arm], metric: str) -> None:
+def _curve(panel: Axes, x: Sequence[float], rungs: Sequence[Counted], metric: str) -> None:
     values = [drawn(arm, metric) for arm in rungs]
     known = [(at, d.value, d.bounds) for at, d in zip(x, values, strict=True) if d.value is not None]
     for at, value, bounds in known:
@@ -106,7 +88,7 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return [float(value) for value in out]
 
 
-def _foot(found: Recorded, counted: dict[str, list[tuple[float, Arm]]]) -> str:
+def _foot(found: Recorded, counted: dict[str, list[tuple[float, Counted]]]) -> str:
     about = found.about
     parts = []
     for kind, rungs in counted.items():
@@ -115,6 +97,6 @@ def _foot(found: Recorded, counted: dict[str, list[tuple[float, Arm]]]) -> str:
             parts.append(f"{kind}: {len(rungs)} levels, n {min(n)}" + (f" to {max(n)}" if max(n) > min(n) else "") + " each")
     return (
         f"{found.model}, judge {about['judge']}, scale {about['scale']}; {'; '.join(parts)}. Line: Gaussian of half a level over the points.\n"
-        + method(about["confidence"], about["bootstrap_draws"])
+        + words.method(about["confidence"], about["bootstrap_draws"])
         + (" Diamonds: the paper's peaks." if _peak(found, "esr_rate") else "")
     )

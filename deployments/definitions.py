@@ -1,0 +1,56 @@
+"""deployments/prefect.yaml from what experiments and models say of themselves: `python -m deployments.definitions`,
+or with `--show` to look at it.
+
+Every experiment for every model. A test holds the file against this.
+"""
+
+import sys
+
+from esr import params
+from esr.experiment import known
+from esr.params.places import HOME, experiments
+
+FILE = HOME / "deployments" / "prefect.yaml"
+HEAD = """\
+# Every experiment for every model, made by `python -m deployments.definitions`. `prefect deploy --all --prefect-file
+# deployments/prefect.yaml`, then `prefect deployment run exp05/tiny`. docs/deployments.md has the way from nothing. No
+# deployment runs by itself.
+
+name: esr
+prefect-version: 3.7.7
+
+definitions:
+  cpu: &cpu
+    schedules: []
+    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
+    work_pool: {name: cpu}
+  gpu: &gpu                     # one worker a GPU, or a tensor-parallel group: CUDA_VISIBLE_DEVICES=0 prefect worker start --pool gpu --limit 1
+    schedules: []
+    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
+    work_pool: {name: gpu}
+
+deployments:
+"""
+
+
+def text() -> str:
+    """Models whose weights lie in the checkout run on a CPU."""
+    models = {name: "cpu" if model.revision == "local" else "gpu" for name, model in params.load().models.items()}
+    files = experiments()
+    lines = []
+    for name, experiment in known().items():
+        file = files[name]
+        place = file.relative_to(HOME).as_posix() if file.is_relative_to(HOME) else file.as_posix()
+        lines.append(f"  # {experiment.question}")
+        for model, pool in models.items():
+            given = f"tags: [{name}, {model}], parameters: {{model: {model}}}"
+            lines.append(f"  - {{<<: *{pool}, name: {model}, entrypoint: {place}:{name}, {given}}}")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--show"]:
+        sys.stdout.write(text())
+    else:
+        FILE.write_text(text(), encoding="utf-8")
+        sys.stderr.write(f"{FILE.relative_to(HOME)}: written\n")

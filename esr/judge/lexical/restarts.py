@@ -1,0 +1,231 @@
+"""Explicit restarts: where a reply says that it starts over, found by rule and quoted by offset.
+
+Only start-over language counts ("wait, that's not right", "let me try again"). Elaboration ("in other words"), the next step,
+an alternative ("another way"), advice ("wait 5 minutes", "if that's not right, start over") and anything in quotation marks do
+not. It needs no model, so it also serves as a second channel beside a judge on real replies.
+"""
+
+import re
+
+from esr.judge.lexical.words import EMPTY, WORD
+from esr.judge.locate import Span
+
+CUES = (
+    "wait", "hold on", "hang on", "sorry", "apolog", "let me", "let's", "let us", "i'll", "i'd", "i will", "i should", "i need",
+    "i must", "i want", "i had", "i do", "i got", "i went", "i was", "i am", "i'm", "i have", "i've", "i made", "i mis", "i mix",
+    "i seem", "i keep", "i drift", "i stray", "i wander", "i digress", "i lost", "i just", "am i ", "was i", "we should", " not ",
+    "n't ", "wrong", "topic", "track", "unrelated", "irrelevant", "incorrect", "mistak", "beside the point", "scratch", "strike that",
+    "forget", "ignore", "disregard", "correction", "oops", "back to", "nothing to do", "starting", "trying", "beginning",
+    "never mind", "nevermind", "attempt", "take two", "second try", "new try", "another try", "you asked", "the question was",
+    "nonsense", "my bad", "second thought", "gibberish", "no sense", "none of", "rails", "the plot", "time to get", "garbage", "enough ", "pardon", "forgive", "to return", "to answer", "restarting", "refocusing", "backtracking", "no connection", "no relation", "in common",
+)  # fmt: skip
+"""A reply without any of these holds no restart; the patterns are only tried on the others."""
+
+PAUSE = r"\s*[,.!;:…—–-]+\s*|\s+"
+NOT = (
+    r"not\s+(?:quite\s+|at\s+all\s+|really\s+|actually\s+|even\s+)?(?:right|correct|about|relevant|related|on\s+topic|accurate|helpful"
+    r"|what\s+(?:you\s+(?:asked|wanted|were\s+asking)|i\s+(?:was|meant|wanted|should)|was\s+asked|the\s+question)|an?\s+answer|it\s*[.,!;:]"
+    r"|(?:the|your|my)\s+(?:right\s+|correct\s+|actual\s+)?(?:question|topic|answer|subject|task))"
+)
+BAD = (
+    r"(?:wrong|incorrect|mistaken|off[\s-]*(?:topic|track)|unrelated|irrelevant|nonsense|gibberish|garbage|beside\s+the\s+point"
+    r"|(?:a|my)\s+mistake(?=\s*[.,!;:—–-])|no\s+sense)"
+)
+THAT = (
+    r"(?:that|this|(?:all|none|most|some)\s+of\s+(?:that|this|it)|what\s+i\s+(?:just\s+|have\s+)?(?:said|wrote|written)"
+    r"|(?:that|the|my)\s+(?:last|previous|first|whole)\s+(?:part|bit|sentence|answer|paragraph|attempt|passage|response|thing))"
+)
+IT = rf"(?:it|{THAT})"
+FAILS = (
+    rf"\s*(?:(?:'s|is|was|seems|sounds|made|makes|were)\s+(?:all\s+|completely\s+|totally\s+|just\s+|clearly\s+|entirely\s+)?(?:{NOT}|{BAD})"
+    rf"|(?:isn't|wasn't)\s+(?:{NOT[6:]}|(?:answering|addressing)\s+(?:the|your))|(?:has|had|have)\s+(?:nothing\s+to\s+do\s+with|no\s+(?:connection|relation|relevance)\s+(?:to|with)|nothing\s+in\s+common)"
+    r"|(?:doesn't|does\s+not|didn't|did\s+not)\s+(?:answer|make\s+(?:any\s+)?sense|belong|relate|address|have\s+anything))"
+)
+NOT_RIGHT = rf"(?:{IT}{FAILS}|none\s+of\s+(?:that|this|it)\s+(?:is|was)\s+(?:right|correct|about|relevant|related|helpful|what))"
+WILL = (
+    r"(?:let\s+me|allow\s+me\s+to|i(?:'ll|\s+will|\s+should|\s+need\s+to|\s+must|\s+have\s+to|\s+want\s+to|'m\s+going\s+to"
+    r"|\s+am\s+going\s+to|'d\s+better|\s+had\s+better|\s+shall|'d\s+like\s+to|\s+would\s+like\s+to))\s+(?:please\s+|just\s+|now\s+|quickly\s+)?"
+)
+US = rf"(?:{WILL}|time\s+to\s+|let's\s+|let\s+us\s+|we\s+should\s+)"
+TASK = (
+    r"(?:the|your|my|our)\s+(?:original\s+|actual\s+|real\s+|first\s+)?(?:question|topic|task|point|subject|answer|prompt|matter)"
+)
+OFF = (
+    r"(?:off[\s-]*(?:topic|track|course|subject|point|on\s+a\s+tangent)|distracted|side-?tracked|carried\s+away|astray|confused|mixed\s+up"
+    r"|(?:away\s+)?from\s+(?:the|your|my)\s+(?:question|topic|subject|point)|rambling|drifting|off\s+the\s+rails|away\b)"
+)
+SELF = (
+    r"i(?:'m|'ve|\s+(?:was|am|have|should|need|must|think|thought|didn't|don't|did\s+not|do\s+not|meant|misread|misunderstood|forgot|made|lost"
+    r"|said|wrote|seem|answered|just|went\s+off|drifted|strayed|wandered|digressed|mixed))\b"
+)
+WAIT = r"(?:wait|hold\s+on|hang\s+on)(?:\s+(?:a|one)\s+(?:second|minute|moment|sec)|\s+up)?"
+ANYWHERE = re.compile(
+    rf"""\b(?:
+    (?:{WAIT}|sorry|oh\s+no|oops|whoops|(?:my\s+)?apologies|excuse\s+me|my\s+mistake|my\s+bad|never\s?mind|on\s+second\s+thought)(?:{PAUSE})
+        (?:(?:wait|no|sorry|actually|hmm+|but|oh|hold\s+on|i\s+think|i\s+guess)(?:{PAUSE})){{0,3}}{NOT_RIGHT}
+  | {WAIT}\s*[,.!…—–-]+\s*(?:no\b(?!\s+(?:longer|more|less|matter|need|one))|what\b|why\b|sorry\s*,\s*{SELF}|actually\b
+        |{SELF}|let\s+me\b|you\s+(?:asked|wanted)|the\s+question|stop\b|hold\s+on|hmm|scratch|back\s+to|wrong\b|not\s+(?:that|right|quite)
+        |something(?:'s|\s+is)\s+(?:wrong|off|not))
+  | no\s*,\s*(?:no\s*,\s*)?wait\b(?!\s+(?:for|until|a\b|an\b|\d))
+  | (?:i(?:'ve|\s+have)?\s+(?:just\s+|really\s+|completely\s+|seem\s+to\s+have\s+|think\s+i\s+)?
+        (?:went|gone|got|gotten|drifted|strayed|wandered|veered|slipped|slid|moved|keep\s+\w+ing|was\s+\w+ing|was|am\s+\w+ing|am)
+       |i'm\s+(?:\w+ing)?)\s*(?:\w+\s+){{0,2}}?{OFF}
+  | i\s+(?:digressed|digress|misspoke|misread|misunderstood\s+(?:the|your))\b
+  | i(?:'ve|\s+have)?\s+(?:just\s+)?(?:lost\s+(?:my\s+(?:train|thread|way|focus)|the\s+thread|track\b)|made\s+(?:a\s+mistake|an\s+error)
+        |(?:been|was|am)\s+(?:talking|writing|rambling|going\s+on)\s+about\s+(?:the\s+wrong|something\s+else|something\s+completely)
+        |answer(?:ed|ing)\s+(?:a\s+different|the\s+wrong|another)\s+question|lost\s+the\s+plot|(?:gone|went)\s+(?:\w+\s+)?off\s+the\s+rails
+        |got\s+(?:that|this|it)\s+wrong|mixed\s+(?:that|this|it|things|something)\s+up|was\s+wrong\b)
+  | i\s+(?:do\s+)?apologi[sz]e\s+for\s+(?:that|the\s+(?:confusion|mistake|error|digression|tangent|detour|earlier|previous|mix|mistaken)
+        |digressing|\w+ing\b(?=\s*[.,!;:]|\s+(?:off|on|away|from|about))|my|any\s+confusion)
+  | (?:my\s+)?apologies\s+for\s+(?:that|the\s+(?:confusion|mistake|error|digression|tangent|earlier|previous|mix)|going|drifting|my)
+  | (?:sorry|pardon|excuse|forgive)\s+(?:about\s+|for\s+|me\s+for\s+)?(?:that\b(?=\s*[.,!;:—–-])|the\s+(?:confusion|mistake|error|digression|tangent|earlier|previous|mix)|going|drifting|getting\s+off)
+  | (?:what|why)\s+(?:am|was)\s+i\s+(?:saying|doing|writing|talking|telling|describing|on\s+about|going)
+  | {US}(?:try|start|begin|attempt)\s+(?:(?:that|this|it|(?:my|the|this|that|your)\s+(?:whole\s+)?(?:answer|response|explanation|question)|answering|to\s+answer|explaining)\s+)?
+        (?:over|again|afresh|anew|from\s+(?:scratch|the\s+(?:start|beginning|top))|once\s+more|one\s+more\s+time|fresh)\b(?!\s+(?:of|with|on|at|in|next|tomorrow|later|until|every)\b)
+  | {US}(?:take|have|make|give\s+(?:this|that|it))\s+(?:another|a\s+(?:second|new|fresh))\s+(?:shot|try|go|stab|attempt|crack)\b
+  | {WILL}(?:rewind|reconsider|pause\s+and|answer\s+(?:this\s+|that\s+|it\s+|the\s+question\s+)?properly)\b
+  | {US}(?:redo|restart|rewrite|scrap|erase|abandon|discard|undo|throw\s+out|take\s+back)\s+(?:that|this|it|all|everything|my\s+\w+|the\s+answer|the\s+whole)\b
+  | {US}(?:get|go|come|bring\s+(?:this|us|myself|it)|return|turn|steer\s+(?:this|us|myself|it)|switch)\s+(?:right\s+|straight\s+)?(?:back\s+)?
+        (?:to\s+(?:{TASK}|what\s+(?:you|was|i\s+was)\s+(?:asked|asking)?)|on\s+(?:track|topic))
+  | {WILL}(?:get|go|come)\s+(?:right\s+|straight\s+)?back\s+to\s+(?!you\b|him\b|her\b|them\b|work\b|sleep\b|normal\b|bed\b|basics\b)
+  | {WILL}(?:correct|fix)\s+(?:that\b|this\b|myself|my\s+(?:answer|mistake|error|previous|earlier)|the\s+(?:answer|mistake|error))
+  | {WILL}(?:refocus|backtrack|focus\s+again|back\s+up|stop\s+(?:there|here|myself|and)|stay\s+on\s+topic|answer\s+(?:the|your)\s+(?:actual|original|real)\s+question)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+OPENER = r"(?:(?:so|please|ok|okay|well|but|and|anyway|now|oh|ah|hmm+|actually|no|right|alright|um|uh|however|stop|yes)(?:\s*[,.!…—–-]+\s*|\s+)){0,3}"
+AT_START = re.compile(
+    rf"""\b{OPENER}(?:
+    (?:{THAT}{FAILS}|none\s+of\s+(?:that|this|it)\s+(?:is|was)\s+(?:right|correct|about|relevant|related|helpful|what))
+        (?!\s+(?:only\s+|just\s+|but\s+)?(?:to(?!\s+(?:the|your|my|this|what)\b)|if|when|for|in|with|because|until|unless|at|as|by|on)\b)
+  | (?:back|returning|turning\s+back|going\s+back)\s+(?:to\s+(?:{TASK}|what\s+you\s+asked)|on\s+(?:track|topic))
+  | (?:to\s+(?:get|go|come)|getting|going|coming)\s+back\s+(?:to\s+{TASK}|on\s+(?:track|topic))
+  | to\s+(?:return|answer)\s+(?:to\s+)?(?:your|the)\s+(?:original\s+|actual\s+)?(?:question|topic)
+  | enough\s+(?:of|about)\s+(?:that|this|those)
+  | (?:restarting|refocusing|backtracking|let\s+me\s+see\s+the\s+question\s+again)\s*(?:now\s*)?[.,!:;—–-]
+  | wrong\s+(?:topic|subject|question|direction|answer|thing)\s*[.,!:;—–-]
+  | (?:scratch|strike|never\s?mind)\s+(?:all\s+(?:of\s+)?)?that\b
+  | (?:forget|ignore|disregard)\s+(?:that\b(?=\s*[.,!;:…—–\n-])|what\s+i\s+(?:just\s+)?(?:said|wrote)|(?:the|everything|all(?:\s+of)?\s+that)\s+above
+        |my\s+(?:last|previous|earlier)\s+(?:answer|attempt|response|words|sentences?))
+  | correction\s*[:,—–-]
+  | (?:oops|whoops)\s*[,.!…—–-]
+  | my\s+(?:mistake|bad)\s*[,.!…—–-]
+  | sorry\s*[,.!…—–-]+\s*(?:{SELF}|(?:that|this)\s*(?:'s|is|was|has|had|isn't|wasn't)\b|let\s+me\b|let's\b|back\b|wrong\b|my\b|you\s+asked|the\s+question|it\s+(?:is|was|should)|no\s*[,.!—–-])
+  | (?:starting|trying|beginning)\s+(?:over|again|afresh|anew|from\s+scratch)\s*[.:,!—–-]
+  | (?:take\s+two|(?:second|new|another)\s+(?:try|attempt)|attempt\s+(?:two|2|three|3|number\s+\w+))\s*[.:!—–-]
+  | (?:you\s+asked\s+(?:me\s+)?(?:about|how|for|to)|the\s+question\s+was)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+ADVICE = re.compile(
+    r"\b(?:if|when|whenever|unless|whether|until|say|says|said|saying|tell|tells|telling|think|thinks|thinking|thought|ask|asks|asking"
+    r"|shout|shouts|shouting|like|phrases?|words?|write|writes|writing|wrote|type|reply|respond|hear|hears|mutter|because"
+    r"|case|you|they|he|she|people|who|mean|means)\s*[,:]?\s*$",
+    re.IGNORECASE,
+)
+"""What stands right before a phrase that is reported, conditional or advised, not done."""
+QUOTED = re.compile(
+    r"(?<![\w\"])\"(?=\S)[^\"\n]{0,400}?(?<=\S)\"(?!\w)|“[^”\n]{0,400}”|«[^»\n]{0,400}»|`[^`\n]{1,400}`"
+    r"|(?<!\w)['‘](?=\w)[^\n\"]{1,200}?(?<=\S)['’](?!\w)"
+)
+TAIL = re.compile(r"(?:[^\S\n]*[^\s.!?:;,\n…—–]+){0,8}?[^\S\n]*[.!?:;,\n…—–-]+[\s\"'”’)]*")
+"""The rest of the restart's own clause, up to eight words."""
+AGREED = re.compile(
+    r"(?:so|but|and|ok|okay|now|right|yes)?[\s,]*(?:you\s+(?:asked|wanted)|the\s+(?:original\s+|actual\s+)?(?:question|task|topic|prompt)\s+(?:is|was)"
+    r"|i\s+(?:was|am|should|need|must|will|want)\s+(?:supposed|asked|meant|to\s+(?:stay|focus|stick|answer|stop|explain|talk)|be\s|stay|focus|stick|answer|stop)"
+    r"|i'(?:m|ll)\s+(?:supposed|meant|stay|focus|stick|answer|stop)|my\s+(?:task|job)\s+(?:is|was)"
+    r"|here(?:'s|\s+is)\s+(?:the|a|my)\s+(?:\w+\s+)?(?:answer|explanation|attempt|response)|stop|sorry|ok|okay|focus|let\s+me\s+(?:answer|explain|focus|think))"
+    r"(?:[^\S\n]*[^\s.!?:;\n…]+){0,14}?[^\S\n]*[.!?:;\n…]+\s*",
+    re.IGNORECASE,
+)
+"""A sentence of acknowledgement that belongs to the restart before it."""
+LEAD = re.compile(
+    r"(?:\b(?:actually|i'm\s+(?:so\s+)?sorry|i\s+am\s+(?:so\s+)?sorry|sorry|wait|oh|no|hold\s+on|hang\s+on|hmm+|but|well|oops|whoops|ok|okay|so|ah|uh|um|stop|anyway|i\s+(?:see|think|guess|notice|realize|realise)"
+    r"(?:\s+that)?)[\s,.!…—–-]+)+$",
+    re.IGNORECASE,
+)
+"""Interjections right before the phrase, part of the restart."""
+BROKEN_OFF = re.compile(r"\b(?:wait|sorry|hold\s+on|hang\s+on|oops)\s*[,!.…—–-]+[^.!?\n]{0,60}[.!?…]+\s*$", re.IGNORECASE)
+"""A sentence that begins as a restart and goes on as something else, right before one that succeeds: part of it."""
+ENDS = frozenset('.!?:;…\n—–-"”’)*,\x00')
+
+
+def restarts(reply: str) -> list[Span]:
+    """Every passage of start-over language, in order and apart, with the acknowledgement that follows it."""
+    low = reply.replace("’", "'").lower()
+    if not any(cue in low for cue in CUES):
+        return []
+    text = _masked(reply)
+    found: list[Span] = []
+    for match in _matches(text):
+        if found and match.start() < found[-1].end:
+            continue
+        floor = found[-1].end if found else 0
+        lead = _lead(LEAD, text, floor, match.start())
+        start, end = _lead(BROKEN_OFF, text, floor, lead), _clause_end(text, match)
+        if found and not has_content(reply[found[-1].end : start]):
+            found[-1] = Span(found[-1].start, end)
+        else:
+            found.append(Span(start, end))
+    return found
+
+
+def passages(reply: str) -> list[Span]:
+    """The attempts between the restarts, without the restarts themselves and without empty ones; whitespace trimmed."""
+    out, at = [], 0
+    for cut in [*restarts(reply), Span(len(reply), len(reply))]:
+        piece = reply[at : cut.start]
+        if has_content(piece):
+            left = len(piece) - len(piece.lstrip(" \t\r\n,;:-–—…"))
+            out.append(Span(at + left, at + len(piece.rstrip())))
+        at = cut.end
+    return out
+
+
+def has_content(piece: str) -> bool:
+    """Whether anything is attempted in it: a word beyond function words and talk about the answer itself, or a number."""
+    return any(word not in EMPTY for word in WORD.findall(piece.lower())) or any(c.isdecimal() for c in piece)
+
+
+def _matches(text: str) -> list[re.Match[str]]:
+    anywhere = [m for m in ANYWHERE.finditer(text) if not ADVICE.search(text, max(0, m.start() - 24), m.start())]
+    start = [m for m in AT_START.finditer(text) if _at_start(text, m.start())]
+    return sorted([*anywhere, *start], key=lambda m: (m.start(), -m.end()))
+
+
+def _lead(rule: re.Pattern[str], text: str, floor: int, at: int) -> int:
+    """Where what belongs to the restart at `at` begins."""
+    found = rule.search(text, max(floor, at - 90), at)
+    return found.start() if found else at
+
+
+def _at_start(text: str, at: int) -> bool:
+    """A sentence begins here, by what stands before it or by its capital."""
+    before = text[:at].rstrip()
+    return not before or before[-1] in ENDS - {","} or (text[at].isupper() and text[at : at + 2] not in ("I ", "I'"))
+
+
+def _clause_end(text: str, match: re.Match[str]) -> int:
+    end = match.end()
+    if text[end - 1] not in ".!?:;":
+        tail = TAIL.match(text, end)
+        end = tail.end() if tail else _word_end(text, end)
+    else:
+        end += len(text[end:]) - len(text[end:].lstrip())
+    while agreed := AGREED.match(text, end):
+        end = agreed.end()
+    return end
+
+
+def _word_end(text: str, end: int) -> int:
+    rest = re.compile(r"\w*\s*").match(text, end)
+    return rest.end() if rest else end
+
+
+def _masked(reply: str) -> str:
+    """The reply with straight apostrophes and every quotation blanked, position for position."""
+
+    def blank(match: re.Match[str]) -> str:
+        return match[0] if len(match[0]) > 0.8 * len(reply) else "\x00" * len(match[0])
+
+    return QUOTED.sub(blank, reply).replace("’", "'")

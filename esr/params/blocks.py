@@ -1,0 +1,234 @@
+"""The blocks of params.yaml as types: frozen, strict, an unknown key refused."""
+
+import json
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from esr.errors import ParamsError, one_of
+from esr.types import Sampling, content_id
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class Protocol(Block):
+    target: float = Field(gt=0, lt=1)
+    search_steps: int = Field(ge=1)
+    samples_per_step: int = Field(ge=1)
+    search_mode: Literal["adaptive", "reference"]
+    early_stop: float = Field(ge=0)
+    verify_samples: int = Field(ge=0)
+    temperature: float = Field(ge=0)
+    top_p: float = Field(gt=0, le=1)
+    max_tokens: int = Field(ge=1)
+    search_max_tokens: int = Field(ge=1)
+    prompt_format: Literal["clean", "double_header"]
+    scope: str = Field(pattern=r"^(all|prompt|generated|\[\d+,\d+\))$")
+    n_seeds: int = Field(ge=1)
+    concreteness: str = Field(pattern=r"^(off|median|threshold\(\d+(\.\d+)?\))$")
+    relevance: str = Field(pattern=r"^(off|zero_activation|topk\(\d+\))$")
+    candidates_per_latent: int = Field(ge=1)
+    exclude_degraded: bool
+    degraded_run: int = Field(ge=2)
+    bootstrap_draws: int = Field(ge=1)
+    confidence: float = Field(gt=0, lt=1)
+
+
+class Search(Block):
+    lower: float
+    upper: float
+    prior_mean: float
+    prior_std: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def bounds_in_order(self) -> "Search":
+        if not self.lower < self.upper:
+            raise ValueError(f"search bounds are not in order: {self.lower} and {self.upper}")
+        if not self.lower <= self.prior_mean <= self.upper:
+            raise ValueError(f"prior_mean {self.prior_mean} is outside the bounds {self.lower} to {self.upper}")
+        return self
+
+
+class SaeParams(Block):
+    name: str
+    loader: Literal["goodfire", "saelens", "folder"]
+    repo: str | None = None
+    """Hub repository (goodfire) or folder."""
+    file: str | None = None
+    release: str | None = None
+    id: str | None = None
+    layer: int = Field(ge=0)
+    """Block whose output it was trained on."""
+    d_in: int = Field(ge=1)
+    d_sae: int = Field(ge=1)
+    labels: str | None = None
+    """CSV with index_in_sae,label; relative to the checkout or the store."""
+
+
+class ModelParams(Block):
+    name: str
+    hub: str
+    """Hub id, or a folder relative to the checkout."""
+    revision: str
+    family: Literal["llama3", "gemma2", "tiny"]
+    """Chooses the chat rendering; never guessed from a path."""
+    layers: int = Field(ge=1)
+    width: int = Field(ge=1)
+    dtype: Literal["float32", "bfloat16", "float16"]
+    quantization: str | None
+    max_model_len: int = Field(ge=16)
+    sae: str
+    steer_layer: int = Field(ge=0)
+    read_layer: int = Field(ge=0)
+    ablate_layer: int = Field(ge=0)
+    allow_layer_mismatch: bool
+    repetition_penalty: float = Field(gt=0)
+    search: Search
+    judge: str
+    reference_names: tuple[str, ...]
+    """What the authors' files call this model."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter served on top."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    protocol: dict[str, Any] = {}
+    """Overlay on `protocol` for this model."""
+    tokens_per_second: float | None = Field(default=None, gt=0)
+    """Rough, with the batch full; for `plan` alone."""
+
+    @property
+    def weights(self) -> str:
+        """What determines the replies beside the prompt and the ops; part of every trial's identity."""
+        return f"{self.hub}@{self.revision}/{self.dtype}/{self.quantization or 'plain'}/{self.adapter or 'base'}"
+
+
+class JudgeParams(Block):
+    name: str
+    client: Literal["anthropic", "litellm", "lexical"]
+    model: str
+    max_tokens: int
+    concurrency: int = Field(ge=1)
+    per_minute: int = Field(ge=0)
+    """Calls a minute over all processes of one machine; 0: no limit."""
+    timeout: float = Field(ge=0)
+    price_in: float | None
+    price_out: float | None
+    price_in_batch: float | None = None
+    price_out_batch: float | None = None
+    api_base: str | None = None
+    """Base URL of an OpenAI-compatible or Anthropic-compatible endpoint."""
+    key_env: str | None = None
+    """Environment variable (or line of .env) that holds the key; null: the endpoint needs none."""
+    structured: bool = False
+    """The provider takes a JSON schema; otherwise the judge writes its JSON between tags."""
+    temperature: float | None = None
+    """null: none is sent, as Claude's interface demands."""
+    reference_names: tuple[str, ...] = ()
+
+
+class Judging(Block):
+    mode: Literal["live", "batch", "cache-only"]
+    blind: bool
+    max_cost: float | None
+    attempts: int = Field(ge=1)
+    concreteness_judge: str
+    annotation_judge: str
+
+
+class Work(Block):
+    shard: int = Field(ge=1)
+    judge_shard: int = Field(ge=1)
+    calibrate_shard: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    in_flight: int = Field(ge=1)
+
+
+class Settings(Block):
+    """The block of one experiment. Whoever reads it says what it holds, and which block it is."""
+
+    block: ClassVar[str]
+
+
+S = TypeVar("S", bound=Settings)
+T = TypeVar("T")
+
+
+class Params(Block):
+    """The tree as one run sees it, with `model` and `scale` already overlaid."""
+
+    seed: int
+    preset: str
+    scale: str
+    protocol: Protocol
+    models: dict[str, ModelParams]
+    saes: dict[str, SaeParams]
+    judges: dict[str, JudgeParams]
+    judging: Judging
+    work: Work
+    experiments: dict[str, dict[str, Any]]
+    """The block of each experiment by its name, as it stands; `of` gives it its type."""
+
+    def of(self, kind: type[S]) -> S:
+        """The settings of an experiment, typed: `params.of(Baseline).latents`."""
+        return settings(self.experiments, kind)
+
+    def model(self, name: str) -> ModelParams:
+        return _get(self.models, name, "model")
+
+    def judge(self, name: str) -> JudgeParams:
+        return _get(self.judges, name, "judge")
+
+    def sae(self, name: str) -> SaeParams:
+        return _get(self.saes, name, "SAE")
+
+    def sampling(self, model: str, *, search: bool = False) -> Sampling:
+        p = self.protocol
+        return Sampling(
+            temperature=p.temperature,
+            top_p=p.top_p,
+            repetition_penalty=self.model(model).repetition_penalty,
+            max_tokens=p.search_max_tokens if search else p.max_tokens,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Hash of the whole tree, for manifests."""
+        return content_id(self.model_dump(mode="json"), length=16)
+
+
+def _get(known: dict[str, T], name: str, kind: str) -> T:
+    if name not in known:
+        raise ParamsError(one_of(kind, name, list(known), "params.yaml"))
+    return known[name]
+
+
+def settings(experiments: dict[str, dict[str, Any]], kind: type[S], where: str = "params.yaml") -> S:
+    """The block that `kind` reads, strictly typed."""
+    if kind.block not in experiments:
+        raise ParamsError(f"{where} lacks the key {kind.block!r}; add it")
+    try:
+        return kind.model_validate_json(json.dumps(experiments[kind.block], default=repr), strict=True)
+    except ValidationError as error:
+        raise ParamsError(first(error, where, kind, (kind.block,))) from None
+
+
+def first(error: ValidationError, where: str, kind: type[Block], at: tuple[str, ...] = ()) -> str:
+    """The first problem as one sentence, with the nearest valid key for an unknown one; every missing key at once."""
+    found = error.errors()[0]
+    *parents, last = [*at, *(str(part) for part in found["loc"])] or ["?"]
+    spot = ".".join([*parents, last])
+    if found["type"] == "extra_forbidden":
+        return one_of("key", spot, [".".join([*parents, k]) for k in _fields(kind, parents[len(at) :])], where)
+    if found["type"] == "missing":
+        return f"{where} lacks the key {spot!r}; add it"
+    return f"{where}: {spot} is {found.get('input')!r:.200}: {found['msg']}"
+
+
+def _fields(kind: type[Block], parents: list[str]) -> list[str]:
+    block: Any = kind
+    for part in parents:
+        field = block.model_fields.get(part)
+        inner: Any = field.annotation if field is not None else block  # a member's own name keeps its group's block
+        block = inner.__args__[1] if getattr(inner, "__origin__", None) is dict else inner
+    return [name for name in block.model_fields if name not in ("name", "scale", "experiments")]

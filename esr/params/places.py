@@ -1,0 +1,29 @@
+"""Where things lie: the checkout, params.yaml, the store, the files of experiments."""
+
+import os
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parents[2]
+"""The checkout: params.yaml, flows/ and store/ are in it unless the environment says otherwise."""
+
+
+def path() -> Path:
+    """params.yaml, or $ESR_PARAMS."""
+    return Path(os.environ.get("ESR_PARAMS") or HOME / "params.yaml")
+
+
+def store() -> Path:
+    """Where results are kept: store/ in the checkout, or $ESR_STORE."""
+    return Path(os.environ.get("ESR_STORE") or HOME / "store").absolute()
+
+
+def resolve(relative: str) -> Path:
+    """A path written in params.yaml: absolute, or relative to the checkout."""
+    return Path(relative) if Path(relative).is_absolute() else HOME / relative
+
+
+def experiments() -> dict[str, Path]:
+    """The file of each experiment by its name: exp*.py in flows/ and in the folders that $ESR_EXPERIMENTS names."""
+    further = [Path(name) for name in os.environ.get("ESR_EXPERIMENTS", "").split(os.pathsep) if name]
+    found = {file.stem: file for folder in (HOME / "flows", *further) for file in folder.glob("exp*.py")}
+    return dict(sorted(found.items()))

@@ -1,0 +1,101 @@
+"""Arms counted: rows of outcomes to estimates and differences, and their numbers as a table."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from esr.count import metrics
+from esr.count.metrics import Difference, Estimate
+from esr.experiment import arm_of
+from esr.show.recorded import Recorded
+from esr.types import BASELINE, Arm
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One arm with everything that is counted of it."""
+
+    arm: Arm
+    rows: pd.DataFrame
+    planned: int
+    missing: int
+    estimates: Mapping[str, Estimate]
+    differences: Mapping[str, Difference]
+    """To the arm that it is compared with; empty where there is none, or it was not run."""
+
+    @property
+    def name(self) -> str:
+        return self.arm.name
+
+    @property
+    def n(self) -> int:
+        """Trials that the rates rest on."""
+        return len(self.rows)
+
+
+def arms(found: Recorded) -> list[Counted]:
+    """The baseline first, then by experiment, kind and place."""
+    about = found.about
+    frame = metrics.outcomes_frame(found.outcomes, exclude_degraded=about["exclude_degraded"])
+    settings = {"draws": about["bootstrap_draws"], "confidence": about["confidence"], "seed": about["seed"]}
+    groups = {(str(e), str(a)): rows for (e, a), rows in frame.groupby(["experiment", "arm"], observed=True)}
+    out = []
+    for told in sorted(about["arms"], key=_order):
+        arm = arm_from(told)
+        rows = groups.get((arm.experiment, arm.name))
+        if rows is None:
+            continue
+        base = groups.get(arm_of(arm.against)) if arm.against else None
+        held = metrics.differences(rows, base, **settings) if base is not None else {}
+        estimates = metrics.estimates(rows, **settings)
+        out.append(Counted(arm, rows, int(told["n_planned"]), int(told["n_missing"]), estimates, held))
+    return out
+
+
+def arm_from(told: Mapping[str, object]) -> Arm:
+    """An arm as about.json tells of it."""
+    level, mean, std = (None if told[name] is None else float(str(told[name])) for name in ("level", "mean", "std"))
+    against = str(told["against"] or "")
+    return Arm(str(told["experiment"]), str(told["arm"]), str(told["kind"]), level, int(str(told["place"])), against, mean, std)
+
+
+def _order(told: Mapping[str, object]) -> tuple[bool, str, str, int, str]:
+    arm = arm_from(told)
+    return arm.key != BASELINE.key, arm.experiment, arm.kind, arm.order, arm.name
+
+
+HEADER = (
+    "experiment", "arm", "metric", "value", "k", "n", "planned", "missing", "wilson_low", "wilson_high", "bootstrap_low",
+    "bootstrap_high", "latents", "difference", "difference_low", "difference_high", "pairs", "gained", "lost", "mcnemar_p", "d_paired",
+)  # fmt: skip
+
+
+def numbers(found: Sequence[Counted]) -> str:
+    """One line an arm and metric, as CSV; empty where there is no number."""
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(HEADER)
+    for one in found:
+        for name, e in one.estimates.items():
+            d = one.differences.get(name)
+            row = [one.arm.experiment, one.name, name, e.value, e.k, e.n, one.planned, one.missing, *(e.wilson or ("", ""))]
+            row += [*(e.bootstrap or ("", "")), e.clusters]
+            row += [d.value, *(d.bootstrap or ("", "")), d.n, *(d.mcnemar or ("", "", "")), d.d_paired] if d else [""] * 8
+            out.writerow([_short(cell) for cell in row])
+    return text.getvalue()
+
+
+def headline(found: Sequence[Counted]) -> dict[str, dict[str, float | None]]:
+    """Every metric of every arm, without intervals: what `dvc metrics diff` compares."""
+    return {
+        one.arm.key: {name: None if e.value is None else float(f"{e.value:.6g}") for name, e in one.estimates.items()}
+        | {"n": float(one.n), "missing": float(one.missing)}
+        for one in found
+    }
+
+
+def _short(cell: object) -> object:
+    return "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell

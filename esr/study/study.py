@@ -1,0 +1,125 @@
+"""A study: one model at one scale with its store, and an engine and judges that are opened when first needed.
+
+    study = Study.of("tiny", scale="smoke")
+    latents = choose.latents(study, 8)
+    found = calibrate.thresholds(study, latents)
+
+It holds what a step needs and does nothing itself: the doing stands beside its pure half in choose, calibrate, steer, grade and
+detect. Every step first asks the store what is there, computes the rest, and makes it durable batch by batch, so any step can be
+killed and asked again.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+from esr.errors import ParamsError, StoreError, one_of
+from esr.params import ModelParams, Params, load, resolve
+from esr.params.weights import identity
+from esr.store import Store
+from esr.store.locks import turn
+from esr.study.progress import Progress
+from esr.types import Latent
+
+if TYPE_CHECKING:
+    from esr.engine import Backend, Engine
+    from esr.judge import Judge
+
+
+def backend() -> "Backend":
+    """Which engine this process uses: $ESR_ENGINE, or vllm."""
+    name = os.environ.get("ESR_ENGINE") or "vllm"
+    if name not in ("vllm", "hf", "fake"):
+        raise ParamsError(one_of("engine", name, ["vllm", "hf", "fake"], "$ESR_ENGINE"))
+    return cast("Backend", name)
+
+
+@dataclass(frozen=True)
+class Study:
+    params: Params
+    model: str
+    """Name in params.yaml."""
+    store: Store
+    progress: Progress = field(default_factory=Progress)
+    budget: str | None = None
+    """Whatever shares this name shares one max_cost; None: this process."""
+
+    @classmethod
+    def of(cls, model: str, scale: str = "full", store: Store | None = None) -> "Study":
+        return cls(load(model, scale), model, store or Store())
+
+    @property
+    def spec(self) -> ModelParams:
+        return self.params.model(self.model)
+
+    @cached_property
+    def weights(self) -> str:
+        """The identity of the weights; replies of the fake engine never mix with others."""
+        return f"fake:{self.spec.weights}" if backend() == "fake" else identity(self.params, self.model)
+
+    @cached_property
+    def labels(self) -> list[Latent]:
+        """Every labelled latent of the model's SAE."""
+        from esr.sae.labels import read_labels
+
+        sae = self.params.sae(self.spec.sae)
+        if sae.labels is None:
+            return [Latent(index) for index in range(sae.d_sae)]
+        inside = self.store.root / sae.labels
+        return read_labels(inside if inside.is_file() else resolve(sae.labels), d_sae=sae.d_sae)
+
+    @property
+    def engine(self) -> "Engine":
+        from esr.engine.open import open_engine
+
+        return open_engine(self.params, self.model, backend())
+
+    def judge(self, name: str) -> "Judge":
+        from esr.judge.open import open_judge
+
+        return open_judge(self.params, name, store=self.store.root, budget=self.budget)
+
+    @property
+    def grader(self) -> "Judge":
+        """The model's own judge, who scores the threshold search."""
+        return self.judge(self.spec.judge)
+
+    @property
+    def rater(self) -> "Judge":
+        """The judge who says how concrete labels are."""
+        return self.judge(self.params.judging.concreteness_judge)
+
+    def alone(self, *of: object) -> AbstractContextManager[None]:
+        """Alone at this piece of work, among all runs on this store."""
+        return turn(self.store.root / "turns", self.model, *of)
+
+    def check(self, judges: Sequence[str]) -> None:
+        """Whatever would stop a run is said before it begins: weights, labels, judges and their keys, a store that can be written."""
+        _ = self.weights, self.labels
+        rater = [] if self.params.protocol.concreteness == "off" else [self.params.judging.concreteness_judge]
+        for name in {*judges, *rater, self.spec.judge}:
+            self.judge(name)
+        probe = self.store.root / f".writable-{os.getpid()}"
+        try:
+            self.store.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"?")
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"the store {str(self.store.root)!r} cannot be written ({error.strerror}); make room or make it writable, "
+                "or set ESR_STORE to a folder that is; nothing is lost"
+            ) from None
+
+    @property
+    def opened(self) -> "Engine | None":
+        """The engine where it is open already; None: nothing has been generated or read."""
+        from esr.engine.open import already_open
+
+        return already_open(self.params, self.model, backend())
+
+    @property
+    def backend(self) -> str:
+        return backend()

@@ -1,0 +1,133 @@
+"""The one path that the experiments share: choose, calibrate, plan, steer and grade, record, draw."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from math import ceil
+from typing import Any
+
+from prefect import runtime
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
+
+from esr.errors import DataError, EsrError
+from esr.experiment import Experiment
+from esr.prompts import evaluation
+from esr.study.batches import cut
+from esr.study.calibrate import Threshold
+from esr.study.choose import Baseline
+from esr.study.grade import finished, key
+from esr.study.plan import plan
+from esr.study.workload import workload
+from esr.types import BASELINE, Arm, Latent, Member
+from tasks import calibrate, choose, judge, record, steer
+from tasks.run import Run, begun
+
+SHARDS = 50
+"""At most so many shards a stage, so that a flow run stays well under 300 task runs, beyond which Prefect's history suffers."""
+AHEAD = 2
+"""Steering shards at once: the next fills the engine while the last of the one before are still being written."""
+
+
+def options(experiment: Experiment) -> dict[str, Any]:
+    """Of the flow: its name, the name of each run, and where its tasks run."""
+    return {
+        "name": experiment.name,
+        "flow_run_name": experiment.name + "-{model}-{scale}",
+        "task_runner": ThreadPoolTaskRunner(max_workers=12),
+    }
+
+
+@contextmanager
+def run(experiment: Experiment, model: str, scale: str, judge: str | None) -> Iterator[Run]:
+    """One run of an experiment: what it found is drawn at its end, and how it ended is recorded in any case."""
+    this, started = begun(experiment.name, model, scale, judge), datetime.now(UTC)
+    this.check()
+    this.flow_run = runtime.flow_run.id
+    try:
+        yield this
+        for ending in experiment.endings:
+            ending(this)
+    except BaseException as error:
+        with suppress(EsrError, OSError):  # what stopped the run may stop this too, and is what should be told
+            record.ended(this, started, f"failed: {type(error).__name__}")
+        raise
+    record.ended(this, started, "completed")
+
+
+def latents(run: Run) -> list[Latent]:
+    """The latents that experiment 1 steers."""
+    return choose.latents(run, run.params.of(Baseline).latents)
+
+
+def thresholds(run: Run) -> list[Threshold]:
+    """The chosen latents that bite, each with the boost at which it does; several shards of latents are searched at once."""
+    chosen = latents(run)
+    asked = workload(run.params, run.experiment).search
+    run.progress.expect("calibrate", asked)
+    run.progress.expect("calibrate: judge", asked)
+    shards = cut(chosen, _size(len(chosen), run.params.work.calibrate_shard))
+    searches = [calibrate.thresholds.submit(run, quote(shard)) for shard in shards]
+    found = [one for search in searches for one in search.result()]
+    run.progress.settle("calibrate", "calibrate: judge")
+    bites = [one for one in found if one.bites]
+    if not bites:
+        raise DataError(
+            f"none of {len(found)} latents of {run.model!r} meets the target at any boost; see the table thresholds, and models.{run.model}.search"
+        )
+    return bites
+
+
+def planned(run: Run, found: Sequence[Threshold], arm: Arm, trials_per_latent: int) -> list[Member]:
+    """These latents steered at their thresholds on evaluation questions."""
+    return plan(
+        run.params,
+        arm=arm,
+        model=run.model,
+        weights=run.study.weights,
+        latents=[one.latent for one in found],
+        thresholds={one.latent.index: one.boost for one in found},
+        questions=evaluation(),
+        trials_per_latent=trials_per_latent,
+    )
+
+
+def baseline(run: Run) -> list[Member]:
+    """Experiment 1's steered trials, carried out as far as they are missing: what the other experiments replay."""
+    members = planned(run, thresholds(run), BASELINE, run.params.of(Baseline).trials_per_latent)
+    carry_out(run, members)
+    return members
+
+
+def carry_out(run: Run, members: Sequence[Member]) -> None:
+    """Steer and grade what is not finished; while one shard is graded the next is generated."""
+    record.trials(run, quote(members))
+    run.progress.expect("steer", len(members))
+    run.progress.expect("judge", len(members))
+    steering: deque[tuple[Sequence[Member], PrefectFuture[int]]] = deque()
+    grading: list[PrefectFuture[int]] = []
+    done = finished(run.study, members, run.judge)
+    for shard in cut(members, _size(len(members), run.params.work.shard)):
+        if all(key(member) in done for member in shard):
+            run.progress.stored("steer", len(shard))
+            run.progress.stored("judge", len(shard))
+            continue
+        if len(steering) == AHEAD:
+            grading.append(_grade_next(run, steering))
+        steering.append((shard, steer.replies.submit(run, quote(shard))))
+    while steering:
+        grading.append(_grade_next(run, steering))
+    for graded in grading:
+        graded.result()
+
+
+def _grade_next(run: Run, steering: deque[tuple[Sequence[Member], PrefectFuture[int]]]) -> PrefectFuture[int]:
+    shard, replies = steering.popleft()
+    replies.result()
+    return judge.grades.submit(run, quote(shard))
+
+
+def _size(n: int, asked: int) -> int:
+    return max(asked, ceil(n / SHARDS))

@@ -1,0 +1,91 @@
+"""One run of an experiment: what every task of it is given."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cached_property
+from pathlib import Path
+
+from esr import experiment as experiments
+from esr import params as parameters
+from esr.experiment import Experiment, Selection
+from esr.judge import Judge
+from esr.params import Params
+from esr.store import Store
+from esr.study.progress import Progress
+from esr.study.study import Study, backend
+from esr.types import content_id
+
+
+class Run:
+    """Which experiment, model, scale and judge; how far it is, and what it has drawn.
+
+    The judge grades the trials. Calibration always asks the model's own, so that two judges grade the same trials.
+    """
+
+    def __init__(self, experiment: Experiment, params: Params, model: str, judge: str) -> None:
+        self.experiment, self.params, self.model, self.judge_name = experiment, params, model, judge
+        self.progress = Progress()
+        self.pictures: list[Path] = []
+        self.flow_run: str | None = None
+        """Prefect's id of it."""
+
+    @classmethod
+    def of(cls, experiment: str, model: str, scale: str = "full", judge: str | None = None) -> "Run":
+        """Names checked before anything is opened or computed."""
+        declared, params = experiments.find(experiment), parameters.load(model, scale)
+        experiments.check(params)
+        backend()
+        return cls(declared, params, model, params.judge(judge or params.model(model).judge).name)
+
+    @property
+    def scale(self) -> str:
+        return self.params.scale
+
+    @cached_property
+    def study(self) -> Study:
+        return Study(self.params, self.model, Store(), self.progress, budget=self.id)
+
+    @property
+    def judge(self) -> Judge:
+        return self.study.judge(self.judge_name)
+
+    @property
+    def id(self) -> str:
+        """The same for every process that carries out this run, also when it is resumed: max_cost counts over it."""
+        return content_id("run", self.experiment.name, self.params.digest, self.model, self.judge_name, length=16)
+
+    @property
+    def title(self) -> str:
+        return f"{self.experiment.name} on {self.model}, scale {self.scale}, judge {self.judge_name}"
+
+    @property
+    def selection(self) -> Selection:
+        return self.experiment.selection(self.model, self.scale, self.judge_name)
+
+    def artifact(self, what: str) -> str:
+        """Name of an artifact: lower case, digits and dashes."""
+        return re.sub(r"[^a-z0-9]+", "-", f"{self.experiment.name} {self.model} {self.scale} {self.judge_name} {what}".lower())
+
+    def check(self) -> None:
+        """What a long run would otherwise stumble over late."""
+        self.study.check([self.judge_name])
+
+    @contextmanager
+    def handed_over(self) -> Iterator[None]:
+        """The flow that is called inside carries out this run, and no other that is made of the same words."""
+        token = _HANDED.set(self)
+        try:
+            yield
+        finally:
+            _HANDED.reset(token)
+
+
+_HANDED: ContextVar[Run | None] = ContextVar("run", default=None)
+
+
+def begun(experiment: str, model: str, scale: str, judge: str | None) -> Run:
+    """The run that was handed over, or a new one."""
+    handed = _HANDED.get()
+    return handed if handed is not None else Run.of(experiment, model, scale, judge)
