@@ -28,11 +28,6 @@ def leash() -> "subprocess.Popen[bytes] | None":
     )
 
 
-def deaf() -> None:
-    """What this thread starts does not hear Ctrl-C, which a terminal sends to all processes: this one alone judges what it means."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-
 def servers(parent: int) -> set[int]:
     found = set()
     for children in Path(f"/proc/{parent}/task").glob("*/children"):
