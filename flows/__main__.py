@@ -20,19 +20,66 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from rich.console import Console
-
-from esr.errors import EsrError, ParamsError, one_of
-from esr.params.places import experiments
-
-if TYPE_CHECKING:
-    from esr.study.progress import Progress
-
 STOPPED = 130
 FAILED = 2
 PATIENCE = 8.0
 """Seconds that a run gets to stop in good order. After that it ends as if killed, which loses no more than the batches at work."""
 SHOW_CURSOR = b"\x1b[?25h"
+
+
+@dataclass
+class CtrlC:
+    """The first asks the run at work to stop, the second ends the process; so does the first where there is none, or it takes too long."""
+
+    line: str
+    asked: bool = False
+    progress: "Progress | None" = None
+    """Of the run at work."""
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            self.leave("stopped at once")
+        if self.progress is None:
+            self.leave("stopped")
+        self.asked = True
+        threading.Thread(target=self.lose_patience, daemon=True).start()
+        say("stopping; what has finished is kept; Ctrl-C again to stop at once")
+        threading.Thread(target=let_go, args=(self.progress,), daemon=True).start()
+
+    @contextmanager
+    def at_work(self, progress: "Progress") -> Iterator[None]:
+        self.progress = progress
+        try:
+            yield
+        finally:
+            self.progress = None
+
+    def lose_patience(self) -> None:
+        time.sleep(PATIENCE)
+        self.leave("stopped")
+
+    def leave(self, said: str) -> NoReturn:
+        if os.isatty(1):
+            os.write(1, SHOW_CURSOR)
+        say(f"\n{said}; what was computed is kept, go on with: {self.line}")
+        os._exit(STOPPED)
+
+
+def say(text: str) -> None:
+    """To a terminal whose lock some thread may hold for good."""
+    os.write(2, f"{text}\n".encode())
+
+
+if __name__ == "__main__":  # what is imported next takes seconds on a busy machine
+    signal.signal(signal.SIGINT, CtrlC(" ".join(["python -m flows", *sys.argv[1:]])))
+
+from rich.console import Console  # noqa: E402  # after Ctrl-C is heard
+
+from esr.errors import EsrError, ParamsError, one_of  # noqa: E402  # as above
+from esr.params.places import experiments  # noqa: E402  # as above
+
+if TYPE_CHECKING:
+    from esr.study.progress import Progress
 
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -65,7 +112,7 @@ def known(names: list[str]) -> list[str]:
     return names
 
 
-def carry_out(experiment: str, model: str, scale: str, judge: str | None, pressed: "CtrlC") -> None:
+def carry_out(experiment: str, model: str, scale: str, judge: str | None, pressed: CtrlC) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table says it; the run's log has the rest
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
@@ -90,55 +137,12 @@ def carry_out(experiment: str, model: str, scale: str, judge: str | None, presse
     foreground.close(run, out)
 
 
-@dataclass
-class CtrlC:
-    """The first asks the run to stop, the second ends the process; so does the first when the run takes too long over it."""
-
-    line: str
-    asked: bool = False
-    progress: "Progress | None" = None
-    """Of the run at work."""
-
-    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.asked:
-            self.leave("stopped at once")
-        self.asked = True
-        threading.Thread(target=self.lose_patience, daemon=True).start()
-        if self.progress is None:
-            raise KeyboardInterrupt
-        say("stopping; what has finished is kept; Ctrl-C again to stop at once")
-        threading.Thread(target=let_go, args=(self.progress,), daemon=True).start()
-
-    @contextmanager
-    def at_work(self, progress: "Progress") -> Iterator[None]:
-        self.progress = progress
-        try:
-            yield
-        finally:
-            self.progress = None
-
-    def lose_patience(self) -> None:
-        time.sleep(PATIENCE)
-        self.leave("stopped")
-
-    def leave(self, said: str) -> NoReturn:
-        if out.is_terminal:
-            os.write(1, SHOW_CURSOR)
-        say(f"\n{said}; what was computed is kept, go on with: {self.line}")
-        os._exit(STOPPED)
-
-
 def let_go(progress: "Progress") -> None:
     """No further batch is begun, and of those at work only what has finished is waited for."""
     from esr.engine.open import halt_engines
 
     progress.stop()
     halt_engines()
-
-
-def say(text: str) -> None:
-    """To a terminal whose lock some thread may hold for good."""
-    os.write(2, f"{text}\n".encode())
 
 
 def end(error: BaseException, line: str, asked: bool) -> int:
