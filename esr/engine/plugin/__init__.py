@@ -1,8 +1,8 @@
 """The vLLM plugin: per-request SAE steering, clamping and capture on stock vLLM.
 
 `register` is vLLM's general plugin entry point, called in every process. It wraps two functions, which do nothing more for an
-engine whose additional_config has no `sae_steering`, has beam search refuse what it would drop, and lets the engine's processes
-end with the one that opened them.
+engine whose additional_config has no `sae_steering`, has beam search refuse what it would drop, has the scheduler end requests
+that a worker cannot serve, and lets the engine's processes end with the one that opened them.
 """
 
 from functools import wraps
@@ -12,6 +12,8 @@ from esr.engine.plugin.spec import FIELD, FORMAT, KEY, Sites, Spec, parse
 
 __all__ = ["FIELD", "FORMAT", "KEY", "Sites", "Spec", "parse", "register"]
 
+FAILED = "esr_failed"
+"""On what a worker answers after a step: requests that shall end in an error."""
 EXTENSION = "esr.engine.plugin.worker.SteeringWorker"
 
 
@@ -19,6 +21,7 @@ def register() -> None:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.engine.input_processor import InputProcessor
 
     from esr.engine.plugin.orphans import end_with_parent
@@ -26,6 +29,7 @@ def register() -> None:
     end_with_parent()
     _wrap(EngineArgs, "create_engine_config", _configuring)
     _wrap(InputProcessor, "process_inputs", _admitting)
+    _wrap(Scheduler, "update_from_output", _ending)
     for asked in (ChatCompletionRequest, CompletionRequest):
         _wrap(asked, "to_beam_search_params", _searching)
 
@@ -68,6 +72,17 @@ def _admitting(plain: Any) -> Any:
         return request
 
     return process_inputs
+
+
+def _ending(plain: Any) -> Any:
+    def update_from_output(self: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
+        """Requests that a worker cannot serve as asked end in an error, by the way of those whose grammar could not be compiled."""
+        failed = getattr(model_runner_output, FAILED, None)
+        if failed:
+            self.grammar_compile_error_reqs.update(request for request in failed if request in self.requests)
+        return plain(self, scheduler_output, model_runner_output)
+
+    return update_from_output
 
 
 def _searching(plain: Any) -> Any:
