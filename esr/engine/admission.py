@@ -13,6 +13,8 @@ from esr.types import Op, Scope
 SPAN = re.compile(r"^\[(\d+),\s*(\d*)\)$")
 LARGEST = 3.4028234e38
 """The largest number of float32, in which values travel to the device."""
+SMALLEST = 1.1754944e-38
+"""The smallest number above zero of float32 that every device keeps apart from it."""
 MAX_ALL = 1 << 28
 """Numbers that a capture of mode `all` may return: 1 GiB of float32."""
 
@@ -60,6 +62,14 @@ def check_size(capture: Capture, d_sae: int, n_prompt: int, rows: int) -> None:
     size = len(span(capture.positions, n_prompt).within(0, rows)) * d_sae
     if capture.mode == "all" and size > MAX_ALL:
         raise SpecError(f"a capture of mode 'all' would return {size} numbers; at most {MAX_ALL}, so name positions or latents")
+
+
+def check_reach(scope: Scope, n_prompt: int, rows: int) -> None:
+    """A span of positions has to hold at least one of a sequence of up to `rows`."""
+    if SPAN.match(scope) and not span(scope, n_prompt).within(0, rows):
+        raise SpecError(
+            f"scope {scope[:200]!r} holds no position of this sequence, whose last one that is computed is {rows - 1} at most"
+        )
 
 
 class Shape(Protocol):
@@ -122,6 +132,10 @@ class Admission:
             raise SpecError(f"no intervention {op.kind!r}; there are add and clamp")
         if not abs(op.value) <= LARGEST:
             raise SpecError(f"{op.kind} of latent {op.latent} has the value {op.value!r}, not a finite number of 32 bits")
+        if 0 < abs(op.value) < SMALLEST:
+            raise SpecError(
+                f"{op.kind} of latent {op.latent} has the value {op.value!r}, which is nothing in 32 bits; 0 would say so"
+            )
         self._latent(op.latent, op.sae)
         self._layer(op.layer, op.sae)
 

@@ -5,11 +5,10 @@
     DELETE /v1/sae/captures/{id}          forget it
 
 `executed` counts how often the device applied an op, `due` how often it was to; positions read from the prefix cache are in
-neither. vLLM loads endpoints only when they are named: VLLM_PLUGINS=esr,esr_captures. Paths under /v1 are behind --api-key.
+neither. A capture belongs to whoever sent its request, that is to the API key that came with it. vLLM loads endpoints only when they are named: VLLM_PLUGINS=esr,esr_captures. Paths under /v1 are behind --api-key.
 """
 
 from argparse import Namespace
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,45 +17,18 @@ from fastapi.responses import JSONResponse
 from safetensors.numpy import save
 from starlette.datastructures import State
 
+from esr.engine.plugin.desk import Desk
+from esr.engine.plugin.door import desk_of, owner
+from esr.errors import EngineError
+
 DTYPES = {"positions": np.dtype("<i4"), "indices": np.dtype("<i4"), "values": np.dtype("<f4")}
 
 
-@dataclass(slots=True)
-class Desk:
-    """Hands out what the workers hold."""
-
-    client: Any
-    """vLLM's EngineClient."""
-
-    async def limits(self) -> dict[str, Any]:
-        steering = dict((self.client.vllm_config.additional_config or {}).get("sae_steering") or {})
-        saes = {
-            name: {key: block.get(key) for key in ("layer", "d_in", "d_sae", "sha256")}
-            for name, block in (steering.pop("saes", None) or {}).items()
-        }
-        return {"saes": saes, **steering, "now": await self._ask("esr_stats")}
-
-    async def take(self, id: str, rows: int | None) -> dict[str, Any] | None:
-        found: list[dict[str, Any] | None] | None = await self._ask("esr_take", [id], [rows])
-        return found[0] if found else None
-
-    async def forget(self, id: str) -> None:
-        await self._ask("esr_forget", [id])
-
-    async def _ask(self, method: str, *args: object) -> Any:
-        """Every rank answers; those that hold nothing answer None."""
-        answers = await self.client.collective_rpc(method, args=args)
-        return next((answer for answer in answers if answer is not None), None)
-
-
 def open_desk(request: Request) -> Desk:
-    desk: Desk | None = getattr(request.app.state, "esr_desk", None)
-    if desk is None:
+    client = getattr(request.app.state, "engine_client", None)
+    if client is None:
         raise HTTPException(503, "this server has no engine to ask for captures")
-    if getattr(request.app.state.args, "data_parallel_size", 1) > 1:
-        # a collective call reaches every engine core and returns the answer of only one, so a capture would be lost
-        raise HTTPException(501, "captures cannot be taken from a data-parallel server; run one server an engine")
-    return desk
+    return desk_of(request.app, client)
 
 
 Open = Annotated[Desk, Depends(open_desk)]
@@ -67,11 +39,15 @@ async def limits(desk: Open) -> dict[str, Any]:
 
 
 async def take(
-    id: str, desk: Open, rows: Annotated[int | None, Query(ge=0)] = None, format: Literal["json", "safetensors"] = "json"
+    id: str,
+    request: Request,
+    desk: Open,
+    rows: Annotated[int | None, Query(ge=0)] = None,
+    format: Literal["json", "safetensors"] = "json",
 ) -> Response:
-    found = await desk.take(id, rows)
+    found = await desk.take(f"{owner(request.scope)}:{id}", rows)
     if found is None:
-        raise HTTPException(404, f"no capture {id[:80]!r}: it was taken or forgotten, or no request by that id ran here")
+        raise HTTPException(404, f"no capture {id[:80]!r}: it was taken or forgotten, or you sent no request by that id here")
     if found.get("error"):
         raise HTTPException(409, str(found["error"]))
     head = {"id": id, "executed": found["executed"], "due": found["expected"]}
@@ -85,8 +61,8 @@ async def take(
     return JSONResponse({**head, **{key: value.tolist() for key, value in tensors.items()}})
 
 
-async def forget(id: str, desk: Open) -> Response:
-    await desk.forget(id)
+async def forget(id: str, request: Request, desk: Open) -> Response:
+    await desk.forget([f"{owner(request.scope)}:{id}"])
     return JSONResponse({"id": id})
 
 
@@ -103,13 +79,18 @@ class Captures:
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
+        from vllm.v1.engine.input_processor import InputProcessor
+
+        if not getattr(InputProcessor.process_inputs, "esr", False):
+            raise EngineError(
+                "VLLM_PLUGINS names esr_captures without esr, so nothing would be steered; name both: esr,esr_captures"
+            )
         app.add_api_route("/v1/sae", limits, methods=["GET"])
         app.add_api_route("/v1/sae/captures/{id:path}", take, methods=["GET"], response_model=None)
         app.add_api_route("/v1/sae/captures/{id:path}", forget, methods=["DELETE"], response_model=None)
 
     async def init_state(self, engine_client: Any, state: State, args: Namespace) -> None:
-        if engine_client is not None:
-            state.esr_desk = Desk(engine_client)
+        """What the routes need, vLLM keeps itself."""
 
 
 def register() -> Captures:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 
+from esr.engine.plugin import mark
 from esr.engine.plugin.ops import CONTEXT
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ class SteerModelState(DefaultModelState):
         super().add_request(req_index, new_req_data)
         params = new_req_data.sampling_params
         if params is not None:
-            self.steering.admit(new_req_data.req_id, params.extra_args, len(new_req_data.prompt_token_ids), req_index)
+            n_prompt = len(new_req_data.prompt_token_ids)
+            mark.check(params.extra_args, n_prompt, self.steering.sites)
+            self.steering.admit(new_req_data.req_id, params.extra_args, n_prompt, req_index)
 
     def remove_request(self, req_id: str) -> None:
         super().remove_request(req_id)
@@ -65,6 +68,7 @@ def prepare_v1(state: "SteerState", runner: Any, count: np.ndarray) -> None:
         if request not in state.slots:
             params = runner.requests[request].sampling_params
             if params is not None and params.extra_args:
+                mark.check(params.extra_args, int(batch.num_prompt_tokens[i]), state.sites)
                 state.admit(request, params.extra_args, int(batch.num_prompt_tokens[i]))
     slots = np.array([state.slots.get(request, state.none) for request in ids], np.int64)
     state.refresh(slots, batch.num_computed_tokens_cpu[:n].astype(np.int64), np.asarray(count[:n], np.int64))

@@ -296,21 +296,27 @@ class SteerState:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def take(self, id: str, n_rows: int | None) -> dict[str, Any] | None:
-        """Counts and capture of one request, once; call after `synchronize`."""
+    def count(self, id: str) -> dict[str, Any] | None:
+        """Counts of one request and vLLM's name for it; call after `synchronize`."""
         record = self.records.get(id)
         if record is None:
             return None
         expected, executed, stays = record.expected, sum(int(count) for count in record.executed), len(record.executed)
-        for slot, other in self.live.items():
-            if other is record:
-                expected += int(self.expected[slot])
-                executed += int(self.applied[slot]) if slot not in self.staged else 0
-                stays += 1
-                self.reading[slot] = False
-        out: dict[str, Any] = {
-            "executed": executed, "expected": expected, "stays": stays, "error": record.error, "capture": None,
-        }  # fmt: skip
+        for slot in (slot for slot, other in self.live.items() if other is record):
+            expected += int(self.expected[slot])
+            executed += int(self.applied[slot]) if slot not in self.staged else 0
+            stays += 1
+        return {"request": record.request, "executed": executed, "expected": expected, "stays": stays}
+
+    def take(self, id: str, n_rows: int | None) -> dict[str, Any] | None:
+        """Counts and capture of one request, once; call after `synchronize`."""
+        counts, record = self.count(id), self.records.get(id)
+        if counts is None or record is None:
+            return None
+        del counts["request"]
+        for slot in (slot for slot, other in self.live.items() if other is record):
+            self.reading[slot] = False
+        out: dict[str, Any] = {**counts, "error": record.error, "capture": None}
         if record.holding is not None:
             found = capturing.assemble(record.holding, n_rows)
             if "error" in found:
