@@ -183,7 +183,10 @@ def header(message: Any, name: bytes) -> str:
 def spliced(body: bytes, applied: dict[str, int]) -> bytes:
     """A JSON object with one more field; every other byte as it was."""
     text = body.rstrip()
-    return text[:-1] + b', "applied": ' + json.dumps(applied).encode() + b"}" if text.endswith(b"}") else body
+    if not text.startswith(b"{") and not text.startswith(b"data: {"):
+        return body
+    comma = b"" if text.removeprefix(b"data: ")[1:-1].strip() == b"" else b", "
+    return text[:-1] + comma + b'"applied": ' + json.dumps(applied).encode() + b"}"
 
 
 def streamed(events: bytes, applied: dict[str, int]) -> bytes:

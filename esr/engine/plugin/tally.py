@@ -29,10 +29,10 @@ class Sequence:
     named: bool
     """By the client, who may come for a capture."""
     spec: Spec
-    n_prompt: int
+    prompt: list[int]
     cached: int
     """Tokens of the prompt that need not have been computed."""
-    n_reply: int = 0
+    reply: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -60,14 +60,18 @@ class Tally:
         params.extra_args = mark.seal({**params.extra_args, FIELD: text}, request.cache_salt, n_prompt, sites_of(self.config))
         # of several replies to one prompt vLLM says only for one how much was cached
         cached = 0 if alone else n_prompt
-        self.sequences[request.external_req_id, index] = Sequence(id, request.request_id, named, read(text), n_prompt, cached)
+        self.sequences[request.external_req_id, index] = Sequence(
+            id, request.request_id, named, read(text), request.prompt_token_ids, cached
+        )
 
     def follow(self, name: str, output: Any, *, whole: bool) -> None:
         """An output on its way to the client; whole: it has the reply from its start, not from the last output on."""
         for part in output.outputs:
             sequence = self.sequences.get((name, part.index))
             if sequence is not None:
-                sequence.n_reply = len(part.token_ids) + (0 if whole else sequence.n_reply)
+                if whole:
+                    sequence.reply.clear()
+                sequence.reply.extend(part.token_ids)
                 sequence.cached = max(sequence.cached, output.num_cached_tokens or 0)
 
     async def applied(self, desk: Desk) -> dict[str, int]:
@@ -81,8 +85,8 @@ class Tally:
             if found is None or found.pop("request") != sequence.request:
                 raise EngineError("the workers keep no count of this reply; was its `id` used for another at the same time?")
             taken = Taken(**found, error=None, capture=None)
-            n_rows = sequence.n_prompt + max(0, sequence.n_reply - 1)
-            here = _applied(sequence.spec, taken, sequence.n_prompt, n_rows, sequence.cached)
+            n_prompt, n_rows = len(sequence.prompt), len(sequence.prompt) + max(0, len(sequence.reply) - 1)
+            here = _applied(sequence.spec, taken, n_prompt, n_rows, sequence.cached)
             due, done = due + here, done + min(here, taken.executed)
         self.counted = True
         return {"due": due, "done": done, "cached": due - done}
