@@ -45,8 +45,8 @@ ROUTES = {
     "/is_scaling_elastic_ep": Route("reads none", "reads none", {}),
     "/inference/v1/abort_requests": Route("refuses", "—", {"request_ids": []}),
 }
-GENERATES = ("/generative_scoring", "/v1/systemone")
-"""Refusing routes that answer from the model without a spec."""
+DROPS = "/generative_scoring"
+"""Answers from the model and knows no vllm_xargs."""
 
 
 def with_spec(route: Route, spec: str) -> dict[str, Any]:

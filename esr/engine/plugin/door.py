@@ -58,7 +58,7 @@ class Reply:
         """Of the request."""
         self.asked = False
         self.start: Message | None = None
-        self.streams = self.ended = False
+        self.streams = self.ended = self.failed = False
         self.held = b""
         """Of the reply."""
 
@@ -88,6 +88,7 @@ class Reply:
                 await self.plain(message)
         elif message["type"] == "http.response.start":
             self.start = message
+            self.failed = message["status"] >= 400
             self.streams = header(message, b"content-type").startswith("text/event-stream")
         elif message["type"] == "http.response.body":
             await self._body(bytes(message.get("body", b"")), more=bool(message.get("more_body")))
@@ -144,6 +145,7 @@ class Reply:
 
     async def _fail(self, status: int, type: str, text: str) -> None:
         assert self.start is not None
+        self.failed = True
         self.start = {**self.start, "status": status, "headers": [(b"content-type", b"application/json")]}
         await self._go(json.dumps(_error(status, type, text)).encode(), more=False, length=True)
         self.ended = True
@@ -160,7 +162,7 @@ class Reply:
 
     async def close(self) -> None:
         if self.tally.sequences:
-            await self.tally.leave(self.desk)
+            await self.tally.leave(self.desk, failed=self.failed)
 
 
 def desk_of(app: Any, client: Any) -> Desk:

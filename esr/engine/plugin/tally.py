@@ -91,10 +91,10 @@ class Tally:
         self.counted = True
         return {"due": due, "done": done, "cached": due - done}
 
-    async def leave(self, desk: Desk) -> None:
-        """Nobody will ask for what was not counted and has no name."""
-        ids = [sequence.id for sequence in self.sequences.values() if not sequence.named]
-        if ids and not self.counted:
+    async def leave(self, desk: Desk, *, failed: bool) -> None:
+        """Nobody will ask for what has no name or was not answered."""
+        ids = [sequence.id for sequence in self.sequences.values() if failed or not (sequence.named or self.counted)]
+        if ids:
             await desk.forget(ids)
 
 
