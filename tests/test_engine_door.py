@@ -285,3 +285,27 @@ def test_the_command_line_of_a_server_gets_the_middleware_once(tmp_path: Path) -
         AsyncEngineArgs.from_cli_args(args)
         assert args.middleware == ["mine.Middleware", DOOR]
     AsyncEngineArgs.from_cli_args(SimpleNamespace(model=str(tmp_path)))
+
+
+def test_a_line_of_a_batch_is_judged_as_a_request_is(tmp_path: Path) -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.run_batch import BatchRequestInput
+
+    from esr.engine.plugin import register
+
+    register()
+    AsyncEngineArgs.from_cli_args(SimpleNamespace(model=str(tmp_path)))
+    body = {"model": "x", "messages": [{"role": "user", "content": "sae"}]}
+
+    def line(**more: Any) -> str:
+        return json.dumps({"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body | more})
+
+    for text in (line(), line(**ASKED)):
+        assert BatchRequestInput.model_validate_json(text).custom_id == "1"
+    for text, says in (
+        (line(sae="{}"), "goes into vllm_xargs.sae"),
+        (line(vllm_xargs={"SAE": "{}"}), "nearest: sae"),
+        (line(**ASKED).replace('"vllm_xargs": {', '"vllm_xargs": {"sae": "{}", '), "has the key 'sae' twice"),
+    ):
+        with pytest.raises(SpecError, match=says):
+            BatchRequestInput.model_validate_json(text)

@@ -5,6 +5,7 @@ request enters, has beam search refuse what it would drop, and lets the engine's
 an engine whose additional_config has no `sae_steering` nothing else changes but that a request which asks for steering is refused.
 """
 
+import sys
 from functools import wraps
 from typing import Any
 
@@ -12,6 +13,8 @@ from esr.engine.plugin.spec import FIELD, FORMAT, KEY, Sites, Spec, parse
 
 __all__ = ["FIELD", "FORMAT", "KEY", "Sites", "Spec", "parse", "register"]
 
+BATCHES = ("vllm.entrypoints.launchers.run_batch", "vllm.entrypoints.openai.run_batch", "__main__")
+"""Where `vllm run-batch` lives, by version."""
 DOOR = "esr.engine.plugin.door.Door"
 EXTENSION = "esr.engine.plugin.worker.SteeringWorker"
 
@@ -44,7 +47,7 @@ def register() -> None:
 
 
 def _wrap(owner: type, name: str, make: Any) -> None:
-    plain = owner.__dict__[name]
+    plain = next(parent.__dict__[name] for parent in owner.__mro__ if name in parent.__dict__)
     bound = isinstance(plain, classmethod)
     plain = plain.__func__ if bound else plain
     if not getattr(plain, "esr", False):
@@ -60,9 +63,25 @@ def _parsed(plain: Any) -> Any:
         middleware = getattr(args, "middleware", None)
         if middleware is not None and DOOR not in middleware:
             args.middleware = [*middleware, DOOR]
+        for name in BATCHES:
+            line = getattr(sys.modules.get(name), "BatchRequestInput", None)
+            if line is not None:
+                _wrap(line, "model_validate_json", _batched)
         return plain(cls, args)
 
     return from_cli_args
+
+
+def _batched(plain: Any) -> Any:
+    """A line of `vllm run-batch`, whose handlers no middleware surrounds."""
+
+    def model_validate_json(cls: Any, text: Any, *args: Any, **kwargs: Any) -> Any:
+        from esr.engine.plugin.wire import check_line
+
+        check_line(text)
+        return plain(cls, text, *args, **kwargs)
+
+    return model_validate_json
 
 
 def _configuring(plain: Any) -> Any:

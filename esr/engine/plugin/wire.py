@@ -44,8 +44,22 @@ def asks(body: bytes, kind: str) -> bool:
         block = _loads(body, doubled)
     except (ValueError, RecursionError):
         return False  # the route's own parser says so
-    if not isinstance(block, dict):
-        return False
+    return isinstance(block, dict) and _judged(block, doubled)
+
+
+def check_line(text: str | bytes) -> None:
+    """A line of a batch file, whose `body` is judged as a request's."""
+    doubled: list[str] = []
+    try:
+        block = _loads(text, doubled)
+    except (ValueError, RecursionError):
+        return
+    body = block.get("body") if isinstance(block, dict) else None
+    if isinstance(body, dict):
+        _judged(body, doubled)
+
+
+def _judged(block: dict[str, Any], doubled: list[str]) -> bool:
     asked = _asked(block)
     if asked or {PLACE, FIELD, "extra_args", "sampling_params"} & set(doubled):
         _refuse(doubled, "the request")
