@@ -33,17 +33,20 @@ class Core:
 
     def __init__(self, engines: int = 1, **counts: Any) -> None:
         self.core_engines = list(range(engines))
-        self.engine_core, self.vllm_config = self, None
+        self.engine_core = self
+        self.vllm_config: Any = None
         self.counts = {"request": "r0", "executed": DUE, "expected": DUE, "stays": 1} | counts
         self.calls: list[tuple[Any, ...]] = []
 
     async def collective_rpc(self, method: str, args: tuple[Any, ...]) -> list[Any]:
         self.calls.append((method, *args))
+        if method == "esr_stats":
+            return [{"live": 2}, {"live": 2}]
         return [[dict(self.counts) for _ in args[0]], None] if method == "esr_count" else [None, None]
 
     async def _call_utility_async(self, _: str, method: str, timeout: None, args: Any, kwargs: None, *, engine: int) -> list[Any]:
         answers = await self.collective_rpc(method, args)
-        return answers if engine == self.core_engines[-1] else [[None for _ in args[0]]]
+        return answers if engine == self.core_engines[-1] or not args else [[None for _ in args[0]]]
 
 
 def steer() -> None:
@@ -169,6 +172,15 @@ def test_counts_are_asked_of_every_data_parallel_engine() -> None:
     assert answer.json()["applied"]["done"] == DUE
 
 
+def test_a_rank_is_not_an_engine() -> None:
+    import asyncio
+
+    for engines in (1, 3):
+        core = Core(engines)
+        core.vllm_config = SimpleNamespace(additional_config=None)
+        assert asyncio.run(Desk(core).limits())["now"] == {"live": 2 * engines}
+
+
 def test_what_many_wait_for_is_asked_for_together() -> None:
     import asyncio
 
@@ -283,7 +295,7 @@ def test_the_command_line_of_a_server_gets_the_middleware_once(tmp_path: Path) -
     args = SimpleNamespace(model=str(tmp_path), middleware=["mine.Middleware"])
     for _ in range(2):
         AsyncEngineArgs.from_cli_args(args)
-        assert args.middleware == ["mine.Middleware", DOOR]
+        assert args.middleware == [DOOR, "mine.Middleware"]
     AsyncEngineArgs.from_cli_args(SimpleNamespace(model=str(tmp_path)))
 
 

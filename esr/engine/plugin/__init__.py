@@ -62,7 +62,7 @@ def _parsed(plain: Any) -> Any:
     def from_cli_args(cls: Any, args: Any) -> Any:
         middleware = getattr(args, "middleware", None)
         if middleware is not None and DOOR not in middleware:
-            args.middleware = [*middleware, DOOR]
+            args.middleware = [DOOR, *middleware]  # innermost, before anything that compresses
         for name in BATCHES:
             line = getattr(sys.modules.get(name), "BatchRequestInput", None)
             if line is not None:

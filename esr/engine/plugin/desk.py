@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 BATCH = 256
@@ -23,11 +24,12 @@ class Desk:
             name: {key: block.get(key) for key in ("layer", "d_in", "d_sae", "sha256")}
             for name, block in (steering.pop("saes", None) or {}).items()
         }
-        held = [answer for answer in await self.ask("esr_stats") if answer is not None]
-        return {"saes": saes, **steering, "now": {key: sum(answer[key] for answer in held) for key in held[0]} if held else {}}
+        held = [ranks[0] for ranks in await self.ask("esr_stats")]
+        return {"saes": saes, **steering, "now": {key: sum(engine[key] for engine in held) for key in held[0]}}
 
     async def take(self, id: str, rows: int | None) -> dict[str, Any] | None:
-        found: list[dict[str, Any]] = [answer[0] for answer in await self.ask("esr_take", [id], [rows]) if answer and answer[0]]
+        answers = chain.from_iterable(await self.ask("esr_take", [id], [rows]))
+        found: list[dict[str, Any]] = [answer[0] for answer in answers if answer and answer[0]]
         return next((answer for answer in found if answer.get("capture")), found[0] if found else None)
 
     async def forget(self, ids: list[str]) -> None:
@@ -45,7 +47,8 @@ class Desk:
         while self.waiting:
             batch, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
             try:
-                answers = await self.ask("esr_count", [id for id, _, _ in batch], [keep for _, keep, _ in batch])
+                asked = [id for id, _, _ in batch], [keep for _, keep, _ in batch]
+                answers = list(chain.from_iterable(await self.ask("esr_count", *asked)))
             except Exception as error:  # handed to whoever waits
                 for _, _, future in batch:
                     if not future.done():
@@ -55,11 +58,11 @@ class Desk:
                 if not future.done():
                     future.set_result(next((answer[i] for answer in answers if answer and answer[i] is not None), None))
 
-    async def ask(self, method: str, *args: object) -> list[Any]:
-        """The answer of every rank of every engine: vLLM's own call hands back that of one data-parallel engine only."""
+    async def ask(self, method: str, *args: object) -> list[list[Any]]:
+        """Every engine's answers, rank by rank: vLLM's own call hands back those of one data-parallel engine only."""
         core = self.client.engine_core
         engines = getattr(core, "core_engines", ())
         if len(engines) < 2:
-            return list(await self.client.collective_rpc(method, args=args))
+            return [list(await self.client.collective_rpc(method, args=args))]
         calls = (core._call_utility_async("collective_rpc", method, None, args, None, engine=engine) for engine in engines)
-        return [answer for answers in await asyncio.gather(*calls) for answer in answers]
+        return list(await asyncio.gather(*calls))
