@@ -43,6 +43,7 @@ ROUTES = {
     "/v1/responses/{response_id}/cancel": Route("reads none", "reads none", {}),
     "/scale_elastic_ep": Route("refuses", "refuses", {}),
     "/is_scaling_elastic_ep": Route("reads none", "reads none", {}),
+    "/v1/sae/directions": Route("refuses", "refuses", {}),
     "/inference/v1/abort_requests": Route("refuses", "—", {"request_ids": []}),
 }
 DROPS = "/generative_scoring"

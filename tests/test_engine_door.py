@@ -53,7 +53,7 @@ def steer() -> None:
     """What admission and the engine do for a request that is honoured."""
     tally = NOW.get()
     assert tally is not None
-    tally.sequences["cmpl", 0] = Sequence("r0", "r0", False, Spec(ops=(ADD,)), [1] * N_PROMPT, 0, [2] * N_REPLY)
+    tally.sequences["cmpl", 0] = Sequence("r0", "r0", False, Spec(ops=(ADD,)), [1] * N_PROMPT, {}, 0, [2] * N_REPLY)
 
 
 async def events(*texts: str) -> AsyncIterator[str]:
@@ -321,3 +321,17 @@ def test_a_line_of_a_batch_is_judged_as_a_request_is(tmp_path: Path) -> None:
     ):
         with pytest.raises(SpecError, match=says):
             BatchRequestInput.model_validate_json(text)
+
+
+@pytest.mark.parametrize(("allowed", "servers", "status"), [(0, 1, 403), (64, 2, 501), (64, 1, 413)])
+def test_directions_come_over_http_only_where_they_were_allowed(allowed: int, servers: int, status: int) -> None:
+    from esr.engine.plugin import KEY
+    from esr.engine.plugin.endpoint import load
+
+    core = Core()
+    core.vllm_config = SimpleNamespace(additional_config={KEY: {"layers": [1], "http_directions": allowed}})
+    app = FastAPI()
+    app.state.engine_client, app.state.args = core, SimpleNamespace(api_server_count=servers)
+    app.add_api_route("/v1/sae/directions", load, methods=["POST"], response_model=None)
+    assert TestClient(app).post("/v1/sae/directions?name=a", content=b"x" * 65).status_code == status
+    assert core.calls == []

@@ -263,10 +263,10 @@ def test_requests_that_can_be_steered_are_admitted() -> None:
         (
             asked(f'{{"ops": [{ADD}], "scope": "[17,)"}}'),
             {KEY: BLOCK},
-            "holds no position of this sequence, whose last one that is computed is 16",
+            "touches no position: the prompt has 2 tokens and at most 17 are computed",
         ),
         (asked(f'{{"ops": [{ADD}], "ops": []}}'), {KEY: BLOCK}, "the steering spec has the key 'ops' twice"),
-        (asked(f'{{"ops": [{ADD.replace("2.0", "1e-60")}]}}'), {KEY: BLOCK}, "the value 1e-60, which is nothing in 32 bits"),
+        (asked(f'{{"ops": [{ADD.replace("2.0", "1e-60")}]}}'), {KEY: BLOCK}, "the value 1e-60, which is 0 in 32 bits"),
         (asked(f'{{"ops": [{ADD}]}}'), None, "asks for steering and this engine has none"),
         (asked(f'{{"ops": [{ADD}]}}'), {"another": {}}, "asks for steering and this engine has none"),
     ],

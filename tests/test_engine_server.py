@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import random
@@ -20,12 +21,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from engine_routes import DROPS, ROUTES, with_spec
-from safetensors.numpy import load
-from tiny_models import Toy, make_toy
+from safetensors.numpy import load, save
+from tiny_models import WIDTH, Toy, make_toy
 
 from esr.engine import Capture, Request
 from esr.engine.hf import HfEngine
+from esr.sae import open_sae
 from esr.types import Op, Sampling
 
 openai = pytest.importorskip("openai")
@@ -43,6 +46,8 @@ main()
 
 pytestmark = pytest.mark.slow
 
+LIMIT = 1 << 16
+"""Bytes of a set of directions that the server takes."""
 GREEDY = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_tokens=16)
 PROMPTS = ("How do I whittle a spoon?", "Why is the sky blue?", "How do I whittle a chair?")
 
@@ -92,7 +97,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     toy = make_toy(folder, "llama")
     params = toy.params
-    sites = spec.Sites(saes={name: params.sae(name) for name in ("early", "late")}, sha256={}, layers=(1, 2))
+    sites = spec.Sites(saes={name: params.sae(name) for name in ("early", "late")}, sha256={}, layers=(1, 2), http_directions=LIMIT)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -190,7 +195,7 @@ BAD = {
     '{"ops": [{"op": "add", "sae": "erly", "i": 1, "v": 1.0}]}': "no SAE 'erly'",
     '{"ops": [{"op": "add", "sae": "early", "i": 96, "v": 1.0}]}': "no latent 96 in SAE 'early', which has 96",
     '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": NaN}]}': "not a finite number",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1e300}]}': "not a finite number of 32 bits",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1e300}]}': "not a finite number",
     '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": "2"}]}': "not a number",
     '{"ops": [{"op": "scale", "sae": "early", "i": 1, "v": 1.0}]}': "no intervention 'scale'",
     '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0, "layer": 3}]}': "trained after block 1, not 3",
@@ -199,13 +204,13 @@ BAD = {
     '{"capture": {"sae": "late", "mode": "max"}}': "needs an `id`",
     '{"id": "x", "capture": {"sae": "late", "mode": "topk"}}': "top 0",
     '{"id": "x", "capture": {"sae": "late", "mode": "most"}}': "no capture mode 'most'",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": %s}]}' % (10**400): "not a finite number of 32 bits",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": %s}]}' % (10**400): "not a finite number",
     "[" * 100_000: "is not JSON",
     '{"ops": [], "ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}]}': "has the key 'ops' twice",
     '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0, "v": 0.0}]}': "has the key 'v' twice",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1e-60}]}': "which is nothing in 32 bits",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}], "scope": "[4000,5000)"}': "holds no position of this sequence",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}], "scope": "[99999,)"}': "holds no position of this sequence",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1e-60}]}': "which is 0 in 32 bits",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}], "scope": "[4000,5000)"}': "touches no position",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}], "scope": "[99999,)"}': "touches no position",
 }
 
 
@@ -323,6 +328,49 @@ def test_one_id_under_two_keys_is_two_captures(server: Server) -> None:
         client.completions.create(prompt=prompt, **server.body(ask(capture=capture), "same"))
     rows = [len(server.get("/captures/same", key=key).json()["positions"]) for key in ("key", "another")]
     assert rows[1] > rows[0] > 0
+
+
+def send(server: Server, name: str, body: bytes, **params: Any) -> httpx.Response:
+    url = f"{server.url}/v1/sae/directions"
+    return httpx.post(url, params={"name": name, **params}, content=body, headers=bearer(), timeout=30)
+
+
+def test_directions_sent_to_a_server_steer_from_then_on(server: Server) -> None:
+    rows = open_sae(server.toy.params, "early").W_dec[[5]].numpy()
+    asked = {"ops": [{"op": "add", "sae": "sent", "i": 0, "v": 3.0, "layer": 1}]}
+    body = {"prompt": [1, 3, 4, 40, 41], "max_tokens": 8, "temperature": 0, "return_token_ids": True}
+    early = server.post("/v1/completions", body | {"vllm_xargs": {"sae": spec.Spec(ops=MIXED[1]).as_json()}}).json()
+    assert server.post("/v1/completions", body | {"vllm_xargs": {"sae": json.dumps(asked)}}).status_code == 400
+    answer = send(server, "sent", save({"layer.1": rows}))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["layers"] == {"1": 1}
+    reply = server.post("/v1/completions", body | {"vllm_xargs": {"sae": json.dumps(asked)}})
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["choices"][0]["token_ids"] == early["choices"][0]["token_ids"], "one of an SAE's own rows"
+    assert reply.json()["applied"]["directions"] == {"sent": answer.json()["sha256"]}
+    assert server.get("").json()["directions"]["sent"]["sha256"] == answer.json()["sha256"]
+    assert send(server, "sent", save({"layer.1": rows})).json() == answer.json()
+    assert send(server, "sent", save({"layer.1": 2 * rows})).status_code == 400
+
+
+def test_directions_that_cannot_be_taken_are_refused_in_a_sentence(server: Server) -> None:
+    rows = np.ones((1, WIDTH), np.float32)
+    pickled = io.BytesIO()
+    torch.save({"layer.1": torch.from_numpy(rows)}, pickled)
+    for body, params, status, says in (
+        (save({"layer.1": np.ones((LIMIT // WIDTH // 4 + 1, WIDTH), np.float32)}), {}, 413, "more than 65536 bytes"),
+        (pickled.getvalue(), {}, 400, "cannot be read"),
+        (b"GGUF", {}, 400, "cannot be read"),
+        (save({"layer.3": rows}), {}, 400, "not hooked"),
+        (save({"x": rows}), {}, 400, "give `layer`"),
+        (save({"layer.1": rows[:, :3]}), {}, 400, "3 dimensions and the model has 64"),
+        (save({"layer.1": rows * np.nan}), {}, 400, "NaN"),
+    ):
+        answer = send(server, "refused", body, **params)
+        assert answer.status_code == status, answer.text
+        assert says in answer.json()["error"]["message"]
+    assert send(server, "early", save({"layer.1": rows})).status_code == 400
+    assert "refused" not in server.get("").json()["directions"]
 
 
 def test_a_spec_that_is_not_text_is_a_400(server: Server) -> None:

@@ -20,7 +20,8 @@ _OPEN: dict[tuple[str, ...], Engine] = {}
 def open_engine(params: "Params", model: str, backend: Backend = "vllm", **options: Any) -> Engine:
     """The engine of params.yaml's `model`; the same one for the same block, SAEs and options, a new one where that has closed or died.
 
-    options: AsyncEngineArgs of vLLM (enforce_eager, max_num_seqs, …), for the `vllm` backend.
+    options, for the `vllm` backend: AsyncEngineArgs of vLLM (enforce_eager, max_num_seqs, …), where requests bring adapters
+    enable_lora, max_loras and max_lora_rank; `layers`, blocks to hook besides the model's own.
     """
     block = params.model(model)
     saes = sorted((name, sae.model_dump_json()) for name, sae in params.saes.items())
@@ -31,6 +32,14 @@ def open_engine(params: "Params", model: str, backend: Backend = "vllm", **optio
         if key not in _OPEN:
             _OPEN[key] = _new(params, model, backend, options)
         return _OPEN[key]
+
+
+def close_engine(engine: Engine) -> None:
+    """Let one engine go, and all that it holds; the next `open_engine` like it opens anew."""
+    with _LOCK:
+        for key in [key for key, other in _OPEN.items() if other is engine]:
+            del _OPEN[key]
+    engine.close()
 
 
 def _new(params: "Params", model: str, backend: Backend, options: dict[str, Any]) -> Engine:

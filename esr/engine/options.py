@@ -1,8 +1,8 @@
 """A model of params.yaml in vLLM's terms: where it may be steered, and the options of its engine."""
 
-import json
 from typing import Any
 
+from esr.engine.adapter import Adapter
 from esr.engine.plugin.spec import KEY, Sites
 from esr.errors import EngineError
 from esr.params import ModelParams, Params, resolve
@@ -55,10 +55,7 @@ def engine_options(block: ModelParams, sites: Sites) -> dict[str, Any]:
 
 def _rank(adapter: str) -> int:
     """The smallest rank that vLLM knows and the adapter fits in."""
-    path = resolve(adapter) / "adapter_config.json"
-    if not path.is_file():
-        raise EngineError(f"no adapter at {adapter!r}: it has no adapter_config.json")
-    rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
+    rank = Adapter.of(adapter).rank
     fitting = [known for known in (8, 16, 32, 64, 128, 256) if known >= rank]
     if not fitting:
         raise EngineError(f"the adapter {adapter!r} has rank {rank} and vLLM takes at most 256")

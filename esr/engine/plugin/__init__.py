@@ -1,7 +1,8 @@
 """The vLLM plugin: per-request SAE steering, clamping and capture on stock vLLM.
 
 `register` is vLLM's general plugin entry point, called in every process. It wraps the functions through which a configuration or a
-request enters, has beam search refuse what it would drop, and lets the engine's processes end with the one that opened them. For
+request enters, has beam search refuse what it would drop, has the scheduler end requests
+that a worker cannot serve, and lets the engine's processes end with the one that opened them. For
 an engine whose additional_config has no `sae_steering` nothing else changes but that a request which asks for steering is refused.
 """
 
@@ -16,6 +17,8 @@ __all__ = ["FIELD", "FORMAT", "KEY", "Sites", "Spec", "parse", "register"]
 BATCHES = ("vllm.entrypoints.launchers.run_batch", "vllm.entrypoints.openai.run_batch", "__main__")
 """Where `vllm run-batch` lives, by version."""
 DOOR = "esr.engine.plugin.door.Door"
+FAILED = "esr_failed"
+"""On what a worker answers after a step: requests that shall end in an error."""
 EXTENSION = "esr.engine.plugin.worker.SteeringWorker"
 
 
@@ -23,6 +26,7 @@ def register() -> None:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.core import EngineCore
     from vllm.v1.engine.input_processor import InputProcessor
@@ -42,6 +46,7 @@ def register() -> None:
     _wrap(AsyncLLM, "generate", following)
     _wrap(OutputProcessor, "add_request", entering)
     _wrap(EngineCore, "preprocess_add_request", _receiving)
+    _wrap(Scheduler, "update_from_output", _ending)
     for asked in (ChatCompletionRequest, CompletionRequest):
         _wrap(asked, "to_beam_search_params", _searching)
 
@@ -154,6 +159,17 @@ def _receiving(plain: Any) -> Any:
         return plain(self, request)
 
     return preprocess_add_request
+
+
+def _ending(plain: Any) -> Any:
+    def update_from_output(self: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
+        """Requests that a worker cannot serve as asked end in an error, by the way of those whose grammar could not be compiled."""
+        failed = getattr(model_runner_output, FAILED, None)
+        if failed:
+            self.grammar_compile_error_reqs.update(request for request in failed if request in self.requests)
+        return plain(self, scheduler_output, model_runner_output)
+
+    return update_from_output
 
 
 def _searching(plain: Any) -> Any:

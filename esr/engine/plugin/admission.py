@@ -3,24 +3,25 @@
 from functools import cache
 from typing import Any
 
-from esr.engine.admission import check_reach, check_size
+from esr.engine.admission import check_size
 from esr.engine.plugin import mark, wire
 from esr.engine.plugin.mark import SESSION
 from esr.engine.plugin.spec import FIELD, KEY, Sites, parse
 from esr.errors import SpecError
-from esr.types import content_id
 
-_SITES: dict[str, Sites] = {}
+_SITES: list[tuple[object, Sites]] = []
+"""Each engine's block of this process and what it says."""
 
 
 def sites_of(config: Any) -> Sites:
     block = (config.additional_config or {}).get(KEY)
     if not block:
         raise SpecError(f"the request asks for steering and this engine has none; start it with additional_config[{KEY!r}]")
-    key = content_id(block)
-    if key not in _SITES:
-        _SITES[key] = Sites.parse(block)
-    return _SITES[key]
+    for known, sites in _SITES:
+        if known is block:
+            return sites
+    _SITES.append((block, Sites.parse(block)))
+    return _SITES[-1][1]
 
 
 def admit(config: Any, request: Any) -> None:
@@ -78,13 +79,13 @@ def _admit(config: Any, request: Any) -> None:
     if request.resumable:
         raise SpecError(SESSION)
     n_prompt = len(request.prompt_token_ids)
-    if spec.ops:
-        check_reach(spec.scope, n_prompt, n_prompt + (params.max_tokens or 1) - 1)
+    entries = spec.check(sites, n_prompt, n_prompt + (params.max_tokens or model.max_model_len - n_prompt) - 1)
     if spec.capture is not None:
-        check_size(spec.capture, sites.sae(spec.capture.sae).d_sae, n_prompt, n_prompt + (params.max_tokens or 0))
+        wide = model.get_hidden_size() if spec.capture.mode == "residual" else sites.sae(spec.capture.sae).d_sae
+        check_size(spec.capture, wide, n_prompt, n_prompt + (params.max_tokens or 0))
     if spec.id and params.n > 1:
         raise SpecError(f"an `id` names one reply and n is {params.n}; send {params.n} requests")
-    request.cache_salt = spec.salt(sites, request.cache_salt)
+    request.cache_salt = spec.salt(sites, request.cache_salt, entries)
     if spec.capture is not None:
         params.skip_reading_prefix_cache = True
-    params.extra_args = mark.seal({**params.extra_args, FIELD: spec.as_json()}, request.cache_salt, n_prompt, sites)
+    params.extra_args = mark.seal({**params.extra_args, FIELD: spec.as_json(n_prompt)}, request.cache_salt, n_prompt, sites)

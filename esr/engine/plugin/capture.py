@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from esr.engine import Capture
-from esr.engine.plugin.site import Bank
+from esr.engine.plugin.bank import Bank
 
 CHUNK = 64 << 20
 """Activations in flight at once: 256 MiB of float32."""
@@ -102,6 +102,8 @@ def flush(spans: list[Span], rows: Tensor, bank: Bank, *, exact: bool) -> int:
 
 def _group(spans: list[Span], rows: Tensor, bank: Bank, exact: bool) -> int:
     c = spans[0].holding.capture
+    if c.mode == "residual":
+        return sum(_keep(span, to_host(_gather([span], rows).clone()), None) for span in spans)
     wide = len(c.latents) if c.mode == "latents" else bank.size[c.sae]
     grown = 0
     for part in _chunks(spans, max(1, CHUNK // wide)):

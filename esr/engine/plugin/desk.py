@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from esr.engine.plugin.admission import sites_of
+from esr.engine.plugin.spec import KEY
+
 BATCH = 256
 """Counts asked for in one call."""
 
@@ -19,11 +22,14 @@ class Desk:
     asking: "asyncio.Task[None] | None" = None
 
     async def limits(self) -> dict[str, Any]:
-        steering = dict((self.client.vllm_config.additional_config or {}).get("sae_steering") or {})
+        config = self.client.vllm_config
+        steering = dict((config.additional_config or {}).get(KEY) or {})
         saes = {
             name: {key: block.get(key) for key in ("layer", "d_in", "d_sae", "sha256")}
             for name, block in (steering.pop("saes", None) or {}).items()
         }
+        known = sites_of(config).known if steering else {}
+        steering["directions"] = {name: {"layers": shape.layers, "sha256": shape.sha256} for name, shape in known.items()}
         held = [ranks[0] for ranks in await self.ask("esr_stats")]
         return {"saes": saes, **steering, "now": {key: sum(engine[key] for engine in held) for key in held[0]}}
 

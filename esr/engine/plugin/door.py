@@ -182,7 +182,7 @@ def header(message: Any, name: bytes) -> str:
     return next((bytes(value).decode("latin-1") for key, value in message.get("headers", ()) if bytes(key).lower() == name), "")
 
 
-def spliced(body: bytes, applied: dict[str, int]) -> bytes:
+def spliced(body: bytes, applied: dict[str, Any]) -> bytes:
     """A JSON object with one more field; every other byte as it was."""
     text = body.rstrip()
     if not text.startswith(b"{") and not text.startswith(b"data: {"):
@@ -191,7 +191,7 @@ def spliced(body: bytes, applied: dict[str, int]) -> bytes:
     return text[:-1] + comma + b'"applied": ' + json.dumps(applied).encode() + b"}"
 
 
-def streamed(events: bytes, applied: dict[str, int]) -> bytes:
+def streamed(events: bytes, applied: dict[str, Any]) -> bytes:
     """The same in the last event that is an object."""
     lines = events.split(b"\n")
     for i in reversed(range(len(lines))):

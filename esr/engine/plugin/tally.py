@@ -4,7 +4,7 @@ A server's handlers run in the request's own context, so a context variable says
 """
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
 from copy import copy
@@ -14,7 +14,7 @@ from typing import Any
 from esr.engine.plugin import mark
 from esr.engine.plugin.admission import refusal, sites_of
 from esr.engine.plugin.desk import Desk
-from esr.engine.plugin.spec import FIELD, Spec, read
+from esr.engine.plugin.spec import FIELD, Admitted, Spec
 from esr.errors import EngineError
 
 NOW: "ContextVar[Tally | None]" = ContextVar("esr_tally", default=None)
@@ -30,6 +30,8 @@ class Sequence:
     """By the client, who may come for a capture."""
     spec: Spec
     prompt: list[int]
+    hashes: Mapping[str, str]
+    """Of the sets of directions that it names."""
     cached: int
     """Tokens of the prompt that need not have been computed."""
     reply: list[int] = field(default_factory=list)
@@ -55,13 +57,13 @@ class Tally:
         id = block["id"] = f"{self.owner}:{block['id']}" if named else request.request_id
         if any(id == other.id for other in self.sequences.values()):
             raise refusal("an `id` names one reply and this request has several prompts; send one request each")
-        text = json.dumps(block, separators=(",", ":"))
-        n_prompt = len(request.prompt_token_ids)
-        params.extra_args = mark.seal({**params.extra_args, FIELD: text}, request.cache_salt, n_prompt, sites_of(self.config))
+        text, sites = json.dumps(block, separators=(",", ":")), sites_of(self.config)
+        n_prompt, spec = len(request.prompt_token_ids), Admitted.read(text).spec
+        params.extra_args = mark.seal({**params.extra_args, FIELD: text}, request.cache_salt, n_prompt, sites)
         # of several replies to one prompt vLLM says only for one how much was cached
         cached = 0 if alone else n_prompt
         self.sequences[request.external_req_id, index] = Sequence(
-            id, request.request_id, named, read(text), request.prompt_token_ids, cached
+            id, request.request_id, named, spec, request.prompt_token_ids, spec.hashes(sites), cached
         )
 
     def follow(self, name: str, output: Any, *, whole: bool) -> None:
@@ -74,22 +76,27 @@ class Tally:
                 sequence.reply.extend(part.token_ids)
                 sequence.cached = max(sequence.cached, output.num_cached_tokens or 0)
 
-    async def applied(self, desk: Desk) -> dict[str, int]:
-        """Positions times blocks: due in all sequences, done by the device, read from the prefix cache; EngineError where they do
-        not add up."""
+    async def applied(self, desk: Desk) -> dict[str, Any]:
+        """Positions times blocks: due in all sequences, done by the device, read from the prefix cache; and the hashes of the
+        directions that were used. EngineError where the numbers do not add up."""
+        from esr.engine.plugin.records import BROKEN
         from esr.engine.vllm import Taken, _applied
 
         due = done = 0
+        hashes: dict[str, str] = {}
         for sequence in self.sequences.values():
             found = await desk.count(sequence.id, keep=sequence.named)
             if found is None or found.pop("request") != sequence.request:
                 raise EngineError("the workers keep no count of this reply; was its `id` used for another at the same time?")
-            taken = Taken(**found, error=None, capture=None)
-            n_prompt, n_rows = len(sequence.prompt), len(sequence.prompt) + max(0, len(sequence.reply) - 1)
-            here = _applied(sequence.spec, taken, n_prompt, n_rows, sequence.cached)
+            taken = Taken(**found, capture=None)
+            if taken.error == BROKEN:
+                raise EngineError(f"a request failed: {taken.error}")
+            ids = (*sequence.prompt, *sequence.reply[:-1])
+            here = _applied(sequence.spec, taken, ids, len(sequence.prompt), sequence.cached)
             due, done = due + here, done + min(here, taken.executed)
+            hashes |= sequence.hashes
         self.counted = True
-        return {"due": due, "done": done, "cached": due - done}
+        return {"due": due, "done": done, "cached": due - done} | ({"directions": hashes} if hashes else {})
 
     async def leave(self, desk: Desk, *, failed: bool) -> None:
         """Nobody will ask for what has no name or was not answered."""
