@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from esr.engine.plugin import wire
 from esr.engine.plugin.desk import Desk
 from esr.engine.plugin.door import Door, owner, spliced, streamed
+from esr.engine.plugin.records import BROKEN
 from esr.engine.plugin.spec import Spec
 from esr.engine.plugin.tally import NOW, Sequence
 from esr.errors import SpecError
@@ -35,7 +36,7 @@ class Core:
         self.core_engines = list(range(engines))
         self.engine_core = self
         self.vllm_config: Any = None
-        self.counts = {"request": "r0", "executed": DUE, "expected": DUE, "stays": 1} | counts
+        self.counts = {"request": "r0", "executed": DUE, "expected": DUE, "stays": 1, "error": None} | counts
         self.calls: list[tuple[Any, ...]] = []
 
     async def collective_rpc(self, method: str, args: tuple[Any, ...]) -> list[Any]:
@@ -126,6 +127,7 @@ def test_a_reply_keeps_its_bytes_and_gets_one_field() -> None:
         ({"executed": DUE - 1}, "applied 7 times where 8 were due"),
         ({"executed": 2, "expected": 2}, "due 8 times outside the prefix cache was applied 2 times"),
         ({"request": "another"}, "was its `id` used for another"),
+        ({"error": BROKEN}, "left float32"),
     ],
 )
 def test_a_reply_that_was_not_steered_as_due_is_an_error(counts: dict[str, Any], says: str) -> None:

@@ -285,12 +285,15 @@ def test_a_span_that_holds_the_last_position_is_admitted() -> None:
     admit(config(), asked(f'{{"ops": [{ADD}], "scope": "generated"}}'))
 
 
-def test_admission_marks_a_request_and_a_second_one_does_not_mind() -> None:
-    request = asked(f'{{"ops": [{ADD}]}}')
+def test_admission_leaves_the_caller_s_parameters_for_another_request() -> None:
+    params = asked(f'{{"ops": [{ADD}]}}').sampling_params
     for _ in range(2):
-        request.cache_salt = None
+        request = asked("")
+        request.sampling_params = params
         admit(config(), request)
         recheck(config(), request)
+    assert params is not None
+    assert params.extra_args == {FIELD: f'{{"ops": [{ADD}]}}'}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Each request on its way in: checked, made canonical, and set apart in the prefix cache. A ValueError here is HTTP 400."""
 
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -69,7 +70,7 @@ def _kind() -> type[SpecError]:
 
 
 def _admit(config: Any, request: Any) -> None:
-    params = request.sampling_params
+    params = request.sampling_params = copy(request.sampling_params)  # which the caller may use for another request
     sites = sites_of(config)
     model = config.model_config
     text = wire.spec(params.extra_args[FIELD])
