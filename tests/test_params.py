@@ -84,7 +84,14 @@ def test_the_generation_settings_are_published_v1(name):
     s, q = p.sampling(name), p.protocol
     assert (s.temperature, s.top_p, s.repetition_penalty, s.max_tokens) == (0.6, 1.0, 1.1, 512)
     assert p.sampling(name, search=True).max_tokens == 256
-    assert (q.target, q.search_steps, q.samples_per_step, q.prompt_format, q.scope) == (0.30, 10, 5, "clean", "all")
+    assert (q.target, q.search_steps, q.samples_per_step, q.early_stop, q.prompt_format, q.scope) == (
+        0.30,
+        30,
+        1,
+        0.5,
+        "clean",
+        "all",
+    )
     assert (q.concreteness, q.relevance, q.candidates_per_latent) == ("threshold(65)", "zero_activation", 3)
     assert (q.exclude_degraded, q.degraded_run, q.n_seeds) == (False, 5, 1_000_001)
 

@@ -115,19 +115,18 @@ def _progress(paths: list[Path]) -> Iterator[Path]:
     from time import monotonic
 
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from esr.reference.scores import words
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     sizes = [path.stat().st_size for path in paths]
     said = monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=sum(sizes))
         for i, (path, size) in enumerate(zip(paths, sizes, strict=True)):
-            bar.update(task, description=escape(words(path.name)[:60]))
+            bar.update(task, description=words(path.name)[:60])
             if not console.is_terminal and monotonic() - said > SAY_EVERY:
                 said = monotonic()
                 sys.stderr.write(f"file {i + 1} of {len(paths)}, {sum(sizes[:i]) >> 20} of {sum(sizes) >> 20} MiB: {path.name}\n")

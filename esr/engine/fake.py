@@ -12,7 +12,7 @@ import json
 import math
 import os
 import random
-import time
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -21,8 +21,11 @@ from zlib import crc32
 import numpy as np
 
 from esr.engine import Capture, Output, Reading, Request
-from esr.engine.admission import Admission, fitting, span
+from esr.engine.admission import Admission, fitting
+from esr.engine.entries import check_touching, resolved, windows
 from esr.engine.fake_words import Language, Topic, opened, words
+from esr.engine.scope import span
+from esr.errors import Halted
 from esr.params import Params, resolve
 from esr.sae.labels import read_labels
 from esr.types import Op, content_id
@@ -65,6 +68,7 @@ class FakeEngine:
         path = resolve(labels) if labels else None
         self.labels = {latent.index: latent.label for latent in read_labels(path)} if path and path.is_file() else {}
         self.admission = Admission(self.model.layers, self.model.width, params.sae, self.model.allow_layer_mismatch)
+        self._halted = threading.Event()
         self.digest = content_id("fake", params.saes[self.model.sae].model_dump(mode="json"))
 
     @classmethod
@@ -74,7 +78,8 @@ class FakeEngine:
     def generate(self, requests: Sequence[Request]) -> list[Output]:
         for request in requests:
             self.admission.check(request)
-        time.sleep(float(os.environ.get("ESR_FAKE_DELAY") or 0))
+        if self._halted.wait(float(os.environ.get("ESR_FAKE_DELAY") or 0)):
+            raise Halted({})
         outputs = [self._generate(request) for request in requests]
         if log := os.environ.get("ESR_FAKE_LOG"):
             lines = [
@@ -113,6 +118,9 @@ class FakeEngine:
     def closed(self) -> bool:
         return False
 
+    def halt(self) -> None:
+        self._halted.set()
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -139,17 +147,18 @@ class FakeEngine:
         whole = (*self.language.encode(text), self.language.END)
         reply = whole[:limit]
         ids = (*prompt, *reply[:-1])
-        inside = len(span(request.scope, len(prompt)).within(0, len(ids)))
+        check_touching(request.ops, request.scope, len(prompt), len(prompt) + limit - 1)
+        where = windows(resolved(request.ops, request.scope, len(prompt)))
         return Output(
             text=self.language.decode(reply), token_ids=reply, prompt_token_ids=prompt,
-            finish_reason="stop" if reply == whole else "length", applied=inside * len({op.layer for op in request.ops}),
+            finish_reason="stop" if reply == whole else "length", applied=where.touched(0, len(ids), where.since(ids)),
             reading=self._reading(request, request.capture, ids, len(prompt)) if request.capture else None,
         )  # fmt: skip
 
     def _reply(self, prompt: str, request: Request) -> str:
-        ops = sorted(request.ops)
+        ops = sorted(request.ops, key=lambda op: (op.kind, op.latent, op.value, op.layer, op.sae))
         seed = request.seed if request.sampling.temperature > 0 else 0
-        rng = random.Random(repr((prompt, request.prefill, seed, ops, request.scope)))
+        rng = random.Random(repr((prompt, request.prefill, seed, ops, request.scope)) + request.adapter)
         topic = self.language.topic(prompt)
         drive, latent = max(((op.value / self.bite(op.latent), op.latent) for op in ops if op.kind == "add"), default=(0.0, -1))
         foreign = self.language.subject(self.labels.get(latent, ""), latent)
