@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from esr.study.bench import Bench, backend
 
 from esr import params as parameters
 from esr.count.metrics import Difference, Estimate, differences, estimates
 from esr.engine import Capture, Request
 from esr.prompts import evaluation
 from esr.store import Store
-from esr.study.bench import Bench, backend
 from esr.study.calibrate import BITES
 from esr.study.detect import Detector
 from esr.study.plan import ablated, ladder, plan, relative_levels, replay, suffixed, unsteered
