@@ -15,7 +15,7 @@ BIN := .venv/bin
 SIDE ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 STAMP := .venv/installed-$(KEY)
 
-.PHONY: help setup demo test lint unit clean
+.PHONY: help setup demo test lint unit server clean
 
 help: ## say what each target does
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -60,6 +60,9 @@ unit: $(STAMP) ## the tests side by side, with coverage of all their processes, 
 	$(BIN)/coverage run -m pytest -n $(SIDE) --dist loadgroup --no-loadscope-reorder
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+server: $(STAMP) ## a Prefect server with every flow and a worker, in the background
+	$(BIN)/python -m deployments up
 
 clean: ## remove caches and build leftovers; .venv and store/ stay
 	echo "clean: caches and build leftovers (.venv and store/ stay)"

@@ -1,5 +1,6 @@
-"""deployments/prefect.yaml from what experiments and models say of themselves: `python -m deployments.definitions`,
-or with `--show` to look at it.
+"""deployments/prefect.yaml, made from what experiments and models say of themselves.
+
+`python -m deployments.definitions` writes it, with `--show` it is only printed.
 
 Every experiment for every model. A test holds the file against this.
 """

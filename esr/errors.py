@@ -4,7 +4,8 @@
     ├── ParamsError      (ValueError)    params.yaml, or a name that it should hold
     ├── SaeError         (ValueError)    an SAE or its labels that cannot be used as asked
     ├── EngineError      (RuntimeError)  the steering engine
-    │   └── SpecError    (ValueError)    an intervention or capture that the engine refuses
+    │   ├── SpecError    (ValueError)    an intervention or capture that the engine refuses
+    │   └── Halted                       the engine was told to let go; what it had finished comes with it
     ├── JudgeError       (RuntimeError)  a judge or its provider
     │   ├── JudgeBusy                    worth asking again later: rate limits, overload, time-outs
     │   └── BudgetSpent                  the run's max_cost is reached; what was answered is kept
@@ -13,6 +14,9 @@
 
 A message says what was asked, what was found and what would do, in one sentence.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class EsrError(Exception):
@@ -33,6 +37,13 @@ class EngineError(EsrError, RuntimeError):
 
 class SpecError(EngineError, ValueError):
     pass
+
+
+class Halted(EngineError):
+    def __init__(self, finished: Mapping[int, Any]) -> None:
+        """finished: the outputs or readings that were complete, by their place among the requests."""
+        super().__init__("the engine was told to let go of its work")
+        self.finished = finished
 
 
 class JudgeError(EsrError, RuntimeError):

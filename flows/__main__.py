@@ -11,20 +11,75 @@ import errno
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-
-from esr.errors import EsrError, ParamsError, one_of
-from esr.params.places import experiments
-
-if TYPE_CHECKING:
-    from esr.study.progress import Progress
+from typing import TYPE_CHECKING, NoReturn
 
 STOPPED = 130
 FAILED = 2
+PATIENCE = 8.0
+"""Seconds that a run gets to stop in good order. After that it ends as if killed, which loses no more than the batches at work."""
+SHOW_CURSOR = b"\x1b[?25h"
+
+
+@dataclass
+class CtrlC:
+    """The first asks the run at work to stop, the second ends the process; so does the first where there is none, or it takes too long."""
+
+    line: str
+    asked: bool = False
+    progress: "Progress | None" = None
+    """Of the run at work."""
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            self.leave("stopped at once")
+        if self.progress is None:
+            self.leave("stopped")
+        self.asked = True
+        threading.Thread(target=self.lose_patience, daemon=True).start()
+        say("stopping; what has finished is kept; Ctrl-C again to stop at once")
+        threading.Thread(target=let_go, args=(self.progress,), daemon=True).start()
+
+    @contextmanager
+    def at_work(self, progress: "Progress") -> Iterator[None]:
+        self.progress = progress
+        try:
+            yield
+        finally:
+            self.progress = None
+
+    def lose_patience(self) -> None:
+        time.sleep(PATIENCE)
+        self.leave("stopped")
+
+    def leave(self, said: str) -> NoReturn:
+        if os.isatty(1):
+            os.write(1, SHOW_CURSOR)
+        say(f"\n{said}; what was computed is kept, go on with: {self.line}")
+        os._exit(STOPPED)
+
+
+def say(text: str) -> None:
+    """To a terminal whose lock some thread may hold for good."""
+    os.write(2, f"{text}\n".encode())
+
+
+if __name__ == "__main__":  # what is imported next takes seconds on a busy machine
+    signal.signal(signal.SIGINT, CtrlC(" ".join(["python -m flows", *sys.argv[1:]])))
+
+from rich.console import Console  # noqa: E402  # after Ctrl-C is heard
+
+from esr.errors import EsrError, ParamsError, one_of  # noqa: E402  # as above
+from esr.params.places import experiments  # noqa: E402  # as above
+
+if TYPE_CHECKING:
+    from esr.study.progress import Progress
 
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -38,12 +93,16 @@ def main(argv: list[str] | None = None) -> int:
     words.add_argument("--judge", help="a name under judges: in params.yaml (default: the model's own)")
     asked = words.parse_args(argv)
     line = " ".join(["python -m flows", *(argv if argv is not None else sys.argv[1:])])
+    pressed = CtrlC(line)
+    before = signal.signal(signal.SIGINT, pressed)
     try:
         for name in known(asked.experiment.split(",")):
-            carry_out(name, asked.model, asked.scale, asked.judge)
+            carry_out(name, asked.model, asked.scale, asked.judge, pressed)
         return 0
     except BaseException as error:
-        return end(error, line)
+        return end(error, line, pressed.asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def known(names: list[str]) -> list[str]:
@@ -53,7 +112,7 @@ def known(names: list[str]) -> list[str]:
     return names
 
 
-def carry_out(experiment: str, model: str, scale: str, judge: str | None) -> None:
+def carry_out(experiment: str, model: str, scale: str, judge: str | None, pressed: CtrlC) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table says it; the run's log has the rest
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
@@ -68,36 +127,28 @@ def carry_out(experiment: str, model: str, scale: str, judge: str | None) -> Non
     out.print(foreground.plan(run, already))
     run.check()
     foreground.reach_server()
-    stop_on_ctrl_c(run.progress)
-    with leash():
-        ready = foreground.own_server()
-        flow = getattr(module(experiment), experiment)
-        foreground.head_start(run, already)
-        ready()
-        with foreground.progress(run.progress, out), foreground.history(run), run.handed_over():
-            flow(model, scale=scale, judge=judge)
+    leash()
+    ready = foreground.own_server()
+    flow = getattr(module(experiment), experiment)
+    foreground.head_start(run, already)
+    ready()
+    with pressed.at_work(run.progress), foreground.progress(run.progress, out), foreground.history(run), run.handed_over():
+        flow(model, scale=scale, judge=judge)
     foreground.close(run, out)
 
 
-def stop_on_ctrl_c(progress: "Progress") -> None:
-    """The first Ctrl-C lets the batches at work end; the second ends the process."""
+def let_go(progress: "Progress") -> None:
+    """No further batch is begun, and of those at work only what has finished is waited for."""
+    from esr.engine.open import halt_engines
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        if progress.stopped:
-            err.print("stopped at once; the batches at work are lost, all others are kept")
-            os._exit(STOPPED)
-        progress.stop()
-        err.print("stopping after the batches at work; Ctrl-C again to stop at once")
-
-    signal.signal(signal.SIGINT, ask)
+    progress.stop()
+    halt_engines()
 
 
-def end(error: BaseException, line: str) -> int:
+def end(error: BaseException, line: str, asked: bool) -> int:
     """One sentence for what a user can meet; a traceback only for what cannot happen."""
-    from esr.study.progress import Stopped
-
     causes = chain(error)
-    if any(isinstance(cause, (Stopped, KeyboardInterrupt)) for cause in causes):
+    if asked:
         err.print(f"stopped; what was computed is kept, go on with: {line}")
         return STOPPED
     for cause in causes:
@@ -133,4 +184,6 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
+    if code == STOPPED:
+        os._exit(code)  # an engine that is being opened would be waited for; what this process has started ends with it
     sys.exit(code)

@@ -1,6 +1,7 @@
 """What a person at a terminal sees of a run: the plan before, progress meanwhile, the table after."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -70,6 +71,9 @@ def _aside(work: Callable[[], object]) -> threading.Thread:
     """In a thread of its own. A failure is not said here: the run meets it again when it needs the same, and says it there."""
 
     def tried() -> None:
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT}
+        )  # as what is started here inherits: Ctrl-C is for this process alone
         with suppress(Exception):
             work()
 
@@ -87,7 +91,9 @@ def reach_server() -> None:
         return
     with get_client(sync_client=True) as client:
         if client.api_healthcheck() is not None:
-            raise ServerError(f"no Prefect server answers at {url}; start it with `prefect server start`, or unset PREFECT_API_URL")
+            raise ServerError(
+                f"no Prefect server answers at {url}; start one with `python -m deployments up`, or unset PREFECT_API_URL"
+            )
 
 
 @contextmanager

@@ -1,65 +1,50 @@
-"""The server that a foreground run brings ends with the run, also when the run is killed.
+"""The server that a foreground run brings ends with the run, however that ends.
 
-Prefect ends its own server at exit; a process that is killed has none. So a small process waits for this one to go, and ends the
-server that it had started.
+Prefect ends its own server at exit; a process that is killed, or that leaves at once, has none. So a small process waits for this one to
+go, and ends what it finds of it: the servers that carry its mark in their environment.
 """
 
 import os
-import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
-LOOK = 1.0
-"""Seconds between two looks at what the run has started."""
+MARK = "ESR_LEASH"
 SERVER = b"prefect.server.api.server"
+LOOKS = (0.0, 1.0, 3.0)
+"""Seconds between looks, once the run is gone: a server that it was just starting has not its name yet."""
 
 
-@contextmanager
-def leash() -> Iterator[None]:
-    """Holds the server of this process's own; a server that PREFECT_API_URL names is not its."""
-    if os.environ.get("PREFECT_API_URL") or not Path("/proc/self/task").is_dir():
-        yield
-        return
-    line = [sys.executable, "-S", __file__, str(os.getpid())]
-    watcher = subprocess.Popen(
+@cache
+def leash() -> "subprocess.Popen[bytes] | None":
+    """Holds what this process starts from now on, until it ends; a server that PREFECT_API_URL names is not its."""
+    if os.environ.get("PREFECT_API_URL") or not Path("/proc/self/environ").exists():
+        return None
+    os.environ[MARK] = uuid4().hex
+    line = [sys.executable, "-S", __file__, os.environ[MARK]]
+    return subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    try:
-        yield
-    finally:
-        watcher.kill()
-        watcher.communicate()
 
 
-def servers(parent: int) -> set[int]:
-    found = set()
-    for children in Path(f"/proc/{parent}/task").glob("*/children"):
-        found |= {int(pid) for pid in children.read_text().split() if is_server(int(pid))}
+def servers(mark: str) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if SERVER in (process / "cmdline").read_bytes() and f"{MARK}={mark}".encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
     return found
 
 
-def is_server(pid: int) -> bool:
-    try:
-        return SERVER in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def watch(parent: int) -> None:
-    """Until the parent's end of the pipe closes."""
-    known: set[int] = set()
-    while not select.select([sys.stdin], [], [], LOOK)[0]:
-        try:
-            known |= servers(parent)
-        except OSError:
-            break
-    for pid in filter(is_server, known):
-        os.kill(pid, signal.SIGTERM)
-
-
 if __name__ == "__main__":
-    watch(int(sys.argv[1]))
+    sys.stdin.read()  # until the run's end of the pipe closes
+    for seconds in LOOKS:
+        time.sleep(seconds)
+        for pid in servers(sys.argv[1]):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)

@@ -1,6 +1,7 @@
-"""What judging holds under faults and kills: 5,000 grades, a fifth of the calls failing, ten SIGKILLs; limits of one and two processes.
+"""What judging holds under faults and kills: 5,000 grades, a fifth of the calls failing, ten SIGKILLs; limits of one and two processes;
+three equal batches at once, killed 15 times, with receipts lost.
 
-    python scripts/judge_bench.py [--grades 5000] [--per-minute 1000] [--kills 10]
+    python scripts/judge_bench.py [--grades 5000] [--per-minute 1000] [--kills 10] [--only batches]
 
 writes docs/benchmarks/judge.json. The provider is tests/judge_server.py on this machine; judges run in processes of their own.
 """
@@ -15,13 +16,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from judge_server import Provider, Schedule  # noqa: E402  # the tests' folder is not installed
-from judge_setup import KEY, asked_after, on_disk  # noqa: E402  # likewise
+from judge_setup import KEY, asked_after, killed_among_batches, on_disk, paid_twice, params_at  # noqa: E402  # likewise
 
 RUN = """
 import sys
@@ -104,6 +106,29 @@ def limits(folder: Path, processes: int, calls: int, per_minute: int) -> dict[st
     }
 
 
+def batches(folder: Path, times: int) -> dict[str, object]:
+    """Three equal batches more in every run, all handed over at once, killed while they are; then every receipt lost without a kill."""
+    os.environ["ANTHROPIC_API_KEY"] = KEY
+    found: dict[str, object] = {}
+    for name, kills, share in (
+        ("receipts kept", times, 0.0),
+        ("half the receipts lost", times, 0.5),
+        ("no kill, every receipt lost", 0, 1.0),
+    ):
+        provider = Provider(schedule=Schedule(latency=0.08, batch_seconds=1.5, receipts=share)).start()
+        params, store = params_at(provider.url, judging={"mode": "batch"}), folder / name.replace(" ", "-")
+        out, began = folder / "batches.json", time.time()
+        n = killed_among_batches(
+            provider, params, store, out, kills=kills, size=30, rng=random.Random(15), last=570 if not kills else None
+        )
+        graded = Counter(str(grade["missing"]) for grade in json.loads(out.read_text())["grades"])
+        handed = sum(len(batch["requests"]) for batch in provider.batches.values())
+        found[name] = {"kills": kills, "questions": n, "batches": len(provider.batches), "handed over": handed,
+                       "paid twice": len(paid_twice(provider)), "graded": graded["None"], "wall_s": round(time.time() - began, 1)}  # fmt: skip
+        provider.stop()
+    return found
+
+
 def speed(folder: Path, n: int) -> dict[str, object]:
     """Grades a second without a limit, and read back from disk."""
     provider = Provider(schedule=Schedule(latency=0.1)).start()
@@ -128,18 +153,23 @@ def main() -> None:
     parser.add_argument("--grades", type=int, default=5000)
     parser.add_argument("--per-minute", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--only", choices=("speed", "limits", "kills", "batches"), help="measure this again and keep the rest")
     arguments = parser.parse_args()
+    target = ROOT / "docs" / "benchmarks" / "judge.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    results = json.loads(target.read_text()) if arguments.only else {}
+    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load_before": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["ESR_LIMITS"] = str(folder / "limits")
-        results = {
-            "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "load_before": os.getloadavg()[0]},
-            "speed": speed(folder, 2000),
-            "limits": [limits(folder, 1, 900, 1800), limits(folder, 2, 500, 1800)],
-            "kills": kills(folder, arguments.grades, arguments.per_minute, arguments.kills),
+        parts: dict[str, Callable[[], object]] = {
+            "speed": lambda: speed(folder, 2000),
+            "limits": lambda: [limits(folder, 1, 900, 1800), limits(folder, 2, 500, 1800)],
+            "kills": lambda: kills(folder, arguments.grades, arguments.per_minute, arguments.kills),
+            "batches": lambda: batches(folder, 15),
         }
-    target = ROOT / "docs" / "benchmarks" / "judge.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
+        results |= {"machine": machine} if not arguments.only else {}
+        results |= {name: measure() for name, measure in parts.items() if arguments.only in (None, name)}
     target.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
 

@@ -11,7 +11,7 @@ from tasks.run import Run
 @task(name="draw.closing", cache_policy=NO_CACHE)
 def closing(run: Run) -> int:
     """The closing table as an artifact of the run."""
-    lines = closing_table.lines(run.study.store, run.params, run.selection)
+    lines = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
     rows = [dict(zip(closing_table.HEADER, line.cells(), strict=True)) for line in lines]
     create_table_artifact(table=rows, key=run.artifact("closing"), description=f"{run.title}. {closing_table.NOTE}")
     return len(rows)

@@ -20,6 +20,7 @@ from urllib.request import urlopen
 
 import pytest
 from coverage import Coverage
+from hypothesis import settings
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -32,8 +33,19 @@ os.environ.update(
 )
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-for key in ("ESR_PARAMS", "ESR_STORE", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OPENROUTER_API_KEY", "GEMINI_API_KEY"):
+for key in (
+    "ESR_PARAMS",
+    "ESR_STORE",
+    "ESR_ENGINE",
+    "PREFECT_API_URL",
+    "ANTHROPIC_API_KEY",
+    "OPENAI_API_KEY",
+    "OPENROUTER_API_KEY",
+    "GEMINI_API_KEY",
+):
     os.environ.pop(key, None)
+settings.register_profile("busy", deadline=None)  # an example of 200 ms takes longer beside other tests
+settings.load_profile("busy")
 
 
 @pytest.hookimpl(tryfirst=True)

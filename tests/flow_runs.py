@@ -18,7 +18,7 @@ from esr.params.places import experiments
 LATENTS = 6
 EXPERIMENTS = tuple(experiments())
 SMOKE: dict[str, Any] = {
-    "protocol": {"search_steps": 3, "samples_per_step": 2, "verify_samples": 1, "bootstrap_draws": 50},
+    "protocol": {"search_steps": 3, "samples_per_step": 2, "verify_samples": 1},
     "work": {"shard": 12, "judge_shard": 12, "calibrate_shard": 3, "batch": 4, "in_flight": 2},
     "exp01": {"latents": LATENTS, "trials_per_latent": 6},
     "exp02": {"latents": 3, "trials_per_latent": 3, "levels": 3, "relative": [0.5, 1.0]},

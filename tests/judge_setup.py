@@ -74,10 +74,18 @@ def grade_in_batches(params: Params, name: str, store: Path, n: int, out: Path |
 
 
 def killed_among_batches(
-    provider: Provider, params: Params, store: Path, out: Path, *, kills: int, size: int, rng: random.Random
+    provider: Provider,
+    params: Params,
+    store: Path,
+    out: Path,
+    *,
+    kills: int,
+    size: int,
+    rng: random.Random,
+    last: int | None = None,
 ) -> int:
     """A process that hands over three more batches of `size` at once every time, killed every time while it does; then one that may
-    end. How many questions it was about."""
+    end, with `last` questions if given. How many questions it was about."""
     os.environ.setdefault("ANTHROPIC_API_KEY", KEY)
     for i in range(1, kills + 1):
         process = forks.Process(target=grade_in_batches, args=(params, "haiku-4.5", store, 3 * size * i, None, size), daemon=True)
@@ -88,10 +96,11 @@ def killed_among_batches(
         time.sleep(rng.choice([0.0, 0.02, 0.05, 0.1, 0.3]) * rng.random())
         process.kill()
         process.join()
-    process = forks.Process(target=grade_in_batches, args=(params, "haiku-4.5", store, 3 * size * kills, out, size), daemon=True)
+    n = last or 3 * size * kills
+    process = forks.Process(target=grade_in_batches, args=(params, "haiku-4.5", store, n, out, size), daemon=True)
     process.start()
-    process.join(120)
-    return 3 * size * kills
+    process.join(180)
+    return n
 
 
 def paid_twice(provider: Provider) -> list[str]:

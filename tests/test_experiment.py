@@ -103,7 +103,8 @@ def test_a_wrong_block_is_said_by_its_place(done: tuple[Place, str], tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["deployments/prefect.yaml", "dvc.yaml"])
-def test_what_is_made_from_the_declarations_is_fresh(name: str) -> None:
+def test_what_is_made_from_the_declarations_is_fresh(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ESR_EXPERIMENTS", raising=False)
     from deployments import definitions
     from esr.show import stages
 
@@ -111,7 +112,8 @@ def test_what_is_made_from_the_declarations_is_fresh(name: str) -> None:
     assert (HOME / name).read_text() == made(), f"{name} is not what the experiments say; make it again as its first lines tell"
 
 
-def test_the_readme_lists_the_experiments_as_they_say() -> None:
+def test_the_readme_lists_the_experiments_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ESR_EXPERIMENTS", raising=False)
     from esr.command.experiments import markdown
 
     assert markdown() in (HOME / "README.md").read_text()

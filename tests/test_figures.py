@@ -78,7 +78,7 @@ def recorded(experiment: str, model: str = "tiny") -> Recorded:
     rows = pd.concat([outcomes(e, model, a, m, f) for e, a, m, f in ARMS[experiment]], ignore_index=True)
     told = [about_arm(e, a) for e, a, *_ in ARMS[experiment]]
     about = {"experiment": experiment, "model": model, "scale": "full", "judge": "lexical", "arms": told, "tables": ["outcomes"]}
-    about |= {"exclude_degraded": False, "confidence": 0.95, "bootstrap_draws": 200, "seed": 1}
+    about |= {"exclude_degraded": False, "confidence": 0.95}
     return Recorded({"outcomes": rows.sort_values(ORDER, ignore_index=True)[list(COLUMNS)]}, about)
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from flow_runs import Place, place
 
@@ -152,15 +153,12 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path: Path, prefect_api: 
 
 
 def test_the_server_of_a_run_ends_with_it_also_when_it_is_killed(tmp_path: Path) -> None:
-    from flows.leash import servers
-
     where = place(tmp_path)
     process = where.command("exp08", "tiny", "--scale", "smoke", ESR_FAKE_DELAY="1", PREFECT_API_URL="")
     until = time.monotonic() + 120
     while not where.log.exists() and time.monotonic() < until:
         time.sleep(0.2)
-    (server,) = servers(process.pid)
-    time.sleep(2)
+    (server,) = (child.pid for child in psutil.Process(process.pid).children() if "prefect.server" in " ".join(child.cmdline()))
     process.kill()
     until = time.monotonic() + 30
     while Path(f"/proc/{server}").exists() and time.monotonic() < until:

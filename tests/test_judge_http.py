@@ -350,10 +350,11 @@ def test_thousands_of_stored_grades_are_read_in_seconds(provider: Provider, tmp_
 def test_an_error_inside_a_success_is_asked_again(name: str, what: str, provider: Provider, tmp_path: Path) -> None:
     if name == "haiku-4.5" and what in ("inner-code", "finish-error"):
         pytest.skip("another interface's way")
-    provider.schedule.plan = [what]
+    provider.schedule.plan = [what, what]
     judge = opened(params_at(provider.url, name), name, tmp_path)
     grade = judge.grades(questions(1))[0]
-    assert (grade.missing, judge.calls) == (None, 2)
+    assert (grade.missing, judge.calls) == (None, 3)
+    assert judge.caller.answers.of_kind("grade-repair", judge.target) == []
     judge.close()
 
 

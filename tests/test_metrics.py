@@ -21,7 +21,7 @@ from esr.count.metrics import (
     outcomes_frame,
     pabak,
 )
-from esr.count.statistics import bounds, mcnemar, wilson
+from esr.count.statistics import wilson
 from esr.errors import DataError
 
 
@@ -62,7 +62,7 @@ FIVE = pd.DataFrame(
 
 
 def test_every_metric_of_five_trials_worked_by_hand():
-    found = {name: e.value for name, e in estimates(FIVE, draws=50).items()}
+    found = {name: e.value for name, e in estimates(FIVE).items()}
     assert found == pytest.approx(
         {
             "first_score_mean": (20 + 10 + 40 + 30 + 0) / 5,
@@ -78,32 +78,33 @@ def test_every_metric_of_five_trials_worked_by_hand():
 
 
 def test_esr_rate_is_multi_attempt_rate_times_improvement_rate():
-    e = estimates(FIVE, draws=10)
+    e = estimates(FIVE)
     assert e["esr_rate"].value == pytest.approx(e["multi_attempt_rate"].value * e["improvement_rate"].value)
     assert (e["esr_rate"].k, e["esr_rate"].n, e["improvement_rate"].k, e["improvement_rate"].n) == (1, 5, 1, 3)
 
 
 def test_a_zero_denominator_is_none_and_a_zero_count_has_an_interval():
-    e = estimates(FIVE[~FIVE["multi"]], draws=50)
-    assert (e["improvement_rate"].value, e["improvement_rate"].wilson, e["improvement_rate"].bootstrap) == (None, None, None)
+    e = estimates(FIVE[~FIVE["multi"]])
+    assert (e["improvement_rate"].value, e["improvement_rate"].within_latents, e["improvement_rate"].interval) == (None, None, None)
+    assert e["improvement_rate"].no_interval == "no trials to rest on"
     assert e["gain_multi_mean"].value is None
     assert e["esr_rate"].value == 0
-    assert e["esr_rate"].wilson.low == 0
-    assert e["esr_rate"].wilson.high > 0.3
+    assert e["esr_rate"].within_latents.low == 0
+    assert e["esr_rate"].within_latents.high > 0.3
 
 
 def test_no_trials_at_all_is_none_everywhere():
-    assert {e.value for e in estimates(FIVE[:0], draws=10).values()} == {None}
+    assert {e.value for e in estimates(FIVE[:0]).values()} == {None}
 
 
 def test_degraded_replies_leave_every_count_when_excluded():
     assert len(outcomes_frame(FIVE, exclude_degraded=True)) == 4
-    assert estimates(outcomes_frame(FIVE, exclude_degraded=True), draws=10)["multi_attempt_rate"].value == 2 / 4
+    assert estimates(outcomes_frame(FIVE, exclude_degraded=True))["multi_attempt_rate"].value == 2 / 4
 
 
 def test_a_trial_without_its_text_is_in_no_count_of_degraded_replies():
     rows = FIVE.assign(degraded=pd.array([True, None, False, None, False], dtype="boolean"))
-    e = estimates(rows, draws=20)
+    e = estimates(rows)
     assert (e["degraded_rate"].k, e["degraded_rate"].n, e["esr_rate"].n) == (1, 3, 5)
     assert len(outcomes_frame(rows, exclude_degraded=True)) == 4
 
@@ -132,36 +133,91 @@ def test_wilson_holds_the_rate_and_stays_a_probability(k, n):
     assert high > low
 
 
-def test_the_bootstrap_draws_latents_not_trials():
-    """Two latents that differ and do not vary inside: only the latents' number can make the interval."""
-    rows = pd.DataFrame([outcome(latent, [100.0 * latent], seed=s) for latent in (0, 1) for s in range(500)])
-    found = estimates(rows, draws=400)["first_score_mean"]
-    assert found.bootstrap == (0, 100)
-    assert found.clusters == 2
+def test_an_interval_is_over_latents_not_trials():
+    """Latents that differ and do not vary inside: only the latents' number makes the interval, however many trials they have."""
+    few, many = (
+        pd.DataFrame([outcome(latent, [10.0 * latent], seed=s) for latent in range(10) for s in range(each)]) for each in (2, 200)
+    )
+    found = [estimates(rows)["first_score_mean"] for rows in (few, many)]
+    assert found[0].interval == pytest.approx(found[1].interval)
+    assert (found[1].n, found[1].latents) == (2000, 10)
+    assert found[1].n_effective == pytest.approx(9 * 2000 / 1999, rel=0.12)
+    assert found[1].method.startswith("latents resampled")
 
 
-def test_the_bootstrap_of_independent_latents_is_the_textbook_interval():
+def test_a_share_among_independent_trials_is_the_wilson_interval_with_t():
+    """One trial a latent: nothing but Student's quantile and the count sets it apart from Wilson's."""
+    rows = pd.DataFrame([outcome(i, [20, 80] if i % 5 == 0 else [20]) for i in range(1000)])
+    found = estimates(rows)["multi_attempt_rate"]
+    assert found.interval == pytest.approx(found.within_latents, abs=5e-4)
+    assert found.n_effective == pytest.approx(1000, rel=0.01)
+
+
+def test_the_interval_of_a_mean_of_independent_latents_is_the_textbook_one():
     rng = np.random.default_rng(0)
     scores = rng.normal(50, 10, 400)
     rows = pd.DataFrame([outcome(i, [s]) for i, s in enumerate(scores)])
-    found = estimates(rows, draws=4000)["first_score_mean"].bootstrap
-    half = 1.96 * scores.std(ddof=1) / 20
-    assert found == pytest.approx((scores.mean() - half, scores.mean() + half), abs=0.12)
+    half = 1.966 * scores.std(ddof=1) / 20
+    assert estimates(rows)["first_score_mean"].interval == pytest.approx((scores.mean() - half, scores.mean() + half), abs=0.05)
 
 
-def test_one_latent_has_no_clustered_interval():
-    assert estimates(FIVE[FIVE["latent"] == 1], draws=10)["esr_rate"].bootstrap is None
+def spread_rows(seed: int, latents: int, *, questions: float = 0.0, tilt: float = 0.0, arm: str = "baseline") -> pd.DataFrame:
+    """24 questions a latent; latents, and with `questions` those too, restart at rates of their own."""
+    rng = np.random.default_rng(seed)
+    own, asked = rng.normal(-1.5 + tilt, 1.0, latents), rng.normal(0, questions, 24) if questions else np.zeros(24)
+    rate = 1 / (1 + np.exp(-(own[:, None] + asked)))
+    return pd.DataFrame(
+        [
+            outcome(latent, [20, float(rng.integers(5, 95))] if rng.random() < rate[latent, q] else [20], question=f"q{q}", arm=arm)
+            for latent in range(latents)
+            for q in range(24)
+        ]
+    )
 
 
-def test_the_same_seed_gives_the_same_interval():
-    assert estimates(FIVE, draws=100, seed=3) == estimates(FIVE, draws=100, seed=3)
+def test_questions_widen_the_interval_where_they_differ_and_hardly_where_they_do_not():
+    def ratio(questions: float) -> float:
+        rows = spread_rows(1, 100, questions=questions)
+        two, one = (estimates(r)["multi_attempt_rate"].interval for r in (rows, rows.assign(question="q")))
+        return (two.high - two.low) / (one.high - one.low)
+
+    assert ratio(1.5) > 1.5
+    assert 0.999 < ratio(0.0) < 1.15
+    assert "questions" in estimates(spread_rows(1, 12))["esr_rate"].method
+
+
+def test_fewer_than_ten_latents_have_no_interval_and_it_says_so():
+    e = estimates(spread_rows(2, 9))["esr_rate"]
+    assert (e.interval, e.method, e.n_effective, e.no_interval) == (None, "", None, "only 9 latents")
+    assert e.within_latents is not None
+    assert estimates(FIVE[FIVE["latent"] == 1])["esr_rate"].no_interval == "only 1 latent"
+    rare = pd.DataFrame([outcome(latent, [20, 80] if latent < 3 else [20], seed=s) for latent in range(20) for s in range(5)])
+    assert estimates(rare)["improvement_rate"].no_interval == "only 3 latents with a second attempt"
+    assert estimates(rare)["esr_rate"].interval is not None
+
+
+def test_a_rate_of_none_is_bounded_as_if_each_latent_were_one_trial():
+    rows = pd.DataFrame([outcome(latent, [20], seed=s) for latent in range(48) for s in range(24)])
+    e = estimates(rows)
+    assert e["multi_attempt_rate"].n_effective == pytest.approx(48)
+    assert e["multi_attempt_rate"].interval == pytest.approx((0, 2.0117**2 / (48 + 2.0117**2)), abs=1e-4)
+    assert (e["gain_all_mean"].interval, e["gain_all_mean"].no_interval) == (None, "all trials alike")
+
+
+def test_one_event_does_not_make_the_interval_of_a_thousand_independent_trials():
+    rows = pd.DataFrame(
+        [outcome(latent, [20, 80] if latent == s == 0 else [20], seed=s) for latent in range(48) for s in range(24)]
+    )
+    e = estimates(rows)["multi_attempt_rate"]
+    assert e.n_effective < 1152 / 2
+    assert e.interval.high > 2 * e.within_latents.high / 1.5
 
 
 def test_arms_judges_and_scales_are_never_pooled_by_accident():
     mixed = pd.concat([FIVE, FIVE.assign(scale="smoke")])
     with pytest.raises(DataError, match="scale"):
-        estimates(mixed, draws=10)
-    assert set(by_arm(mixed, draws=10)) == {("exp01", "tiny", "baseline", "lexical", s) for s in ("full", "smoke")}
+        estimates(mixed)
+    assert set(by_arm(mixed)) == {("exp01", "tiny", "baseline", "lexical", s) for s in ("full", "smoke")}
 
 
 BEFORE = pd.DataFrame([outcome(latent, [20, 80] if s < 4 else [20], seed=s) for latent in range(10) for s in range(8)])
@@ -171,40 +227,56 @@ AFTER = pd.DataFrame(
 
 
 def test_a_paired_difference_worked_by_hand():
-    found = differences(AFTER, BEFORE, draws=200)
+    found = differences(AFTER, BEFORE)
     multi = found["multi_attempt_rate"]
     assert multi.value == pytest.approx(2 / 8 - 4 / 8)
-    assert (multi.n, multi.clusters) == (80, 10)
-    assert (multi.mcnemar.gained, multi.mcnemar.lost) == (10, 30)
-    assert multi.bootstrap == pytest.approx((-0.25, -0.25))  # every latent shows the same difference
+    assert (multi.n, multi.latents) == (80, 10)
+    assert -0.5 < multi.interval.low < -0.25 < multi.interval.high < 0
+    assert multi.p < 0.05
     assert found["first_score_mean"].value == pytest.approx(10)
     assert found["gain_multi_mean"].value == pytest.approx(50 - 60)
-    assert found["gain_multi_mean"].mcnemar is None
+    assert found["gain_multi_mean"].d_paired is None
     assert found["improvement_rate"].value == pytest.approx(0)
 
 
 def test_pairs_are_of_latent_question_and_seed_and_the_unmatched_stay_out():
-    found = differences(AFTER[AFTER["latent"] < 5], BEFORE.sample(frac=1, random_state=1), draws=50)
+    found = differences(AFTER[AFTER["latent"] < 5], BEFORE.sample(frac=1, random_state=1))
     assert found["esr_rate"].n == 40
     assert found["esr_rate"].value == pytest.approx(-0.25)
 
 
 def test_a_difference_needs_one_trial_a_pair():
     with pytest.raises(DataError, match="several"):
-        differences(pd.concat([AFTER, AFTER]), BEFORE, draws=10)
+        differences(pd.concat([AFTER, AFTER]), BEFORE)
 
 
 def test_arms_without_common_trials_differ_by_none():
-    assert differences(AFTER.assign(seed=99 + AFTER.index), BEFORE, draws=10)["esr_rate"].value is None
+    assert differences(AFTER.assign(seed=99 + AFTER.index), BEFORE)["esr_rate"].value is None
+    assert differences(AFTER.assign(seed=99 + AFTER.index), BEFORE)["esr_rate"].no_interval == "no pairs"
 
 
-def test_mcnemar_is_exact_for_few_and_chi_squared_for_many():
-    few = mcnemar(np.array([True] * 1 + [False] * 6), np.array([False] * 1 + [True] * 6))
-    assert (few.gained, few.lost) == (1, 6)
-    assert few.p == pytest.approx(2 * (1 + 7) / 2**7)
-    many = mcnemar(np.array([True] * 10 + [False] * 30), np.array([False] * 10 + [True] * 30))
-    assert many.p == pytest.approx(math.erfc(math.sqrt(19**2 / 40 / 2)))
-    assert mcnemar(np.array([True, False]), np.array([True, False])).p == 1
+def test_the_p_value_and_the_interval_never_disagree():
+    for seed in range(12):
+        found = differences(spread_rows(seed, 15, tilt=0.25, arm="x"), spread_rows(100 + seed, 15))
+        for d in found.values():
+            if d.interval:
+                assert (d.p < 0.05) == (d.interval.low > 0 or d.interval.high < 0), d
+
+
+def test_arms_that_never_differ_have_an_interval_that_is_not_empty():
+    same = differences(AFTER, AFTER.assign(arm="other"))
+    assert same["multi_attempt_rate"].interval == pytest.approx((-0.3385, 0.3385), abs=1e-3)  # none of ten, both ways
+    assert same["multi_attempt_rate"].p == 1
+    assert (same["first_score_mean"].interval, same["first_score_mean"].no_interval) == (None, "all pairs alike")
+
+
+def test_latents_that_react_as_one_man_are_not_many_witnesses():
+    """Two latents of twelve gain everything: a test of trials sees 48 gains to none, latents see two of twelve."""
+    before = pd.DataFrame([outcome(latent, [20], seed=s) for latent in range(12) for s in range(24)])
+    after = pd.DataFrame(
+        [outcome(latent, [20, 80] if latent < 2 else [20], seed=s, arm="x") for latent in range(12) for s in range(24)]
+    )
+    assert differences(after, before)["multi_attempt_rate"].p > 0.05
 
 
 def test_paired_and_unpaired_d_are_different_numbers():
@@ -252,11 +324,6 @@ def test_a_reply_is_degraded_when_a_word_stands_five_times_in_a_row(text, is_deg
     assert degraded(text) is is_degraded
 
 
-def test_bootstrap_bounds_leave_undefined_draws_out_and_give_up_when_most_are():
-    assert bounds(np.array([1.0, 2.0, 3.0, np.nan])) == pytest.approx((1.05, 2.95))
-    assert bounds(np.array([1.0, np.nan, np.nan])) is None
-
-
 scores = st.lists(st.floats(0, 100, allow_nan=False), min_size=1, max_size=4)
 
 
@@ -264,12 +331,12 @@ scores = st.lists(st.floats(0, 100, allow_nan=False), min_size=1, max_size=4)
 @given(st.lists(st.tuples(st.integers(0, 5), scores), min_size=1, max_size=40))
 def test_rates_hang_together_whatever_the_trials(trials):
     rows = pd.DataFrame([outcome(latent, s, seed=i) for i, (latent, s) in enumerate(trials)])
-    e = estimates(rows, draws=30)
+    e = estimates(rows)
     assert set(e) == set(NAMES)
     assert 0 <= e["esr_rate"].value <= e["multi_attempt_rate"].value <= 1
     if e["improvement_rate"].value is not None:
         assert e["esr_rate"].value == pytest.approx(e["multi_attempt_rate"].value * e["improvement_rate"].value)
         assert e["gain_all_mean"].value == pytest.approx(e["gain_multi_mean"].value * e["multi_attempt_rate"].value)
-    same = differences(rows, rows, draws=30)
+    same = differences(rows, rows)
     assert all(d.value in (0, None) for d in same.values())
-    assert same["esr_rate"].mcnemar.p == 1
+    assert same["esr_rate"].p in (1, None)

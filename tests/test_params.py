@@ -84,7 +84,14 @@ def test_the_generation_settings_are_published_v1(name):
     s, q = p.sampling(name), p.protocol
     assert (s.temperature, s.top_p, s.repetition_penalty, s.max_tokens) == (0.6, 1.0, 1.1, 512)
     assert p.sampling(name, search=True).max_tokens == 256
-    assert (q.target, q.search_steps, q.samples_per_step, q.prompt_format, q.scope) == (0.30, 10, 5, "clean", "all")
+    assert (q.target, q.search_steps, q.samples_per_step, q.early_stop, q.prompt_format, q.scope) == (
+        0.30,
+        30,
+        1,
+        0.5,
+        "clean",
+        "all",
+    )
     assert (q.concreteness, q.relevance, q.candidates_per_latent) == ("threshold(65)", "zero_activation", 3)
     assert (q.exclude_degraded, q.degraded_run, q.n_seeds) == (False, 5, 1_000_001)
 
@@ -289,6 +296,34 @@ def test_a_file_that_is_no_tree_of_names_is_refused_in_one_line(tmp_path, text):
     file.write_text(text)
     with pytest.raises(ParamsError, match=r"params\.yaml"):
         params.load("70b", file=file)
+
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}, *a{i - 1}]\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a: " + "{b: " * 200 + "1" + "}" * 200, "nested"),
+        ("a: &x {b: *x}", "nested more than"),
+        (LAUGHS, "aliases may repeat themselves"),
+        ("a: 2001-99-99", "is not YAML"),
+        ("a: !!int abc", "is not YAML"),
+        ("a: !!bool maybe", "is not YAML"),
+        ("a: " + "9" * 5000, "is not YAML"),
+        ("? [1, 2]\n: 3", "is not YAML"),
+        ("a: \x00", "is not YAML"),
+        (b"a: \xff", "is not YAML"),
+    ],
+)
+def test_yaml_that_breaks_its_reader_is_refused_in_one_sentence(tmp_path, text, says):
+    file = tmp_path / "params.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ParamsError, match=says) as caught:
+        params.load(file=file)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_no_file_says_where_one_was_looked_for(tmp_path):

@@ -1,8 +1,13 @@
 """The authors' files give the numbers that were worked out by hand, and nothing foreign enters."""
 
+import io
 import json
+import os
 import random
+import zipfile
+from time import process_time
 
+import numpy as np
 import pytest
 from authors_folder import AuthorsFolder
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +16,7 @@ from hypothesis import strategies as st
 from esr import params
 from esr.__main__ import main
 from esr.errors import DataError
-from esr.reference import File, Names, found, stream
+from esr.reference import File, Names, arms, found, stream
 from esr.reference.scores import number, whole
 from esr.store import Store
 
@@ -30,7 +35,7 @@ def imported(tmp_path_factory):
 def counts(store):
     return {
         t: store.sql(f"select count(*) as n from {t}")["n"][0].as_py()
-        for t in ("trials", "members", "grades", "thresholds", "findings", "imports")
+        for t in ("trials", "members", "arms", "grades", "thresholds", "findings", "imports")
     }
 
 
@@ -43,6 +48,50 @@ def test_every_rate_is_what_the_intentions_come_to(imported):
         got = {name: rows[key][name] for name in wanted}
         assert got == pytest.approx(wanted, rel=1e-12), key
         assert {name for name, value in got.items() if value is None} == {name for name, value in wanted.items() if value is None}
+
+
+def test_an_imported_arm_has_its_level_and_a_sweep_the_thresholds_it_was_laid_over(imported):
+    _, _, store = imported
+    rows = store.sql(
+        "select arm, kind, level, place, against, mean, std from current_arms where recorded and experiment = 'exp02' order by place"
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows if row["kind"] == "absolute"] == [
+        (repr(boost), "absolute", boost, i, None, 9.0, 4.0) for i, boost in enumerate((0.0, 3.5, 7.25, 11.0))
+    ]
+    assert store.sql("select count(*) filter (not recorded) as n from current_arms")["n"].to_pylist() == [0]
+    kinds = store.sql("select distinct experiment, kind from current_arms where kind <> 'set-aside' order by all").to_pylist()
+    assert [tuple(row.values()) for row in kinds] == [
+        ("exp01", "baseline"), ("exp02", "absolute"), ("exp03", "ablated"), ("exp04", "tuned"), ("exp05", "meta-prompt"), ("exp07", "judge"),
+        ("exp08", "unsteered"), ("exp10", "ablated"),
+    ]  # fmt: skip
+    mean = "select count(*) as n from arms where mean is not null and experiment <> 'exp02'"
+    assert store.sql(mean)["n"].to_pylist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({"threshold_cache_stats": {"mean": 9.0, "std": 4.0}, "boost_levels": [1, 2]}, (9.0, 4.0)),
+        ({"threshold_cache_stats": {"mean": None}, "boost_levels": [0, 0, 1.5, 4.5, 7.5], "n_boost_levels": 5, "boost_range_std": 3.0}, (1.5, 2.0)),
+        ({"boost_levels": [float(x) for x in range(2, 12)]}, (6.5, 1.5)),
+        ({"boost_levels": [1, 2, 5], "n_boost_levels": 3, "boost_range_std": 3.0}, None),
+        ({"boost_levels": "many"}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_m_and_sigma_are_as_recorded_or_taken_back_from_even_levels(said, wanted):
+    found = arms.spread(said)
+    assert found == (pytest.approx(wanted) if wanted else None)
+
+
+def test_of_several_sweeps_of_a_model_m_and_sigma_are_averaged():
+    imported = [
+        {"experiment": "exp02", "model": m, "arm": "1.0", "scale": "full", "kind": "absolute", "level": 1.0, "against": None}
+        for m in "ab"
+    ]
+    told = [{"model": "a", "scale": "full", "sha256": s, "item": "threshold_cache_stats", "content": json.dumps({"mean": mean, "std": 2.0})}
+            for s, mean in (("x", 4.0), ("y", 8.0))]  # fmt: skip
+    assert [(row["mean"], row["std"]) for row in arms.rows(imported, told)] == [(6.0, 2.0), (None, None)]
 
 
 def test_importing_again_changes_nothing(imported, capsys):
@@ -209,6 +258,106 @@ def test_a_mutated_file_never_crashes_the_import_or_enters_silently(tmp_path):
         assert len(store.known("trials", [row["trial_id"] for row in trials])) == len(trials)
     assert store.ingest().deferred is None
     assert 30 < refused < 245
+
+
+def npy(array):
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def archive(members, compression=zipfile.ZIP_DEFLATED):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    return out.getvalue()
+
+
+GOOD = archive({"1.npy": npy(np.arange(50.0)), "2.npy": npy(np.arange(5))})
+HUGE = npy(np.zeros(4)).replace(b"(4,)", b"(99999999999,)".ljust(4))
+DAMAGED = {
+    "cut off": GOOD[:-80],
+    "not a zip": b"no zip at all" * 20,
+    "empty": b"",
+    "one array without its archive": npy(np.arange(4.0)),
+    "a pickle": archive({"1.npy": npy(np.array([{"a": 1}], dtype=object))}),
+    "a flipped byte": GOOD[:120] + bytes([GOOD[120] ^ 255]) + GOOD[121:],
+    "a member that is no array": archive({"1.npy": b"words"}),
+    "a header that is none": archive({"1.npy": npy(np.arange(3.0)).replace(b"{", b"(")}),
+    "more than it holds": archive({"1.npy": HUGE}),
+    "another packing": archive({"1.npy": npy(np.arange(3.0))}, zipfile.ZIP_LZMA),
+    "encrypted": GOOD.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00"),
+    "words": archive({"1.npy": npy(np.array(["a", "b"]))}),
+}
+
+
+def test_a_damaged_archive_is_passed_over_and_the_rest_enters(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
+    folder = tmp_path / "data" / "activation_stats"
+    folder.mkdir(parents=True)
+    for i, content in enumerate(DAMAGED.values()):
+        (folder / f"damaged{i}.npz").write_bytes(content)
+    (folder / "whole.npz").write_bytes(GOOD)
+    assert main(["import-reference", str(tmp_path / "data"), "--all"]) == 0
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    for i, why in enumerate(DAMAGED):
+        assert f"damaged{i}.npz" in out, why
+    assert Store().sql("select item from findings order by all")["item"].to_pylist() == ["whole/1", "whole/2"]
+
+
+def test_an_archive_that_swells_costs_nothing(tmp_path):
+    """A quarter of a gigabyte of zeros in 260 kB, and more arrays than an episode has latents."""
+    folder = tmp_path / "activation_stats"
+    folder.mkdir()
+    zeros = npy(np.zeros(1 << 23))
+    (folder / "bomb.npz").write_bytes(archive({f"{i}.npy": zeros for i in range(4)}))
+    many = {f"{i}.npy": b"" for i in range(70_100)}
+    (folder / "many.npz").write_bytes(archive(many, zipfile.ZIP_STORED))
+    for name in ("bomb", "many"):
+        file, start = File(tmp_path, folder / f"{name}.npz", Names(params.load())), process_time()
+        with pytest.raises(DataError, match="it holds"):
+            list(file.batches())
+        assert process_time() - start < 3
+
+
+def test_a_name_that_is_not_utf8_leaves_nothing_half_in(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
+    authors = AuthorsFolder(tmp_path / "data")
+    path = authors.results(
+        "experiment_results_Meta-Llama-3.3-70B-Instruct_20260101_000000.json", "Meta-Llama-3.3-70B-Instruct", ("a", "b", "c"), n=2
+    )
+    odd = os.fsencode(tmp_path / "data") + b"/caf\xe9_judge"
+    os.makedirs(odd + b"/activation_stats")
+    os.rename(path, odd + b"/" + os.fsencode(path.name))
+    with open(odd + b"/activation_stats/episode_\xff.npz", "wb") as file:
+        file.write(GOOD)
+    with open(odd + b"/notes[INST]\xff.txt", "wb") as file:
+        file.write(b"x")
+    for _ in range(2):
+        assert main(["import-reference", str(tmp_path / "data")]) == 0
+        out = capsys.readouterr()
+        assert "Traceback" not in out.out + out.err
+    store = Store()
+    assert store.sql("select count(*) as n from imports")["n"].to_pylist() == [2]
+    assert all("caf\ufffd_judge" in name for name in store.sql("select file from imports")["file"].to_pylist())
+    assert store.sql("select distinct judge from grades")["judge"].to_pylist() == ["caf\ufffd"]
+    assert store.sql("from provenance anti join imports using (sha256)").num_rows == 0
+
+
+def test_names_that_look_like_markup_are_told_as_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
+    tree = {
+        "experiment_config": {"model_name": "meta-llama/[bold]x", "prompt_variant_id": "[/b]"},
+        "results_by_feature": [{"feature_index_in_sae": 1, "feature_label": "x", "trials": [{"prompt": "p", "threshold": 1.0}]}],
+    }
+    folder = tmp_path / "data" / "x_judge"
+    folder.mkdir(parents=True)
+    (folder / "experiment_5_prompt_variants_20260101_000000.json").write_text(json.dumps(tree))
+    assert main(["import-reference", str(tmp_path / "data")]) == 0
+    out = capsys.readouterr().out
+    assert "[/b]" in out
 
 
 def test_a_folder_without_any_of_their_files_is_a_users_mistake(tmp_path, monkeypatch, capsys):

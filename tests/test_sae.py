@@ -302,3 +302,67 @@ def test_a_label_file_that_says_two_things_or_none_is_refused(tmp_path: Path, te
     (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
     with pytest.raises(SaeError, match=says):
         read_labels(tmp_path / "labels.csv", d_sae=D_SAE)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"index_in_sae,label\n1,caf\xe9\n", "not UTF-8"),
+        (b'index_in_sae,label\n1,"' + b"x" * 140_000 + b'"\n', "cannot be read as CSV"),
+        (b"\xff\xfei\0n\0", "not UTF-8"),
+    ],
+)
+def test_a_label_file_that_is_no_text_is_refused_in_one_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(SaeError, match=says) as caught:
+        read_labels(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[1]", "holds list"),
+        (b"\xff{}", "cannot be read"),
+        ({"metadata": ["hook_name", "blocks.2.hook_resid_post"]}, "metadata is .*, not fields"),
+        ({"metadata": "blocks.2.hook_resid_post"}, "metadata is .*, not fields"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused_in_one_sentence(tmp_path: Path, config: Any, says: str) -> None:
+    path = write_sae(tmp_path, 2)
+    file = path / "cfg.json"
+    given = json.dumps(json.loads(file.read_text()) | config) if isinstance(config, dict) else config
+    file.write_bytes(given if isinstance(given, bytes) else given.encode())
+    with pytest.raises(SaeError, match=says) as caught:
+        folder.load(path, name="x")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("unusual", "says"),
+    [
+        (lambda t: t.to_sparse(), "sparse coo"),
+        (lambda t: t.to_sparse_csr(), "sparse csr"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "quantized"),
+        (lambda t: t.to(torch.complex64), "complex"),
+        (lambda t: t.to("meta"), "without values"),
+    ],
+)
+def test_a_goodfire_file_of_unusual_tensors_is_refused_by_name(tmp_path: Path, unusual: Any, says: str) -> None:
+    shapes = {
+        "encoder_linear.weight": (D_SAE, WIDTH),
+        "encoder_linear.bias": (D_SAE,),
+        "decoder_linear.weight": (WIDTH, D_SAE),
+        "decoder_linear.bias": (WIDTH,),
+    }
+    state = {key: torch.randn(shape) for key, shape in shapes.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state["encoder_linear.weight"] = unusual(state["encoder_linear.weight"])
+        torch.save(state, tmp_path / "x.pt")
+        with pytest.raises(SaeError, match=rf"encoder_linear.weight is .*{says}|not a state dict of tensors alone") as caught:
+            goodfire.load(tmp_path / "x.pt", name="x", layer=2)
+    assert "\n" not in str(caught.value)

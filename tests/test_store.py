@@ -34,8 +34,8 @@ def store(tmp_path):
 
 def test_of_equal_ids_the_first_written_stands_in_every_order_of_reading(tmp_path):
     """Files are scanned in parallel, so one lucky pass proves nothing: many small stores, built twice each."""
-    for turn in range(6):
-        store = Store(tmp_path / str(turn))
+    for i in range(6):
+        store = Store(tmp_path / str(i))
         for text in ("first", "second", "third"):
             store.put("replies", [{"trial_id": "same", "text": text}, {"trial_id": text, "text": "t"}])
         for _ in range(2):
@@ -320,11 +320,11 @@ def test_no_acknowledged_row_is_lost_or_doubled_when_writers_are_killed(store, t
     readers = [FORK.Process(target=workers.read, args=(root, str(stop), str(errors))) for _ in range(2)]
     for process in (*writers, *readers):
         process.start()
-    for turn in range(50):
-        victim = FORK.Process(target=workers.write, args=(root, f"{turn}-victim", str(tmp_path / f"ack{turn}-victim")))
+    for number in range(50):
+        victim = FORK.Process(target=workers.write, args=(root, f"{number}-victim", str(tmp_path / f"ack{number}-victim")))
         victim.start()
         for i, (here, _) in enumerate(pipes):
-            here.send((f"{turn}-{i}", str(tmp_path / f"ack{turn}-{i}")))
+            here.send((f"{number}-{i}", str(tmp_path / f"ack{number}-{i}")))
         time.sleep(rng.uniform(0, 0.4))
         victim.kill()
         victim.join()

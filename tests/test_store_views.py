@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_rows import grade, member, one, reply
 
-from esr.store import Store, schema
+from esr.errors import StoreError
+from esr.store import Store, clock, schema
 from esr.types import Arm, Attempt, Grade, Latent
 
 
@@ -113,6 +115,40 @@ def test_a_new_plan_of_an_arm_replaces_the_old_one(store):
     assert one(store, "select n_planned, n_graded from summary") == {"n_planned": 4, "n_graded": 0}
     store.put_members(old)
     assert one(store, "select n_planned, n_graded from summary") == {"n_planned": 4, "n_graded": 4}
+
+
+def test_a_renamed_label_is_the_one_that_is_shown(store):
+    ms = [member(i) for i in range(2)]
+    renamed = [replace(m, trial=replace(m.trial, latent=replace(m.trial.latent, label="renamed"))) for m in ms]
+    for some, label in ((ms, "label 0"), (renamed, "renamed"), (ms, "label 0")):
+        store.put_members(some)
+        assert store.sql("select latent_label as l from current_members")["l"].to_pylist() == [label] * 2
+
+
+def test_a_clock_that_was_set_back_hides_nothing_new(store, monkeypatch, caplog):
+    """The newer plan, arm, judge's instructions and run stand, in this process, in another one, and after a rebuild; and it is said."""
+    arm = Arm("exp01", "baseline", "baseline", against="")
+    old, new = (
+        [replace(member(i), arm=replace(arm, order=1)) for i in range(4)],
+        [replace(member(i, boost=5.0), arm=replace(arm, order=2)) for i in range(3)],
+    )
+    store.put_members(old)
+    store.put_grades([grade(m, 10, prompt="old") for m in [*old, *new]])
+    monkeypatch.setattr(clock, "_machine", lambda: datetime.now(UTC) - timedelta(days=400))
+    for again in (store, Store(store.root)):
+        again.put_members(new)
+        again.put_grades([grade(m, 50, 90, prompt="new") for m in new])
+    query = "select n_planned, n_graded, n_corrected, place from summary join current_arms using (experiment, model, arm, scale)"
+    for _ in range(2):
+        assert one(store, query) == {"n_planned": 3, "n_graded": 3, "n_corrected": 3, "place": 2}
+        store.rebuild()
+    store.put_members(old)
+    assert one(store, "select n_planned, place from summary join current_arms using (arm)") == {"n_planned": 4, "place": 1}
+    assert "set the clock right" in caplog.text
+    monkeypatch.undo()
+    store.put_members(new)
+    assert one(Store(store.root), "select n_planned from summary") == {"n_planned": 3}
+    assert len([r for r in caplog.records if "set the clock right" in r.message]) == 2, "once a store and process"
 
 
 def test_imported_members_never_join_an_own_arm(store):
@@ -302,3 +338,33 @@ def test_the_views_count_as_the_protocol_says(views, verdicts):
         gain / len(multi) if multi else None,
     )
     assert found == [pytest.approx(wanted)]
+
+
+def test_activations_are_unpacked_one_value_a_row(store):
+    where = {"trial_id": "t", "model": "m", "sae": "s", "layer": 3, "steering": "on", "stage": "before"}
+    store.put_activations([
+        where | {"pooling": "token", "selection": "top-2", "latents": [7, 9, 9], "positions": [4, 4, 5], "values": [1.5, 0.25, 2.0], "n_positions": 6},
+        where | {"pooling": "max", "selection": "list", "latents": [1], "positions": None, "values": [3.0], "listed": [1, 2], "n_positions": 6},
+    ])  # fmt: skip
+    rows = store.sql(
+        'select trial_id, pooling, latent, "position", "value", stage, steering from token_activations order by all'
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("t", "max", 1, None, 3.0, "before", "on"),
+        ("t", "token", 7, 4, 1.5, "before", "on"),
+        ("t", "token", 9, 4, 0.25, "before", "on"),
+        ("t", "token", 9, 5, 2.0, "before", "on"),
+    ]
+    store.ingest()
+    assert one(store, "select count(*) as n from token_activations where latent = 9") == {"n": 2}
+    long = list(range(5000))
+    store.put_activations(
+        [where | {"pooling": "token", "selection": "long", "latents": long, "positions": long, "values": long, "n_positions": 5000}]
+    )
+    query = 'select count(*) as n, count(*) filter (latent = "position" and latent = "value") as same from token_activations where selection = \'long\''
+    assert one(store, query) == {"n": 5000, "same": 5000}
+    assert one(store, "select count(*) as n from activations where selection = 'long'") == {"n": 3}
+    with pytest.raises(StoreError, match="lengths"):
+        store.put_activations(
+            [where | {"pooling": "token", "selection": "x", "latents": [1], "positions": [1, 2], "values": [0.5]}]
+        )

@@ -177,7 +177,7 @@ STALE = {
 }
 FRESH = {
     "confidence": ("protocol/confidence", 0.9),
-    "draws": ("protocol/bootstrap_draws", 7),
+    "degraded": ("protocol/exclude_degraded", True),
     "cost": ("judging/max_cost", 3.0),
     "trials": ("experiments/exp01/trials_per_latent", 3),
     "sets": ("experiments/exp10/sets", 9),

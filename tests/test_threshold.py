@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from esr import params
 from esr.errors import DataError
 from esr.threshold import PATIENCE, Bisection, Score, Search
+from esr.threshold.scatter import Scatter
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "threshold.json").read_text())
 
@@ -194,8 +195,8 @@ def test_many_latents_ask_for_one_batch_a_step():
 
 @pytest.mark.parametrize("mode", ["adaptive", "reference"])
 def test_a_search_resumed_anywhere_ends_where_the_uninterrupted_one_does(mode):
-    whole = many(search_mode=mode, search_steps=5)
-    broken = many(search_mode=mode, search_steps=5)
+    whole = many(search_mode=mode, search_steps=4)
+    broken = many(search_mode=mode, search_steps=4)
     while not whole.done:
         answer(whole)
     while not broken.done:
@@ -228,3 +229,117 @@ def test_an_early_stop_saves_steps():
 def test_a_score_for_a_latent_not_asked_about_is_refused():
     with pytest.raises(DataError, match="did not ask"):
         many(2).tell({7: Score(0.1, 5)})
+
+
+def simulated(curves, *, seed=0, judge=None, bounds=None, order=None, **protocol: object):
+    """A whole search of one reply a step; a curve is the chance of a high score. The replies depend on latent, step and seed alone."""
+    p = params.load("70b")
+    changed = {"samples_per_step": 1, "search_steps": 25, "early_stop": 0.0, **protocol}
+    search = Search(order or list(range(len(curves))), bounds or p.models["70b"].search, p.protocol.model_copy(update=changed))
+    step = 0
+    while not search.done:
+        scores = {}
+        for latent, boost in search.ask():
+            draw = random.Random(f"{seed}/{latent}/{step}")
+            up = draw.random() < curves[latent](boost)
+            scores[latent] = Score(judge(up, draw) if judge else float(up), 1)
+        search.tell(scores)
+        step += 1
+    return search.results()
+
+
+def twenty_or_85(up: bool, draw: random.Random) -> float:
+    return min(max((0.85 if up else 0.2) + draw.gauss(0, 0.07), 0), 1)
+
+
+def centers(n: int) -> list[float]:
+    return [random.Random(latent).uniform(3, 12) for latent in range(n)]
+
+
+def test_latents_that_teach_one_another_need_half_the_replies_of_the_reference():
+    n = 40
+    shift = 0.3 * math.log((0.85 - 0.3) / (0.3 - 0.2))
+    roots = [center + shift for center in centers(n)]
+    ours = simulated([sigmoid(center, 0.3) for center in centers(n)], judge=twenty_or_85, search_steps=20)
+    errors = {"ours": [ours[i].threshold - root for i, root in enumerate(roots)], "reference": []}
+    for latent, center in enumerate(centers(n)):
+        b, rng = Bisection(0, 100, 7, 5, 0.3), np.random.default_rng(latent)
+        for _ in range(10):
+            up = rng.random(5) < sigmoid(center, 0.3)(min(b.ask(), center + 10))
+            b.tell(float(np.clip(np.where(up, 0.85, 0.2) + rng.normal(0, 0.07, 5), 0, 1).mean()))
+        errors["reference"].append(b.estimate() - roots[latent])
+    rmse = {mode: float(np.sqrt(np.mean(np.square(e)))) for mode, e in errors.items()}
+    assert rmse["ours"] < rmse["reference"]
+
+
+def test_the_more_latents_the_more_one_learns_of_each():
+    def width(n: int) -> float:
+        found = simulated([sigmoid(center, 0.3) for center in centers(n)], search_steps=8)
+        return float(np.mean([found[i].high - found[i].low for i in range(4)]))
+
+    assert width(40) < 0.7 * width(4)
+
+
+def test_intervals_cover_where_the_search_stops_and_the_score_there_is_what_was_promised():
+    n = 40
+    roots = [center + math.log(0.7 / 0.3) for center in centers(n)]
+    curves = [sigmoid(center) for center in centers(n)]
+    found = simulated(curves, early_stop=1.0, search_steps=60)
+    stopped = [i for i in range(n) if len(found[i].asks) < 60]
+    assert len(stopped) > n / 2
+    assert np.mean([found[i].low <= roots[i] <= found[i].high for i in stopped]) > 0.88
+    scores = np.array([curves[i](found[i].threshold) for i in stopped])
+    assert np.mean(np.abs(scores - 0.3) <= 0.15) > 0.88
+    assert scores.mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_what_is_asked_does_not_depend_on_the_order_of_the_latents():
+    curves = [sigmoid(center) for center in centers(6)]
+    forwards = simulated(curves, search_steps=5)
+    backwards = simulated(curves, search_steps=5, order=[5, 4, 3, 2, 1, 0])
+    assert list(backwards) == [5, 4, 3, 2, 1, 0]
+    assert all(forwards[i] == backwards[i] for i in range(6))
+
+
+def test_latents_that_never_or_always_bite_are_named_among_others_that_do():
+    curves = [sigmoid(center) for center in centers(12)] + [lambda b: 0.97] * 2 + [lambda b: 0.02] * 2
+    found = simulated(curves, early_stop=0.5, search_steps=40)
+    assert [found[i].status for i in range(12, 16)] == ["never_bites"] * 2 + ["always_bites"] * 2
+    assert all(found[i].status in ("converged", "unresolved") for i in range(12))
+    assert max(ask.boost for ask in found[12].asks) == 100
+    assert len(found[12].asks) < 20
+
+
+def test_a_latent_far_from_all_others_is_found():
+    found = simulated([sigmoid(center) for center in centers(9)] + [sigmoid(60, 4)])
+    assert found[9].low <= 60 + 4 * math.log(0.7 / 0.3) <= found[9].high
+    assert found[9].status == "converged"
+
+
+def test_the_first_batch_of_an_adaptive_search_asks_where_the_prior_has_its_mass():
+    assert all(2 < boost < 12 for _, boost in many(3, samples_per_step=1).ask())
+
+
+def test_a_search_is_told_scores_on_the_scale():
+    with pytest.raises(DataError, match="divide"):
+        many(1).tell({0: Score(30.0, 5)})
+
+
+@pytest.mark.parametrize("judge", ["flips", "steady"])
+def test_the_scatter_of_a_judge_is_learnt(judge):
+    rng = np.random.default_rng(0)
+    height = rng.uniform(0.1, 0.9, 4000)
+    seen = rng.random(4000) < height if judge == "flips" else height + rng.normal(0, 0.1, 4000)
+    learnt = Scatter.learnt(height, (seen - height) ** 2, np.ones(4000))
+    for at in (0.3, 0.5, 0.7):
+        variance = at * (1 - at) if judge == "flips" else 0.01
+        assert learnt.variance[int(at * 256)] == pytest.approx(variance, rel=0.25)
+
+
+def test_a_resumed_search_asks_a_missed_question_again():
+    search = many(2, samples_per_step=1)
+    asked = dict(search.ask())
+    search.tell({0: Score(1.0, 1)})
+    resumed = Search.resume(json.loads(json.dumps(search.state())))
+    assert dict(resumed.ask()) == dict(search.ask())
+    assert dict(resumed.ask())[1] == asked[1]

@@ -24,8 +24,7 @@ def run(args: Namespace) -> int:
     rows = store.sql(f"select o.* from outcomes o where ({args.where})").to_pandas()
     if args.sampled_by:
         rows = rejudge.weighted(rows, args.sampled_by)
-    p = params.protocol
-    found = agreement.pairs(rows, draws=p.bootstrap_draws, confidence=p.confidence, seed=params.seed)
+    found = agreement.pairs(rows, confidence=params.protocol.confidence)
     if args.json:
         sys.stdout.write(json.dumps([asdict(pair) for pair in found]) + "\n")
         return 0

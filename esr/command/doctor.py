@@ -69,7 +69,23 @@ def _store(store: Any) -> dict[str, Any]:
     if files:
         counts = store.sql("select experiment, count(*) as n from current_members group by all order by all").to_pylist()
         found["members"] = {row["experiment"]: row["n"] for row in counts}
+    audit = store.audit()
+    found |= {"left_alone": audit.left_alone, "lost": audit.lost, "changed": audit.changed, "not_compared": audit.not_compared}
     return found
+
+
+def _ailing(store: dict[str, Any]) -> list[str]:
+    """What is wrong with the store, a line each, with what would do."""
+    lines = [f"  shards/{name} {why}; nothing of it counts" for name, why in store["left_alone"].items()]
+    lost = ", ".join(f"{n:,} of {table}" for table, n in store["lost"].items())
+    changed = ", ".join(f"{n:,} of {table}" for table, n in store["changed"].items())
+    told = [f"lacks rows that the shards hold ({lost})"] if lost else []
+    told += [f"holds rows that no shard holds ({changed})"] if changed else []
+    if told:
+        lines.append(f"  esr.duckdb {' and '.join(told)}; delete it and it is made again from the shards")
+    if store["not_compared"]:
+        lines.append(f"  esr.duckdb was not compared with the shards: {store['not_compared']}")
+    return lines
 
 
 def _model(params: "Params", name: str, gpus: list[str]) -> str:
@@ -98,6 +114,7 @@ def _told(found: dict[str, Any]) -> str:
         f"store {store['root']}: {store['shards']:,} shards, {members}"
         + ("" if store["writable"] else "; it cannot be written to")
         + (f"; {store['free_gib']} GiB free" if store["free_gib"] is not None else ""),
+        *_ailing(store),
         "models:",
         *(f"  {name}: {state}" for name, state in found["models"].items()),
     ]

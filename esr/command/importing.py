@@ -48,6 +48,7 @@ def run(args: Namespace) -> int:
     store, names, report = Store(), Names(params.load()), Report()
     for path in _progress(paths):
         enter(store, args.folder, path, names, args.scale, report)
+    put_arms(store)
     store.ingest()
     _tell(report, everything=args.all)
     if not report.files and not report.again:
@@ -61,8 +62,9 @@ def enter(store: "Store", folder: Path, path: Path, names: "Names", scale: str, 
     """One file: all its rows become durable, and last the row that says so; after a crash the rest follows."""
     from esr.errors import DataError
     from esr.reference import File
+    from esr.reference.scores import words
 
-    name = str(path.relative_to(folder)) if path != folder else path.name
+    name = words(str(path.relative_to(folder)) if path != folder else path.name)
     try:
         file = File(folder, path, names, scale)
         if store.known("imports", [file.sha256]):
@@ -77,6 +79,13 @@ def enter(store: "Store", folder: Path, path: Path, names: "Names", scale: str, 
         report.problems[name] = file.problems
     about = {"file": name, "sha256": file.sha256, "kind": file.kind, "rows": rows, "problems": file.problems}
     store.put("imports", [about], key=file.sha256)
+
+
+def put_arms(store: "Store") -> None:
+    """What sort of condition each imported arm is; the same arms again are a no-op."""
+    from esr.reference import arms
+
+    store.put_arms(arms.rows(store.sql(arms.IMPORTED).to_pylist(), store.sql(arms.FILES).to_pylist()))
 
 
 def _put(store: "Store", file: "File", report: Report) -> int:
@@ -108,14 +117,16 @@ def _progress(paths: list[Path]) -> Iterator[Path]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    from esr.reference.scores import words
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     sizes = [path.stat().st_size for path in paths]
     said = monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=sum(sizes))
         for i, (path, size) in enumerate(zip(paths, sizes, strict=True)):
-            bar.update(task, description=path.name[:60])
+            bar.update(task, description=words(path.name)[:60])
             if not console.is_terminal and monotonic() - said > SAY_EVERY:
                 said = monotonic()
                 sys.stderr.write(f"file {i + 1} of {len(paths)}, {sum(sizes[:i]) >> 20} of {sum(sizes) >> 20} MiB: {path.name}\n")
@@ -129,13 +140,14 @@ SAY_EVERY = 5.0
 
 def _tell(report: Report, *, everything: bool) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if report.arms:
         table = Table("experiment", "model", "arm", header_style="bold")
         table.add_column("trials", justify="right")
         for (experiment, model, name), n in sorted(report.arms.items()):
-            table.add_row(experiment, model, name, str(n))
+            table.add_row(escape(experiment), escape(model), escape(name), str(n))
         Console(width=None if sys.stdout.isatty() else 120).print(table)
     write = sys.stdout.write
     kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(report.files.items())) or "no new"

@@ -58,7 +58,9 @@ def _show(table: Any, limit: int) -> None:
 
     shown = Table(header_style="bold")
     for name, kind in zip(table.schema.names, table.schema.types, strict=True):
-        shown.add_column(name, justify="right" if str(kind).startswith(("int", "uint", "double", "float", "decimal")) else "left")
+        shown.add_column(
+            escape(name), justify="right" if str(kind).startswith(("int", "uint", "double", "float", "decimal")) else "left"
+        )
     for row in table.slice(0, limit).to_pylist() if table.num_columns else []:
         shown.add_row(*(escape(_cell(value)) for value in row.values()))
     console = Console()

@@ -1,8 +1,8 @@
 """Do judges agree? Pairs of judges on the replies both graded, with intervals, also from a sample enriched in restarts.
 
 Restarts are rare, so a sample for other judges takes all of them and few others; each row then carries a weight, the number of
-replies that it stands for, and every share here is a share of the replies stood for, not of the sample. Intervals resample latents.
-Ranks are taken once, on the whole sample, and not again in each draw.
+replies that it stands for, and every share here is a share of the replies stood for, not of the sample. Intervals are over latents
+(and questions), a latent of one model being another than that of the same number in another model.
 """
 
 import itertools
@@ -15,7 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from esr.count.statistics import Bounds, bounds
+from esr.count import intervals
+from esr.count.clusters import Clusters
+from esr.count.intervals import Interval
+from esr.count.ratios import LATENTS, counted
+from esr.count.statistics import Bounds
 from esr.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -26,6 +30,13 @@ KEYS = ["trial_id", "latent"]
 class Measured:
     value: float | None
     interval: Bounds | None
+    """Of what other latents of the same kind would show."""
+    method: str
+    """How the interval came about; empty without one."""
+    no_interval: str
+    """Why there is none; empty with one."""
+    latents: int
+    """Pairs of model and latent that the value rests on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,89 +69,135 @@ class Pair:
 MEASURES = ("multi", "attempts", "kappa", "pabak", "direction", "spearman", "pearson")
 
 
-def pairs(outcomes: pd.DataFrame, *, draws: int, confidence: float = 0.95, seed: int = 0) -> list[Pair]:
+def pairs(outcomes: pd.DataFrame, *, confidence: float = 0.95) -> list[Pair]:
     """Every pair of judges in rows of the view `outcomes`; a column `weight` says how many replies each row stands for."""
     judges = sorted(outcomes["judge"].unique())
-    return [pair(outcomes, a, b, draws=draws, confidence=confidence, seed=seed) for a, b in itertools.combinations(judges, 2)]
+    return [pair(outcomes, a, b, confidence=confidence) for a, b in itertools.combinations(judges, 2)]
 
 
-def pair(outcomes: pd.DataFrame, judge: str, other: str, *, draws: int, confidence: float = 0.95, seed: int = 0) -> Pair:
+def pair(outcomes: pd.DataFrame, judge: str, other: str, *, confidence: float = 0.95) -> Pair:
     one, two = (outcomes[outcomes["judge"] == name].drop_duplicates(KEYS) for name in (judge, other))
-    both = one.merge(two, on=KEYS, suffixes=("_a", "_b"))
-    sums, latents = _terms(both), both["latent"].to_numpy()
-    whole = _measures(sums.sum(axis=0, keepdims=True))
-    drawn = _measures(_resampled(sums, latents, draws, seed))
-    measured = {
-        name: Measured(_number(whole[name][0]), bounds(drawn[name], confidence) if len(both) else None) for name in MEASURES
-    }
+    beside = [name for name in ("model", "question", "weight") if name in one]
+    both = one.merge(two.drop(columns=beside), on=KEYS, suffixes=("_a", "_b"))
+    measured = measures(both, confidence)
     each = (both["multi_a"].astype(bool) & both["multi_b"].astype(bool)).sum() if len(both) else 0
     return Pair(judge, other, n=len(both), n_missing=len(one) + len(two) - 2 * len(both), n_multi=int(each), **measured)
 
 
-def _terms(both: pd.DataFrame) -> Floats:
-    """[rows, 16]: everything that the measures are ratios of, times the row's weight."""
-    weight = both["weight_a"].to_numpy(dtype=float) if "weight_a" in both else np.ones(len(both))
-    if len(both) and not (np.isfinite(weight).all() and (weight > 0).all()):
+def _clusters(rows: pd.DataFrame) -> Clusters:
+    """A latent is one of its model."""
+    latent = rows.groupby(["model", "latent"] if "model" in rows else ["latent"], observed=True).ngroup().to_numpy()
+    return Clusters.of(latent, rows["question"].to_numpy() if "question" in rows else None)
+
+
+def _weights(rows: pd.DataFrame) -> Floats:
+    weight = rows["weight"].to_numpy(dtype=float) if "weight" in rows else np.ones(len(rows))
+    if len(rows) and not (np.isfinite(weight).all() and (weight > 0).all()):
         raise DataError("a weight is the number of replies that a row stands for; it is above 0")
+    return weight
+
+
+def measures(both: pd.DataFrame, confidence: float) -> dict[str, Measured]:
+    """Of replies with both judges' view of each, `…_a` and `…_b`."""
+    weight, clusters = _weights(both), _clusters(both)
     a, b = (both[f"multi_{side}"].to_numpy(dtype=float) for side in "ab")
-    same = (both["n_attempts_a"].to_numpy(dtype=int) == both["n_attempts_b"].to_numpy(dtype=int)).astype(float)
+    counts = (both["n_attempts_a"].to_numpy(dtype=int) == both["n_attempts_b"].to_numpy(dtype=int)).astype(float)
     up = (both["corrected_a"].to_numpy(dtype=bool) == both["corrected_b"].to_numpy(dtype=bool)).astype(float)
     x, y = (both[f"first_score_{side}"].to_numpy(dtype=float) for side in "ab")
-    r, s = _ranks(x, weight), _ranks(y, weight)
-    ones = np.ones(len(both))
-    columns = [ones, a * b + (1 - a) * (1 - b), a, b, same, a * b, a * b * up, x, y, x * x, y * y, x * y, r, s, r * r, s * s, r * s]
-    terms: Floats = np.stack(columns, axis=1) * weight[:, None]
-    return terms
+    multi = _share((a == b).astype(float), weight, clusters, confidence)
+    return {
+        "multi": multi,
+        "attempts": _share(counts, weight, clusters, confidence),
+        "kappa": _kappa(a, b, weight, clusters, confidence),
+        "pabak": _doubled(multi),
+        "direction": _share(up, weight * a * b, clusters, confidence),
+        "spearman": _correlation(x, y, weight, clusters, confidence, ranked=True),
+        "pearson": _correlation(x, y, weight, clusters, confidence, ranked=False),
+    }
 
 
-def _ranks(values: Floats, weight: Floats) -> Floats:
+def _told(value: float, bounds: Interval | None, latents: int, clusters: Clusters, rule: str, alike: str = "") -> Measured:
+    """With an interval, or with the reason why there is none."""
+    if np.isnan(value):
+        return Measured(None, None, "", "nothing to compare", latents)
+    if latents < LATENTS or alike or bounds is None:
+        few = f"only {latents} latent{'s' * (latents != 1)}"
+        return Measured(float(value), None, "", few if latents < LATENTS else alike, latents)
+    resampled = "latents × questions resampled" if clusters.questions is not None else "latents resampled"
+    return Measured(float(value), Bounds(float(bounds.low), float(bounds.high)), f"{resampled}: {rule}", "", latents)
+
+
+def _share(x: Floats, weight: Floats, clusters: Clusters, confidence: float) -> Measured:
+    of = counted(x, weight, clusters)
+    t = intervals.quantile(of.spread.df, confidence)
+    bounds = intervals.score(of.known, intervals.effective(of.spread, of.crowd), t)
+    return _told(float(of.value), bounds, int(of.spread.latents), clusters, "Wilson at n/deff, t")
+
+
+def _doubled(multi: Measured) -> Measured:
+    bounds = Bounds(2 * multi.interval.low - 1, 2 * multi.interval.high - 1) if multi.interval else None
+    value = None if multi.value is None else 2 * multi.value - 1
+    return Measured(value, bounds, multi.method, multi.no_interval, multi.latents)
+
+
+def _kappa(a: Floats, b: Floats, weight: Floats, clusters: Clusters, confidence: float) -> Measured:
+    """1 − κ is disagreement over the disagreement that chance makes: Wilson's interval of the first, as wide as both make it."""
+    differ = counted((a != b).astype(float), weight, clusters)
+    one, two = counted(a, weight, clusters), counted(b, weight, clusters)
+    p, q = one.known, two.known
+    chance = p * (1 - q) + q * (1 - p)
+    if not len(a) or chance <= 0:
+        return _told(np.nan, None, int(differ.spread.latents), clusters, "")
+    ratio = differ.known / chance
+    residual = differ.residual - ratio * ((1 - 2 * q) * one.residual + (1 - 2 * p) * two.residual)
+    spread = clusters.spread(residual, differ.weight)._replace(alone=differ.spread.alone)
+    t = intervals.quantile(spread.df, confidence)
+    found = intervals.score(differ.known, intervals.effective(spread, differ.crowd), t)
+    bounds = Interval(np.maximum(1 - found.high / chance, -1.0), 1 - found.low / chance)
+    return _told(float(1 - ratio), bounds, int(spread.latents), clusters, "Wilson of disagreement, t")
+
+
+def _correlation(x: Floats, y: Floats, weight: Floats, clusters: Clusters, confidence: float, *, ranked: bool) -> Measured:
+    """Linearised, on Fisher's scale; where one side does not vary there is none."""
+    share = weight / weight.sum() if len(weight) else weight
+    r, s = (_ranks(v, share) for v in (x, y)) if ranked else (x, y)
+    u, v = r - (share * r).sum(), s - (share * s).sum()
+    vx, vy = (share * u * u).sum(), (share * v * v).sum()
+    latents = int((clusters.latents.sums(share) > 0).sum())
+    if vx <= 1e-12 or vy <= 1e-12:
+        return _told(np.nan, None, latents, clusters, "")
+    covariance = (share * u * v).sum()
+    value = float(np.clip(covariance / np.sqrt(vx * vy), -1.0, 1.0))
+    moved, moved_x, moved_y = u * v - covariance, u * u - vx, v * v - vy
+    if ranked:  # a reply also moves the ranks of all others
+        moved = moved + _moves(x, r, share, v) + _moves(y, s, share, u)
+        moved_x, moved_y = moved_x + 2 * _moves(x, r, share, u), moved_y + 2 * _moves(y, s, share, v)
+    residual = share * (moved / np.sqrt(vx * vy) - value / 2 * (moved_x / vx + moved_y / vy))
+    if abs(value) > 1 - 1e-12:
+        return _told(value, None, latents, clusters, "", "all replies on one line")
+    spread = clusters.spread(residual, share)
+    t = intervals.quantile(spread.df, confidence)
+    few = (spread.units / np.maximum(spread.units - 1, 0.5)) ** 2  # the moments beneath a correlation come from the same latents
+    center, half = np.arctanh(value), t * np.sqrt(few * spread.variance) / (1 - value * value)
+    return _told(value, Interval(np.tanh(center - half), np.tanh(center + half)), latents, clusters, "Fisher's z, t")
+
+
+def _ranks(values: Floats, share: Floats) -> Floats:
     """Weighted midranks, in units of the whole weight."""
     if not values.size:
         return values
     distinct, inverse = np.unique(values, return_inverse=True)
-    mass = np.bincount(inverse, weights=weight, minlength=distinct.size)
+    mass = np.bincount(inverse, weights=share, minlength=distinct.size)
     middle = np.cumsum(mass) - mass / 2
     return np.asarray(middle[inverse] / mass.sum(), dtype=float)
 
 
-def _resampled(terms: Floats, latents: NDArray[np.generic], draws: int, seed: int) -> Floats:
-    """[draws, terms]: sums over as many latents as there are, drawn with replacement."""
-    distinct, inverse = np.unique(latents, return_inverse=True)
-    if not distinct.size:
-        return np.zeros((draws, terms.shape[1]))
-    per_latent = np.zeros((distinct.size, terms.shape[1]))
-    np.add.at(per_latent, inverse, terms)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(distinct.size, np.full(distinct.size, 1 / distinct.size), size=draws)
-    return np.asarray(counts @ per_latent, dtype=float)
-
-
-def _measures(sums: Floats) -> dict[str, Floats]:
-    w, agree, a, b, same, each, up, x, y, xx, yy, xy, r, s, rr, ss, rs = sums.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        multi, p, q = agree / w, a / w, b / w
-        chance = p * q + (1 - p) * (1 - q)
-        return {
-            "multi": multi,
-            "attempts": same / w,
-            "kappa": np.where(chance < 1, (multi - chance) / (1 - chance), np.nan),
-            "pabak": 2 * multi - 1,
-            "direction": np.where(each > 0, up / each, np.nan),
-            "spearman": _correlation(w, r, s, rr, ss, rs),
-            "pearson": _correlation(w, x, y, xx, yy, xy),
-        }
-
-
-def _correlation(w: Floats, x: Floats, y: Floats, xx: Floats, yy: Floats, xy: Floats) -> Floats:
-    """From weighted sums; NaN where one side does not vary."""
-    vx, vy = xx / w - (x / w) ** 2, yy / w - (y / w) ** 2
-    varies = (vx > 1e-12) & (vy > 1e-12)
-    value: Floats = np.where(varies, (xy / w - x * y / w**2) / np.sqrt(np.where(varies, vx * vy, 1.0)), np.nan)
-    return value.clip(-1.0, 1.0)
-
-
-def _number(value: np.floating) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _moves(values: Floats, ranks: Floats, share: Floats, other: Floats) -> Floats:
+    """By how much more weight on each row moves Σ rank · other, through the ranks of all rows."""
+    distinct, inverse = np.unique(values, return_inverse=True)
+    mass = np.bincount(inverse, weights=share * other, minlength=distinct.size)
+    above = mass.sum() - np.cumsum(mass)
+    return np.asarray((above + mass / 2)[inverse] - (share * other * ranks).sum(), dtype=float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,24 +208,30 @@ class Rate:
     judge: str
     metric: str
     n: int
-    value: float | None
-    interval: Bounds | None
+    share: Measured
+
+    @property
+    def value(self) -> float | None:
+        return self.share.value
+
+    @property
+    def interval(self) -> Bounds | None:
+        return self.share.interval
 
 
-def rates(outcomes: pd.DataFrame, *, draws: int, confidence: float = 0.95, seed: int = 0) -> list[Rate]:
+def rates(outcomes: pd.DataFrame, *, confidence: float = 0.95) -> list[Rate]:
     """Multi-attempt, ESR and improvement rates by model and judge, weighted: what the whole would show, not the enriched sample."""
     found: list[Rate] = []
     for (model, judge), rows in outcomes.groupby(["model", "judge"]):
-        weight = rows["weight"].to_numpy(dtype=float) if "weight" in rows else np.ones(len(rows))
+        weight, clusters = _weights(rows), _clusters(rows)
         multi, corrected = (rows[name].to_numpy(dtype=float) for name in ("multi", "corrected"))
-        terms = np.stack([np.ones(len(rows)), multi, corrected], axis=1) * weight[:, None]
-        whole = terms.sum(axis=0, keepdims=True)
-        drawn = _resampled(terms, rows["latent"].to_numpy(), draws, seed)
-        for metric, (top, bottom) in {"multi_attempt_rate": (1, 0), "esr_rate": (2, 0), "improvement_rate": (2, 1)}.items():
-            with np.errstate(divide="ignore", invalid="ignore"):
-                value, spread = whole[0, top] / whole[0, bottom], drawn[:, top] / drawn[:, bottom]
-            n = len(rows) if bottom == 0 else int(multi.sum())
-            found.append(Rate(str(model), str(judge), metric, n, _number(value), bounds(spread, confidence)))
+        for metric, x, of in (
+            ("multi_attempt_rate", multi, weight),
+            ("esr_rate", corrected, weight),
+            ("improvement_rate", corrected, weight * multi),
+        ):
+            n = len(rows) if metric != "improvement_rate" else int(multi.sum())
+            found.append(Rate(str(model), str(judge), metric, n, _share(x, of, clusters, confidence)))
     return found
 
 

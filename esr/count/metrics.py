@@ -1,19 +1,21 @@
 """Counting: rates and means with their intervals, paired differences, effect sizes, agreement of judges.
 
 Works on rows of the store's view `outcomes`, which defines `multi`, `corrected`, `degraded` and `gain` (PROTOCOL §1), and never
-opens the store. Every metric is a ratio of two sums over trials, so one resampling of latents serves all of them. Trials of one
-latent are not independent: the bootstrap draws latents, not trials. None: the denominator is 0, or an interval has no meaning.
+opens the store. Every metric is a ratio of two sums over trials. Trials of one latent are not independent, nor, where questions
+differ, are those of one question: an interval says what other latents (and questions) of the same kind would show. None: the
+denominator is 0, or an interval has no meaning.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from esr.count.statistics import Bounds, McNemar, bounds, mcnemar, wilson
+from esr.count.clusters import Clusters
+from esr.count.ratios import LATENTS, Found, Ratio, difference, estimate
+from esr.count.statistics import Bounds, wilson
 from esr.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -23,26 +25,15 @@ PAIRING = ("latent", "question", "seed")
 """What a replay keeps."""
 
 
-class Ratio(NamedTuple):
-    """Σ numerator / Σ denominator over trials."""
-
-    numerator: str
-    """Column of `outcomes`."""
-    denominator: str
-    """`valid` (every graded trial), `multi` (those with two or more attempts) or `known` (those whose text is at hand)."""
-    proportion: bool
-    """A share of trials, which takes a Wilson interval; else a mean."""
-
-
 METRICS = {
-    "first_score_mean": Ratio("first_score", "valid", False),
-    "multi_attempt_rate": Ratio("multi", "valid", True),
-    "esr_rate": Ratio("corrected", "valid", True),
-    "improvement_rate": Ratio("corrected", "multi", True),
-    "gain_all_mean": Ratio("gain", "valid", False),
-    "gain_multi_mean": Ratio("gain", "multi", False),
-    "degraded_rate": Ratio("degraded", "known", True),
-    "attempts_mean": Ratio("n_attempts", "valid", False),
+    "first_score_mean": Ratio("first_score", "valid", "bounded", 0, 100),
+    "multi_attempt_rate": Ratio("multi", "valid", "share"),
+    "esr_rate": Ratio("corrected", "valid", "share"),
+    "improvement_rate": Ratio("corrected", "multi", "share"),
+    "gain_all_mean": Ratio("gain", "valid", "rare", 0),
+    "gain_multi_mean": Ratio("gain", "multi", "bounded", -100, 100),
+    "degraded_rate": Ratio("degraded", "known", "share"),
+    "attempts_mean": Ratio("n_attempts", "valid", "rare", 1),
 }
 """gain_all_mean and gain_multi_mean are the two things called MSI: over all trials, a single attempt counting 0, and over
 multi-attempt trials only."""
@@ -59,12 +50,18 @@ class Estimate:
     """Denominator: trials the value rests on."""
     k: int | None
     """Numerator of a proportion."""
-    wilson: Bounds | None
-    """Of a proportion, as if trials were independent."""
-    bootstrap: Bounds | None
-    """Percentiles over resampled latents."""
-    clusters: int
-    """Latents that were resampled."""
+    interval: Bounds | None
+    """Of what other latents of the same kind would show."""
+    method: str
+    """How the interval came about, what is resampled first; empty without one."""
+    no_interval: str
+    """Why there is no interval; empty with one."""
+    latents: int
+    """Latents with a denominator."""
+    n_effective: float | None
+    """Independent trials that would tell as much; None without an interval."""
+    within_latents: Bounds | None
+    """Of a proportion: these latents, new seeds, as if trials were independent. Narrower, and not about other latents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +70,17 @@ class Difference:
 
     metric: str
     value: float | None
-    bootstrap: Bounds | None
-    """Percentiles over resampled latents, both arms of a latent drawn together."""
     n: int
     """Pairs."""
-    clusters: int
-    mcnemar: McNemar | None
-    """Of the yes/no metrics over all trials, multi_attempt_rate and esr_rate; else None."""
+    interval: Bounds | None
+    method: str
+    no_interval: str
+    latents: int
+    """Latents with a denominator: those of the arm that has fewer."""
+    n_effective: float | None
+    """Independent pairs that would tell as much; None without an interval."""
+    p: float | None
+    """Two-sided, of no difference: 1 − the confidence at which the interval would just touch 0. None without an interval."""
     d_paired: float | None
     """Cohen's d of the differences: mean / sd, ddof 1. For metrics over all trials."""
 
@@ -102,63 +103,98 @@ def outcomes_frame(rows: pd.DataFrame, *, exclude_degraded: bool = False) -> pd.
     return frame
 
 
-def estimates(rows: pd.DataFrame, *, draws: int, confidence: float = 0.95, seed: int = 0) -> dict[str, Estimate]:
+def estimates(rows: pd.DataFrame, *, confidence: float = 0.95) -> dict[str, Estimate]:
     """Every metric of one arm's outcomes."""
     _one_arm(rows)
     frame = outcomes_frame(rows)
-    sums = _sums(frame)
-    total = sums.sum(axis=0)
-    values, drawn = _ratios(total), _ratios(_resampled(sums, draws, seed))
+    total = _sums(frame).sum(axis=0)
+    values, clusters, parts = _ratios(total), _clusters(frame), _denominators(frame)
     out = {}
     for i, (name, metric) in enumerate(METRICS.items()):
         numerator, n = total[2 * i], round(total[2 * i + 1])
+        x = frame[metric.numerator].fillna(0.0).to_numpy(dtype=float)
+        told = _told(estimate(metric, x, parts[metric.denominator], clusters), metric, clusters, confidence, paired=False)
         out[name] = Estimate(
             metric=name,
             value=_number(values[i]),
             n=n,
             k=round(numerator) if metric.proportion else None,
-            wilson=wilson(round(numerator), n, confidence) if metric.proportion else None,
-            bootstrap=bounds(drawn[:, i], confidence) if len(sums) > 1 and n else None,
-            clusters=len(sums),
+            interval=told.interval,
+            method=told.method,
+            no_interval=told.no_interval,
+            latents=told.latents,
+            n_effective=told.n_effective,
+            within_latents=wilson(round(numerator), n, confidence) if metric.proportion else None,
         )
     return out
 
 
-def by_arm(
-    rows: pd.DataFrame, *, draws: int, confidence: float = 0.95, seed: int = 0
-) -> dict[tuple[str, ...], dict[str, Estimate]]:
+def by_arm(rows: pd.DataFrame, *, confidence: float = 0.95) -> dict[tuple[str, ...], dict[str, Estimate]]:
     """Estimates of each (experiment, model, arm, judge, scale) in the rows."""
     groups = rows.groupby(list(KEYS), sort=True, observed=True)
-    return {
-        tuple(str(part) for part in key): estimates(group, draws=draws, confidence=confidence, seed=seed)
-        for key, group in groups
-    }  # fmt: skip
+    return {tuple(str(part) for part in key): estimates(group, confidence=confidence) for key, group in groups}
 
 
-def differences(
-    rows: pd.DataFrame, baseline: pd.DataFrame, *, draws: int, confidence: float = 0.95, seed: int = 0
-) -> dict[str, Difference]:
+def differences(rows: pd.DataFrame, baseline: pd.DataFrame, *, confidence: float = 0.95) -> dict[str, Difference]:
     """Every metric of `rows` minus `baseline`, over the (latent, question, seed) that both have."""
     _one_arm(rows)
     _one_arm(baseline)
     a, b = paired(outcomes_frame(rows), outcomes_frame(baseline))
-    sums_a, sums_b = _sums(a), _sums(b)
-    drawn_a, drawn_b = (_ratios(_resampled(sums, draws, seed)) for sums in (sums_a, sums_b))  # same seed: same latents
-    values = _ratios(sums_a.sum(axis=0)) - _ratios(sums_b.sum(axis=0))
+    values = _ratios(_sums(a).sum(axis=0)) - _ratios(_sums(b).sum(axis=0))
+    clusters, of_a, of_b = _clusters(a), _denominators(a), _denominators(b)
     out = {}
     for i, (name, metric) in enumerate(METRICS.items()):
-        every = metric.denominator == "valid"
-        x, y = a[metric.numerator].to_numpy(), b[metric.numerator].to_numpy()
+        every, part = metric.denominator == "valid", metric.denominator
+        x, y = (frame[metric.numerator].fillna(0.0).to_numpy(dtype=float) for frame in (a, b))
+        found = difference(metric, x, y, of_a[part], of_b[part], clusters)
+        told = _told(found, metric, clusters, confidence, paired=True)
         out[name] = Difference(
             metric=name,
             value=_number(values[i]),
-            bootstrap=bounds(drawn_a[:, i] - drawn_b[:, i], confidence) if len(sums_a) > 1 else None,
             n=len(a),
-            clusters=len(sums_a),
-            mcnemar=mcnemar(x > 0, y > 0) if every and metric.proportion else None,
+            interval=told.interval,
+            method=told.method,
+            no_interval=told.no_interval,
+            latents=told.latents,
+            n_effective=told.n_effective,
+            p=float(found.p()) if told.interval else None,
             d_paired=cohen_d_paired(x, y) if every else None,
         )
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An interval in words and numbers."""
+
+    interval: Bounds | None
+    method: str
+    no_interval: str
+    latents: int
+    n_effective: float | None
+
+
+def _told(found: Found, metric: Ratio, clusters: Clusters, confidence: float, *, paired: bool) -> _Told:
+    latents = int(found.spread.latents)
+    if np.isnan(found.value):
+        return _Told(None, "", "no pairs" if paired and not latents else "no trials to rest on", latents, None)
+    if latents < LATENTS:
+        some = " with a second attempt" if metric.denominator == "multi" else ""
+        return _Told(None, "", f"only {latents} latent{'s' * (latents != 1)}{some}", latents, None)
+    if found.alike:
+        return _Told(None, "", "all pairs alike" if paired else "all trials alike", latents, None)
+    low, high = (float(bound) for bound in found.interval(confidence))
+    rule = {"share": "Wilson at n/deff, t", "bounded": "Wilson on the scale, t", "rare": "Wilson of what is rare, t"}[metric.kind]
+    if paired:
+        rule = (
+            "t"
+            if metric.kind == "bounded"
+            else "Wilson of both arms, t"
+            if metric.denominator == "multi"
+            else "Wilson of won and lost, t"
+        )
+    resampled = "latents × questions resampled" if clusters.questions is not None else "latents resampled"
+    return _Told(Bounds(low, high), f"{resampled}: {rule}", "", latents, float(found.n_effective))
 
 
 def paired(rows: pd.DataFrame, baseline: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -179,11 +215,18 @@ def _one_arm(rows: pd.DataFrame) -> None:
             raise DataError(f"outcomes of several values of {key!r} were given as one arm: {sorted(rows[key].unique())[:5]}")
 
 
+def _clusters(frame: pd.DataFrame) -> Clusters:
+    return Clusters.of(frame["latent"].to_numpy(), frame["question"].to_numpy() if "question" in frame else None)
+
+
+def _denominators(frame: pd.DataFrame) -> dict[str, Floats]:
+    known = frame["degraded"].notna().to_numpy(dtype=float)
+    return {"valid": np.ones(len(frame)), "multi": frame["multi"].to_numpy(dtype=float), "known": known}
+
+
 def _sums(frame: pd.DataFrame) -> Floats:
     """[latents, 2 × metrics]: each latent's numerator and denominator of every metric."""
-    multi = frame["multi"].to_numpy(dtype=float)
-    known = frame["degraded"].notna().to_numpy(dtype=float)
-    parts = {"valid": np.ones(len(frame)), "multi": multi, "known": known}
+    parts = _denominators(frame)
     columns = []
     for metric in METRICS.values():
         part = parts[metric.denominator]
@@ -191,15 +234,6 @@ def _sums(frame: pd.DataFrame) -> Floats:
     _, cluster = np.unique(frame["latent"].to_numpy(), return_inverse=True)
     out = np.zeros((int(cluster.max()) + 1 if len(frame) else 0, len(columns)))
     np.add.at(out, cluster, np.stack(columns, axis=1))
-    return out
-
-
-def _resampled(sums: Floats, draws: int, seed: int) -> Floats:
-    """[draws, 2 × metrics]: sums over as many latents as there are, drawn with replacement."""
-    if not len(sums):
-        return np.zeros((draws, sums.shape[1]))
-    counts = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=draws)
-    out: Floats = counts @ sums
     return out
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import random
-import time
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -23,6 +23,7 @@ import numpy as np
 from esr.engine import Capture, Output, Reading, Request
 from esr.engine.admission import Admission, fitting, span
 from esr.engine.fake_words import Language, Topic, opened, words
+from esr.errors import Halted
 from esr.params import Params, resolve
 from esr.sae.labels import read_labels
 from esr.types import Op, content_id
@@ -65,6 +66,7 @@ class FakeEngine:
         path = resolve(labels) if labels else None
         self.labels = {latent.index: latent.label for latent in read_labels(path)} if path and path.is_file() else {}
         self.admission = Admission(self.model.layers, self.model.width, params.sae, self.model.allow_layer_mismatch)
+        self._halted = threading.Event()
         self.digest = content_id("fake", params.saes[self.model.sae].model_dump(mode="json"))
 
     @classmethod
@@ -74,7 +76,8 @@ class FakeEngine:
     def generate(self, requests: Sequence[Request]) -> list[Output]:
         for request in requests:
             self.admission.check(request)
-        time.sleep(float(os.environ.get("ESR_FAKE_DELAY") or 0))
+        if self._halted.wait(float(os.environ.get("ESR_FAKE_DELAY") or 0)):
+            raise Halted({})
         outputs = [self._generate(request) for request in requests]
         if log := os.environ.get("ESR_FAKE_LOG"):
             lines = [
@@ -112,6 +115,9 @@ class FakeEngine:
     @property
     def closed(self) -> bool:
         return False
+
+    def halt(self) -> None:
+        self._halted.set()
 
     def close(self) -> None:
         """Nothing is held."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from esr.engine import Capture, Output, Reading, Request
 from esr.engine.admission import Admission, Span, fitting, span
 from esr.engine.chat import Chat
 from esr.engine.sampling import next_token
-from esr.errors import EngineError, SpecError
+from esr.errors import EngineError, Halted, SpecError
 from esr.params import Params, resolve
 from esr.sae import Sae, open_sae
 from esr.types import Op, Sampling
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class HfEngine:
         self.vocabulary: int = self.model.get_output_embeddings().weight.shape[0]
         self._identity = identity or {}
         self._lock = threading.Lock()
+        self._halted = threading.Event()
 
     @classmethod
     def open(cls, params: Params, name: str, device: str = "cpu") -> "HfEngine":
@@ -108,12 +111,12 @@ class HfEngine:
     def generate(self, requests: Sequence[Request]) -> list[Output]:
         for request in requests:
             self.admission.check(request)
-        return [self._generate(request) for request in requests]
+        return self._each(self._generate, requests)
 
     def read(self, requests: Sequence[Request]) -> list[Reading]:
         for request in requests:
             self.admission.check(request, reading=True)
-        return [self._read(request) for request in requests]
+        return self._each(self._read, requests)
 
     def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
         return self.chat.render(prompt, prompt_format, prefill)
@@ -130,8 +133,19 @@ class HfEngine:
     def closed(self) -> bool:
         return False
 
+    def halt(self) -> None:
+        self._halted.set()
+
     def close(self) -> None:
         """Nothing runs between calls."""
+
+    def _each(self, todo: Callable[[Request], T], requests: Sequence[Request]) -> list[T]:
+        found: list[T] = []
+        for request in requests:
+            if self._halted.is_set():
+                raise Halted(dict(enumerate(found)))
+            found.append(todo(request))
+        return found
 
     def _generate(self, request: Request) -> Output:
         prompt = self._ids(request)

@@ -61,6 +61,12 @@ def _new(params: "Params", model: str, backend: Backend, options: dict[str, Any]
     raise EngineError(one_of("backend", str(backend), ["vllm", "hf", "fake"], "esr.engine"))
 
 
+def halt_engines() -> None:
+    """All that are open let go of their work; none is waited for, also not one that is being opened."""
+    for engine in list(_OPEN.values()):
+        engine.halt()
+
+
 @atexit.register
 def close_engines() -> None:
     """Close all; the next `open_engine` opens anew."""

@@ -8,12 +8,15 @@ import asyncio
 import atexit
 import logging
 import os
+import signal
 import threading
 import uuid
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +26,7 @@ from esr.engine.admission import Admission, fitting, span
 from esr.engine.chat import Chat
 from esr.engine.options import engine_options, sites_for
 from esr.engine.plugin.spec import END, FIELD, Spec
-from esr.errors import EngineError, SpecError
+from esr.errors import EngineError, Halted, SpecError
 from esr.params import ModelParams, Params, resolve
 from esr.sae import open_sae
 
@@ -68,9 +71,10 @@ class VllmEngine:
         for key, value in QUIET.items():
             os.environ.setdefault(key, value)
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"vllm-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name=f"vllm-{name}", daemon=True)
         self._thread.start()
-        self._closed = False
+        self._closed = self._halted = False
+        self._at_work: set[asyncio.Task[Any]] = set()
         self._tickets: list[Ticket] = []
         self._collecting = False
         try:
@@ -122,6 +126,11 @@ class VllmEngine:
         """It answers no more: closed, or dead."""
         return self._closed or bool(self._engine.errored)
 
+    def halt(self) -> None:
+        self._halted = True
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._let_go)
+
     def close(self) -> None:
         """End the engine's processes; safe to call twice."""
         if self._closed:
@@ -163,14 +172,26 @@ class VllmEngine:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _gather(self, work: list[Coroutine[Any, Any, T]]) -> list[T]:
-        """All or nothing: the first failure aborts the rest."""
+        """All or nothing: the first failure aborts the rest. When it is told to let go, what had finished is handed over."""
         tasks = [asyncio.ensure_future(one) for one in work]
+        self._at_work.update(tasks)
+        if self._halted:
+            self._let_go()
         try:
             return list(await asyncio.gather(*tasks))
+        except asyncio.CancelledError:
+            if not self._halted:
+                raise
+            raise Halted({i: task.result() for i, task in enumerate(tasks) if _succeeded(task)}) from None
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._at_work.difference_update(tasks)
+
+    def _let_go(self) -> None:
+        for task in self._at_work:
+            task.cancel()
 
     async def _generate(self, request: Request, ids: tuple[int, ...], spec: Spec) -> Output:
         limit = min(request.sampling.max_tokens, self.max_model_len - len(ids))
@@ -211,7 +232,7 @@ class VllmEngine:
         except Exception as error:  # vLLM's own kinds, which callers do not know
             raise EngineError(f"vLLM failed on a request and may have to be opened again: {error!r:.300}") from error
         finally:
-            if spec.id and not done and not self._closed and not self._engine.errored:
+            if spec.id and not done and not self._closed and not self._halted and not self._engine.errored:
                 await self._engine.collective_rpc("esr_forget", args=([spec.id],))
         if final.finish_reason not in ("stop", "length"):
             raise EngineError(f"vLLM ended a request with {final.finish_reason!r}, neither stop nor length")
@@ -253,6 +274,13 @@ class VllmEngine:
                         Taken(**answer) if answer else Taken(0, 0, 0, "the worker does not know this request", None)
                     )
         self._collecting = False
+
+    def _run_loop(self) -> None:
+        """Processes inherit what the thread that starts them does not hear. Ctrl-C in a terminal reaches all of its processes, and only
+        this one is to judge what it means: an engine that dies of it takes the replies at work along."""
+        resource_tracker.ensure_running()  # in starting it hears SIGINT again
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._loop.run_forever()
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -305,6 +333,10 @@ class VllmEngine:
         if local.is_dir():
             return AutoTokenizer.from_pretrained(str(local))
         return AutoTokenizer.from_pretrained(self.block.hub, revision=self.block.revision)
+
+
+def _succeeded(task: "asyncio.Task[Any]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 def _absolute(scope: str, n_prompt: int) -> str:

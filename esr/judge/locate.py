@@ -47,7 +47,7 @@ class Words:
 def locate(quote: str, text: str, start: int = 0) -> Span | None:
     """The first place at or after `start`."""
     quote = quote.strip()
-    if not quote:
+    if not quote or DOTS.fullmatch(quote):
         return None
     found = exactly(quote, text, start) or by_words(quote, text, start) or by_ends(quote, text, start) or nearly(quote, text, start)
     if found is None and ESCAPED.search(quote):

@@ -32,7 +32,6 @@ class Protocol(Block):
     candidates_per_latent: int = Field(ge=1)
     exclude_degraded: bool
     degraded_run: int = Field(ge=2)
-    bootstrap_draws: int = Field(ge=1)
     confidence: float = Field(gt=0, lt=1)
 
 

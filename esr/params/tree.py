@@ -14,9 +14,38 @@ from esr.errors import ParamsError, one_of
 def read_tree(file: Path, _mtime: int) -> dict[str, Any]:
     try:
         tree = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ParamsError(f"{file.name} is nested too deeply to be read; parameters lie at most {DEPTH} deep") from None
+    except OSError as error:
+        raise ParamsError(f"{str(file)!r} cannot be read: {error.strerror or error}") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ) as error:  # its constructors raise all of these
         raise ParamsError(f"{file.name} is not YAML: {' '.join(str(error).split())[:200]}") from None
+    _bounded(tree, file.name)
     return mapping(tree, file.name, file.name)
+
+
+DEPTH, SIZE = 50, 100_000
+"""Levels and values that a file of parameters may have; aliases that repeat themselves have more."""
+
+
+def _bounded(tree: object, where: str) -> None:
+    level, n = [tree], 0
+    for _ in range(DEPTH):
+        level = [v for node in level for v in (node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())]
+        n += len(level)
+        if not level or n > SIZE:
+            break
+    if level:
+        raise ParamsError(
+            f"{where} is nested more than {DEPTH} deep or holds more than {SIZE:,} values; aliases may repeat themselves in it"
+        )
 
 
 class _Loader(yaml.SafeLoader):

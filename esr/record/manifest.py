@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Sequence
 from importlib import metadata
@@ -12,6 +11,7 @@ from esr import prompts
 from esr.engine import Engine
 from esr.errors import EsrError
 from esr.judge import Judge
+from esr.judge.providers.keys import public
 from esr.params import HOME, Params, resolve
 from esr.params.weights import digest, file_digest, identity
 
@@ -45,10 +45,10 @@ def manifest(params: Params, model: str, *, engine: Engine | None = None, judges
 
 
 def _content(params: Params) -> dict[str, Any]:
-    """Every parameter; a name and password inside an endpoint's address are left out."""
+    """Every parameter; what may be secret in an endpoint's address is left out."""
     tree = params.model_dump(mode="json")
     for judge in tree["judges"].values():
-        judge["api_base"] = re.sub(r"//[^/@]*@", "//", judge["api_base"]) if judge["api_base"] else None
+        judge["api_base"] = public(judge["api_base"])
     return tree
 
 

@@ -15,11 +15,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from esr.errors import DataError
+from esr.reference import archive, others, places, stream
 from esr.reference import names as naming
-from esr.reference import others, places, stream
 from esr.reference.names import Names
 from esr.reference.results import Context, Rows, feature_rows
-from esr.reference.scores import Row, number, whole
+from esr.reference.scores import Row, number, whole, words
 
 __all__ = ["Batch", "File", "Names", "found"]
 
@@ -29,7 +29,10 @@ Batch = dict[str, list[Row]]
 ROWS = 4000
 """Rows of a batch, at least; a latent's rows stay together."""
 
-KEPT = ("experiment_config", "experiment_metadata", "boost_levels", "threshold_cache_stats", "ablated_latents", "rejudge_history")
+KEPT = (
+    "experiment_config", "experiment_metadata", "boost_levels", "n_boost_levels", "boost_range_std", "threshold_cache_stats",
+    "ablated_latents", "rejudge_history",
+)  # fmt: skip
 """What result files say of themselves; kept in `findings`."""
 
 
@@ -51,7 +54,8 @@ class File:
 
     def __init__(self, folder: Path, path: Path, names: Names, scale: str = "full") -> None:
         self.path, self.names, self.scale = path, names, scale
-        self.name = str(path.relative_to(folder)) if path != folder else path.name
+        self.name = words(str(path.relative_to(folder)) if path != folder else path.name)
+        """Path below the folder; what is not UTF-8 in it becomes the replacement character."""
         self.cut: str | None = None
         """Why only its whole entries are taken; None: it is whole."""
         self.n = 0
@@ -103,7 +107,7 @@ class File:
 
     @property
     def _place(self) -> PurePath:
-        return PurePath(self.path.absolute())
+        return PurePath(words(str(self.path.absolute())))
 
     def _context(self, head: Mapping[str, Any]) -> Context:
         path = self._place
@@ -115,7 +119,7 @@ class File:
         latents = [k for item in ablated if (k := whole(item)) is not None] if isinstance(ablated, list) else []
         return Context(
             sha256=self.sha256,
-            place=places.place(path, head, self.names),
+            place=places.place(path, head, self.names, places.beside(self.path)),
             judge=judge,
             scale=self.scale,
             written=naming.written(path),
@@ -161,11 +165,11 @@ class File:
         if self.kind == "sequential_activations":
             return others.sequential(about, head)
         if self.kind == "episode_activations":
-            return others.archive(about, path)
+            return archive.rows(about, path, self._place.stem)
         if self.kind == "episodes":
-            return others.findings(about, path.stem, others.episodes(self._items("")))
+            return others.findings(about, self._place.stem, others.episodes(self._items("")))
         whole_head = {key: list(self._items(key)) if value is stream.LIST else value for key, value in head.items()}
-        return others.findings(about, self.kind if self.kind != "activation_stats" else path.stem, whole_head)
+        return others.findings(about, self.kind if self.kind != "activation_stats" else self._place.stem, whole_head)
 
     def _items(self, wanted: str) -> Iterator[object]:
         return (value for key, value in self._entries() if key == wanted and value is not stream.LIST)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from esr.reference import names as naming
@@ -191,15 +191,6 @@ def regrader(path: PurePath, head: Head, names: naming.Names) -> str:
     told = [str(head.get(key) or "") for key in ("model_id", "model_name")] + [stem]
     known = [names.judge(naming.folded(name)) for name in told if name]
     return next((judge for judge in known if judge in names.judges), stem or known[0])
-
-
-def archive(about: Context, path: Path) -> Rows:
-    """An episode's activations: one array a latent."""
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as arrays:
-        entries = {f"{path.stem}/{name}": arrays[name].tolist() for name in arrays.files}
-    yield from findings(about, "episode_activations", entries)
 
 
 def episodes(items: Iterator[object]) -> dict[str, object]:

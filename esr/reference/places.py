@@ -4,13 +4,14 @@ What no plot of theirs uses is kept under the arm `set-aside` of the experiment 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePath
 
 from esr.reference.names import Model, Names, judge_folder, model_in, tuned
+from esr.reference.scores import words
 
 ASIDE = "set-aside"
 POOLED = (22, 25, 26)
@@ -39,8 +40,8 @@ def left_out(experiment: str) -> frozenset[str]:
     return frozenset(section.split())
 
 
-def place(path: PurePath, head: Mapping[str, object], names: Names) -> Place:
-    """From the file's name and what it says of itself; the order matters where a file is several things."""
+def place(path: PurePath, head: Mapping[str, object], names: Names, beside: Sequence[str]) -> Place:
+    """From the file's name, the names of result files beside it and what it says of itself; the order matters where a file is several things."""
     config = head.get("experiment_config")
     config = config if isinstance(config, Mapping) else {}
     stem = path.stem.lower()
@@ -64,8 +65,8 @@ def place(path: PurePath, head: Mapping[str, object], names: Names) -> Place:
     if "ablation" in stem or size:
         return _ablated(path.stem, size, by_name)
     if tuned(path.stem) or tuned(by_name.reference):
-        return _tuned(path, by_name, names)
-    return _baseline(path, by_name)
+        return _tuned(path, by_name, names, beside)
+    return _baseline(path, by_name, beside)
 
 
 def _unsteered(stem: str, model: Model) -> Place:
@@ -91,7 +92,7 @@ def _ablated(stem: str, size: int, model: Model) -> Place:
     return Place("exp03", f"detectors-{size or 'unknown'}", model, why)
 
 
-def _tuned(path: PurePath, model: Model, names: Names) -> Place:
+def _tuned(path: PurePath, model: Model, names: Names, beside: Sequence[str]) -> Place:
     """`masked-ratio-50pct-merged` is the 8B model trained on 50 % self-corrections; of several runs the last by name counts."""
     found = MASKED.match(path.name)
     base = names.model(BASE.removeprefix("experiment_results_"))
@@ -99,13 +100,13 @@ def _tuned(path: PurePath, model: Model, names: Names) -> Place:
         return Place("exp04", model.reference or path.stem, model)
     ratio = str(int(found[1]))
     eight = Model(base.name, model.reference, True)
-    later = [name for name in _beside(path) if (other := MASKED.match(name)) and int(other[1]) == int(ratio) and name > path.name]
+    later = [name for name in beside if (other := MASKED.match(name)) and int(other[1]) == int(ratio) and name > path.name]
     if later:
         return Place("exp04", f"{ratio}-superseded", eight, f"{max(later)} is a later run of the same ratio")
     return Place("exp04", ratio, eight)
 
 
-def _baseline(path: PurePath, model: Model) -> Place:
+def _baseline(path: PurePath, model: Model, beside: Sequence[str]) -> Place:
     judge = judge_folder(path)
     why = ""
     if path.stem in left_out("exp01"):
@@ -116,20 +117,19 @@ def _baseline(path: PurePath, model: Model) -> Place:
         why = f"it does not lie in {judge} itself"
     if why:
         return Place("exp01", ASIDE, model, why)
-    return Place("exp01", "baseline", model, base=_is_base(path))
+    return Place("exp01", "baseline", model, base=_is_base(path, beside))
 
 
-def _is_base(path: PurePath) -> bool:
+def _is_base(path: PurePath, beside: Sequence[str]) -> bool:
     """The last plain run of the 8B model in a folder that also holds fine-tuned ones."""
-    beside = _beside(path)
     other = ("fresh_prompts", "no_steering", "ablation")
     plain = [name for name in beside if name.startswith(BASE) and not any(word in name for word in other)]
     return bool(plain) and path.name == max(plain) and any(MASKED.match(name) for name in beside)
 
 
-def _beside(path: PurePath) -> list[str]:
-    folder = Path(path.parent)
-    return sorted(p.name for p in folder.glob("experiment_results_*.json")) if folder.is_dir() else []
+def beside(path: Path) -> list[str]:
+    """Names of the result files in the folder of this one, itself included."""
+    return sorted(words(p.name) for p in path.parent.glob("experiment_results_*.json"))
 
 
 def _variant(stem: str, head: Mapping[str, object], config: Mapping[str, object]) -> str:

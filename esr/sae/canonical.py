@@ -102,7 +102,23 @@ def canonical(weights: Mapping[str, Tensor], *, name: str, layer: int, activatio
     return replace(sae, sha256=_digest(sae))
 
 
+def refuse_unusual(tensor: Tensor, key: str, name: str) -> None:
+    """Only plain tensors of real numbers have a meaning here."""
+    layout = str(tensor.layout).removeprefix("torch.").replace("_", " ")
+    unusual = (
+        (tensor.layout is not torch.strided or tensor.is_nested, f"stored {'nested' if tensor.is_nested else layout}"),
+        (tensor.is_quantized, "quantized"),
+        (tensor.is_complex(), "of complex numbers"),
+        (tensor.is_meta, "without values"),
+    )
+    for found, what in unusual:
+        if found:
+            raise SaeError(f"SAE {name!r}: {key} is {what}; only plain tensors of real numbers can be read, so save it as one")
+
+
 def _check(weights: Mapping[str, Tensor], wanted: list[str], name: str) -> None:
+    for key in wanted:
+        refuse_unusual(weights[key], key, name)
     if weights["W_enc"].ndim != 2:
         raise SaeError(f"SAE {name!r}: W_enc has shape {tuple(weights['W_enc'].shape)}, not [d_in, d_sae]")
     d_in, d_sae = weights["W_enc"].shape

@@ -26,7 +26,9 @@ def load(path: Path, *, name: str) -> Sae:
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         weights = load_file(path / WEIGHTS)
-    except (ValueError, SafetensorError) as error:
+    except RecursionError:
+        raise SaeError(f"SAE {name!r}: {CONFIG} is nested too deeply to be read; SAELens writes plain fields") from None
+    except (ValueError, SafetensorError, OSError) as error:
         raise SaeError(f"SAE {name!r}: {str(path)!r} cannot be read: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(config, dict):
         raise SaeError(f"SAE {name!r}: {CONFIG} holds {type(config).__name__}, not fields")
@@ -41,7 +43,7 @@ def from_saelens(config: Mapping[str, Any], weights: Mapping[str, Tensor], *, na
     if factor is not None and not bool((factor == 1).all()):
         raise SaeError(f"SAE {name!r} has a finetuning scaling factor that is not folded into its weights; fold and save it first")
     sae = canonical(
-        tensors, name=name, layer=site_layer(_hook(config), name=name), activation=activation,
+        tensors, name=name, layer=site_layer(_hook(config, name), name=name), activation=activation,
         subtract_b_dec=bool(config.get("apply_b_dec_to_input", True)),
     )  # fmt: skip
     for key, found in (("d_in", sae.d_in), ("d_sae", sae.d_sae)):
@@ -72,9 +74,11 @@ def understood(config: Mapping[str, Any], *, name: str) -> Activation:
     return ARCHITECTURES[architecture]
 
 
-def _hook(config: Mapping[str, Any]) -> str:
+def _hook(config: Mapping[str, Any], name: str) -> str:
     """hook_name, in metadata since SAELens 6, `hook_point` in the oldest files."""
     metadata = config.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise SaeError(f"SAE {name!r}: its configuration's metadata is {metadata!r:.80}, not fields")
     if metadata.get("hook_name_out", None) or config.get("hook_name_out"):
         return f"a transcoder's {config.get('hook_name_out') or metadata['hook_name_out']}"
     return str(metadata.get("hook_name") or config.get("hook_name") or config.get("hook_point") or "no named place")

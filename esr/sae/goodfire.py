@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from esr.errors import SaeError
-from esr.sae.canonical import Sae, canonical
+from esr.sae.canonical import Sae, canonical, refuse_unusual
 
 KEYS = {
     "encoder_linear.weight": ("W_enc", True),
@@ -34,6 +34,7 @@ def load(path: Path, *, name: str, layer: int) -> Sae:
         raise SaeError(f"SAE {name!r}: {path.name} is not a state dict of tensors")
     weights: dict[str, Tensor] = {}
     for key, tensor in state.items():
+        refuse_unusual(tensor, str(key), name)
         bare = _bare(str(key))
         ours, transposed = KEYS.get(bare, (bare, False))
         if ours in weights:

@@ -13,6 +13,18 @@ def read_labels(path: Path, *, d_sae: int | None = None) -> list[Latent]:
     """Latents in the order of their index; latents without a line or with an empty label are not in it."""
     if not path.is_file():
         raise SaeError(f"no labels at {str(path)!r}; a CSV with the columns {', '.join(COLUMNS)} would do")
+    try:
+        labels = _read(path, d_sae)
+    except UnicodeDecodeError as error:
+        raise SaeError(f"{path.name} is not UTF-8 near byte {error.start}; save it as UTF-8") from None
+    except csv.Error as error:
+        raise SaeError(f"{path.name} cannot be read as CSV: {error}; a quotation mark may be missing") from None
+    except OSError as error:
+        raise SaeError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+    return [Latent(index, label) for index, label in sorted(labels.items()) if label]
+
+
+def _read(path: Path, d_sae: int | None) -> dict[int, str]:
     labels: dict[int, str] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
@@ -25,7 +37,7 @@ def read_labels(path: Path, *, d_sae: int | None = None) -> list[Latent]:
             if index in labels and labels[index] != label:
                 raise SaeError(f"{path.name} labels latent {index} twice, {labels[index]!r:.80} and {label!r:.80}")
             labels[index] = label
-    return [Latent(index, label) for index, label in sorted(labels.items()) if label]
+    return labels
 
 
 def _index(text: str | None, where: str, d_sae: int | None) -> int:

@@ -40,7 +40,7 @@ def arms(found: Recorded) -> list[Counted]:
     """The baseline first, then by experiment, kind and place."""
     about = found.about
     frame = metrics.outcomes_frame(found.outcomes, exclude_degraded=about["exclude_degraded"])
-    settings = {"draws": about["bootstrap_draws"], "confidence": about["confidence"], "seed": about["seed"]}
+    confidence = about["confidence"]
     groups = {(str(e), str(a)): rows for (e, a), rows in frame.groupby(["experiment", "arm"], observed=True)}
     out = []
     for told in sorted(about["arms"], key=_order):
@@ -49,8 +49,8 @@ def arms(found: Recorded) -> list[Counted]:
         if rows is None:
             continue
         base = groups.get(arm_of(arm.against)) if arm.against else None
-        held = metrics.differences(rows, base, **settings) if base is not None else {}
-        estimates = metrics.estimates(rows, **settings)
+        held = metrics.differences(rows, base, confidence=confidence) if base is not None else {}
+        estimates = metrics.estimates(rows, confidence=confidence)
         out.append(Counted(arm, rows, int(told["n_planned"]), int(told["n_missing"]), estimates, held))
     return out
 
@@ -68,22 +68,22 @@ def _order(told: Mapping[str, object]) -> tuple[bool, str, str, int, str]:
 
 
 HEADER = (
-    "experiment", "arm", "metric", "value", "k", "n", "planned", "missing", "wilson_low", "wilson_high", "bootstrap_low",
-    "bootstrap_high", "latents", "difference", "difference_low", "difference_high", "pairs", "gained", "lost", "mcnemar_p", "d_paired",
+    "experiment", "arm", "metric", "value", "k", "n", "planned", "missing", "low", "high", "method", "n_effective", "latents",
+    "within_low", "within_high", "difference", "difference_low", "difference_high", "difference_method", "pairs", "p", "d_paired",
 )  # fmt: skip
 
 
 def numbers(found: Sequence[Counted]) -> str:
-    """One line an arm and metric, as CSV; empty where there is no number."""
+    """One line an arm and metric, as CSV; empty where there is no number, and the reason under `method` where there is no interval."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(HEADER)
     for one in found:
         for name, e in one.estimates.items():
             d = one.differences.get(name)
-            row = [one.arm.experiment, one.name, name, e.value, e.k, e.n, one.planned, one.missing, *(e.wilson or ("", ""))]
-            row += [*(e.bootstrap or ("", "")), e.clusters]
-            row += [d.value, *(d.bootstrap or ("", "")), d.n, *(d.mcnemar or ("", "", "")), d.d_paired] if d else [""] * 8
+            row = [one.arm.experiment, one.name, name, e.value, e.k, e.n, one.planned, one.missing, *(e.interval or ("", ""))]
+            row += [e.method or e.no_interval, e.n_effective, e.latents, *(e.within_latents or ("", ""))]
+            row += [d.value, *(d.interval or ("", "")), d.method or d.no_interval, d.n, d.p, d.d_paired] if d else [""] * 7
             out.writerow([_short(cell) for cell in row])
     return text.getvalue()
 

@@ -15,10 +15,7 @@ from esr.show.recorded import Recorded
 
 SHOWN = ("first_score_mean", "multi_attempt_rate", "improvement_rate", "esr_rate")
 HEADER = ("experiment", "model", "arm", "metric", "paper", "ours", "95 % interval", "n", "minus baseline, in pairs")
-NOTE = (
-    "Intervals: Wilson for rates, percentiles over resampled latents for scores and for differences, which are taken over trials of "
-    "the same latent, question and seed. `–`: not reported as a number, or the denominator is 0."
-)
+NOTE = f"{words.NOTE} `{words.NOTHING}`: not reported as a number, no interval, or the denominator is 0."
 
 
 def table(folders: Sequence[Path], *, metrics: Sequence[str] = SHOWN) -> str:
@@ -35,7 +32,7 @@ def _rows(found: Recorded, metrics: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _row(found: Recorded, one: Counted, metric: str) -> tuple[str, ...]:
     e, d = one.estimates[metric], one.differences.get(metric)
-    span = words.bounds(e)
+    span = e.interval
     return (
         found.experiment,
         found.model,

@@ -63,8 +63,6 @@ def recorded(store: Store, params: Params, experiment: Experiment, chosen: Selec
         "tables": sorted(tables),
         "exclude_degraded": protocol.exclude_degraded,
         "confidence": protocol.confidence,
-        "bootstrap_draws": protocol.bootstrap_draws,
-        "seed": params.seed,
     }
     return Recorded(tables, about)
 

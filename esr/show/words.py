@@ -1,7 +1,8 @@
 """Numbers as a person reads them: one form for values, intervals and differences in tables, captions and reports."""
 
+from collections.abc import Iterable
+
 from esr.count.metrics import METRICS, Difference, Estimate
-from esr.count.statistics import Bounds
 
 NAMES = {
     "first_score_mean": "first-attempt score",
@@ -17,11 +18,6 @@ def scale(metric: str) -> float:
     return 100.0 if METRICS[metric].proportion else 1.0
 
 
-def bounds(e: Estimate) -> Bounds | None:
-    """The interval that is told of an estimate."""
-    return e.wilson if METRICS[e.metric].proportion else e.bootstrap
-
-
 def value(metric: str, found: float | None) -> str:
     """`17.1 %`, `29.2`"""
     if found is None:
@@ -33,8 +29,8 @@ def estimate(e: Estimate | None) -> str:
     """`17.1 % [15.0, 19.4]`"""
     if e is None or e.value is None:
         return NOTHING
-    span, by = bounds(e), scale(e.metric)
-    return value(e.metric, e.value) + (f" [{by * span.low:.1f}, {by * span.high:.1f}]" if span else "")
+    span, by = e.interval, scale(e.metric)
+    return value(e.metric, e.value) + (f" [{by * span.low:.1f}, {by * span.high:.1f}]" if span else f" ({e.no_interval})")
 
 
 def difference(d: Difference | None) -> str:
@@ -42,18 +38,17 @@ def difference(d: Difference | None) -> str:
     if d is None or d.value is None or d.n == 0:
         return ""
     by = scale(d.metric)
-    return f"{by * d.value:+.1f}" + (f" [{by * d.bootstrap.low:+.1f}, {by * d.bootstrap.high:+.1f}]" if d.bootstrap else "")
+    span = d.interval
+    return f"{by * d.value:+.1f}" + (f" [{by * span.low:+.1f}, {by * span.high:+.1f}]" if span else f" ({d.no_interval})")
 
 
-def method(confidence: float, draws: int) -> str:
-    """How the drawn intervals were made."""
-    return (
-        f"Bars: {100 * confidence:g} % intervals, Wilson for rates (trials taken as independent), percentiles of {draws:,} draws of "
-        "latents for scores and differences."
-    )
+def method(confidence: float, methods: Iterable[str]) -> str:
+    """How the drawn intervals came about."""
+    told = sorted({method for method in methods if method})
+    return f"Bars: {100 * confidence:g} % intervals ({'; '.join(told) or 'none'}): what other latents of the same kind would show."
 
 
 NOTE = (
-    "In brackets: 95 % intervals, Wilson for rates and percentiles over resampled latents for scores and for differences, "
-    "which are taken over pairs of the same latent, question and seed."
+    "In brackets: 95 % intervals, of what other latents (and questions, where they differ) of the same kind would show; differences are "
+    "taken over pairs of the same latent, question and seed. docs/statistics.md says how, and how well they hold."
 )

@@ -25,7 +25,7 @@ CREATE TABLE members (
     model VARCHAR NOT NULL,           -- as in trials
     arm VARCHAR NOT NULL,             -- a condition within the experiment
     scale VARCHAR NOT NULL,           -- full or smoke; rows of different scales are never pooled
-    plan VARCHAR NOT NULL,            -- hash of all trial ids of the arm as planned at once; 'reference': imported files
+    plan VARCHAR NOT NULL,            -- hash of all members of the arm as planned at once; 'reference': imported files
     trial_id VARCHAR NOT NULL,        -- the trial
     question VARCHAR,                 -- the object-level question without any suffix
     latent INTEGER NOT NULL,          -- the distractor, also of an unsteered trial; -1: none
@@ -86,7 +86,7 @@ CREATE TABLE grades (
     output_tokens BIGINT,             -- written by the judge
     cost DOUBLE,                      -- US dollars; NULL: the price is unknown
     graded_at TIMESTAMP,              -- UTC; of an imported grade, the time in the file's name
-    shown VARCHAR,                    -- hash of what the judge was shown besides its instructions: the reply, the question, the label; NULL: not recorded
+    shown VARCHAR,                    -- hash of what the judge was shown besides its instructions and the reply: the prompt and, unless it is blind, the label; NULL: not recorded
     PRIMARY KEY (trial_id, latent, judge, judge_prompt)
 );
 
@@ -137,7 +137,8 @@ CREATE TABLE runs (
     recorded_at TIMESTAMP             -- UTC, of this row: a finished run stands before a running one, then the newest; NULL: not recorded
 );
 
--- What the SAE reads of a text: one row holds every value of one text, layer and pooling as three lists of equal length. View token_activations has one value a row.
+-- What the SAE reads of a text, as lists of equal length: latent, position and value. A text's values are cut into parts of a few thousand, so that
+-- readers need little memory. View token_activations has one value a row.
 CREATE TABLE activations (
     trial_id VARCHAR NOT NULL,        -- the trial whose reply was read; of another text, its hash
     model VARCHAR NOT NULL,           -- as in trials
@@ -147,12 +148,13 @@ CREATE TABLE activations (
     stage VARCHAR NOT NULL,           -- before or after the interventions of this layer
     pooling VARCHAR NOT NULL,         -- token: as they are; max or mean: over the positions
     selection VARCHAR NOT NULL,       -- which latents are told: top-32 (the largest at each position) or a name of a list of latents
+    part INTEGER NOT NULL,            -- which part of the text's values, 0 first
     latents INTEGER[] NOT NULL,       -- of each value; values run latent by latent for a list, position by position for the largest
     positions INTEGER[],              -- of each value, in tokens of prompt and reply, 0-based; NULL: pooled
     "values" FLOAT[] NOT NULL,        -- the activations; where a listed latent has none it is 0
     listed INTEGER[],                 -- the latents of the list, also those that were nowhere active; NULL: the largest
     n_positions INTEGER,              -- positions that were read
-    PRIMARY KEY (trial_id, model, sae, layer, steering, stage, pooling, selection)
+    PRIMARY KEY (trial_id, model, sae, layer, steering, stage, pooling, selection, part)
 );
 
 -- Parts of a prompt and its reply, by who marked them off.

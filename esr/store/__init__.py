@@ -18,11 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esr.params import HOME
-from esr.store import database, rows, schema, shards
+from esr.store import check, database, rows, schema, shards
+from esr.store.audit import Audit
+from esr.store.audit import audit as check_all
+from esr.store.clock import Clock
 from esr.store.database import Ingested
+from esr.store.query import query as answer
 from esr.types import Grade, Member, Reply, content_id
 
-__all__ = ["Ingested", "Store"]
+__all__ = ["Audit", "Ingested", "Store"]
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]] | pa.Table
 
@@ -34,11 +38,12 @@ class Store:
         self.root = Path(root or os.environ.get("ESR_STORE") or HOME / "store").absolute()
         self._ids: dict[str, tuple[set[str], set[str]]] = {}
         self._lock = threading.Lock()
+        self._clock = Clock(self.root)
 
-    def put(self, table: str, rows_: Rows, *, key: str | None = None) -> Path:
-        """One durable shard, named by `key` or by its content. The same key again is a no-op."""
+    def put(self, table: str, rows_: Rows, *, key: str | None = None, at: datetime | None = None) -> Path:
+        """One durable shard, named by `key` or by its content, as of `at` or now. The same key again is a no-op."""
         data = schema.typed(table, rows_ if isinstance(rows_, pa.Table) else rows.plain(table, rows_))
-        return shards.write(self.root, table, data, key or shards.content_key(data))
+        return shards.write(self.root, table, data, key or shards.content_key(data), at or datetime.now(UTC))
 
     def put_members(self, members: Sequence[Member], *, plan: str | None = None) -> None:
         """Trials and their places in experiments. An arm is given whole: it replaces what was planned for that arm before."""
@@ -48,12 +53,15 @@ class Store:
         for member in members:
             arms.setdefault((member.arm.experiment, member.model, member.arm.name, member.scale), []).append(member)
         self.put("trials", rows.trials(members))
-        self.put("arms", rows.arms(members, datetime.now(UTC)))
+        at = self._clock.now("arms")
+        self.put("arms", rows.arms(members, at), at=at)
         for arm, some in arms.items():
-            named = plan or content_id("plan", sorted({(m.trial.id, m.trial.latent.index) for m in some}))
-            self.put("members", rows.members(some, named))
+            found = rows.members(some, plan or "")
+            named = plan or content_id("plan", sorted(found, key=lambda row: (row["trial_id"], row["latent"])))
+            self.put("members", [row | {"plan": named} for row in found])
             where = dict(zip(("experiment", "model", "arm", "scale"), arm, strict=True))
-            self.put("plans", [{**where, "plan": named, "recorded_at": datetime.now(UTC)}])
+            at = self._clock.now("plans")
+            self.put("plans", [{**where, "plan": named, "recorded_at": at}], at=at)
 
     def put_replies(self, replies: Sequence[Reply]) -> None:
         if replies:
@@ -64,10 +72,10 @@ class Store:
         if not grades:
             return
         named = sorted((g.trial_id, g.latent, g.judge, g.judge_prompt, g.shown or "", g.missing or "") for g in grades)
-        key, at = content_id("grades", named), datetime.now(UTC)
+        key, at = content_id("grades", named), self._clock.now("grades")
         if self._replaced(key, grades):
             key = content_id("grades", named, at.isoformat())
-        self.put("grades", rows.grades(grades, at), key=key)
+        self.put("grades", rows.grades(grades, at), key=key, at=at)
 
     def _replaced(self, key: str, grades: Sequence[Grade]) -> bool:
         """Whether these grades are durable, and a newer one of other things shown stands before one of them."""
@@ -81,15 +89,28 @@ class Store:
         found = ((g, now.get((g.trial_id, g.latent, g.judge, g.judge_prompt))) for g in grades)
         return any(row and row["shown"] != g.shown and (g.missing is None or row["missing"]) for g, row in found)
 
+    def put_arms(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of `arms` but their time; the same again are a no-op."""
+        if found:
+            at = self._clock.now("arms")
+            key = content_id("arms", [dict(row) for row in found])
+            self.put("arms", [{**row, "recorded_at": at} for row in found], key=key, at=at)
+
     def put_thresholds(self, found: Sequence[Mapping[str, Any]]) -> None:
         if found:
             self.put("thresholds", found)
+
+    def put_activations(self, texts: Sequence[Mapping[str, Any]]) -> None:
+        """What the SAE read of each text: the columns of `activations` but `part`, each list whole. The same key again is a no-op for readers."""
+        if texts:
+            self.put("activations", list(rows.activations(texts)))
 
     def put_run(self, run: Mapping[str, Any]) -> str:
         """One row of `runs`, put when a run starts and again when it ends; its id, made from its manifest and start when it has none."""
         start = [run.get(name) for name in ("experiment", "model", "scale", "judge", "started_at", "manifest")]
         named = str(run.get("run_id") or content_id("run", json.dumps(start, sort_keys=True, default=str)))
-        self.put("runs", [{"recorded_at": datetime.now(UTC), **run, "run_id": named}])
+        at = self._clock.now("runs")
+        self.put("runs", [{"recorded_at": at, **run, "run_id": named}], at=at)
         return named
 
     def known(self, table: str, ids: Sequence[str]) -> set[str]:
@@ -116,17 +137,18 @@ class Store:
         """The DuckDB file anew from the shards."""
         return database.ingest(self.root, anew=True)
 
+    def audit(self) -> Audit:
+        """Which shards do not count, and whether the DuckDB file says what the others say; every shard is read."""
+        return check_all(self.root)
+
     def sql(self, query: str, params: Sequence[object] = ()) -> pa.Table:
         """The answer of tables and views that hold every shard durable now."""
-        return database.query(self.root, query, params)
+        return answer(self.root, query, params)
 
 
 def _ids(table: str, path: Path, column: str) -> list[str]:
-    if shards.inspect(table, path) is None:
+    shard = shards.inspect(table, path)
+    if shard is None or not check.sound(shard):
         return []
-    try:
-        ids: list[str] = pq.ParquetFile(path).read(columns=[column])[column].to_pylist()
-        return ids
-    except (OSError, ValueError, pa.ArrowException):
-        shards.leave(path, "has a whole footer and a damaged body")
-        return []
+    ids: list[str] = pq.ParquetFile(path).read(columns=[column])[column].to_pylist()
+    return ids

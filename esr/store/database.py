@@ -10,16 +10,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
-from esr.errors import StoreError
-from esr.store import migration, schema, shards
+from esr.store import check, merge, schema, shards
 from esr.store.shards import Shard
 
 log = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ CREATE TABLE IF NOT EXISTS esr_schema (version VARCHAR);
 CREATE TABLE IF NOT EXISTS esr_ingested (shard VARCHAR PRIMARY KEY);
 """
 
-_turns: dict[str, threading.Lock] = {}
+_threads: dict[str, threading.Lock] = {}
 
 
 class Busy(Exception):
@@ -58,12 +56,12 @@ def file(root: Path) -> Path:
 
 
 @contextmanager
-def held(root: Path, *, exclusive: bool, wait: float) -> Iterator[None]:
+def locked(root: Path, *, exclusive: bool, wait: float) -> Iterator[None]:
     """The file's lock among our own processes and threads; `Busy` when it is not to be had in `wait` seconds."""
     path = file(root).with_suffix(".duckdb.lock")
-    turn = _turns.setdefault(str(path), threading.Lock())
+    thread = _threads.setdefault(str(path), threading.Lock())
     until = time.monotonic() + wait
-    if not turn.acquire(timeout=wait):
+    if not thread.acquire(timeout=wait):
         raise Busy("another thread is at it")
     try:
         try:
@@ -76,7 +74,7 @@ def held(root: Path, *, exclusive: bool, wait: float) -> Iterator[None]:
         finally:
             os.close(fd)
     finally:
-        turn.release()
+        thread.release()
 
 
 def _flock(fd: int, kind: int, until: float) -> None:
@@ -95,8 +93,8 @@ def ingest(root: Path, *, wait: float = 10.0, anew: bool = False) -> Ingested:
     if not (root / "shards").is_dir() and not file(root).exists():
         return Ingested(0, 0)
     try:
-        with held(root, exclusive=True, wait=wait), _opened(root) as con:
-            return _bring(con, root, anew)
+        with locked(root, exclusive=True, wait=wait), _opened(root) as con:
+            return _bring_up_to_date(con, root, anew)
     except Busy as busy:
         log.info("%s is not brought up to date now: %s; queries read the shards meanwhile", file(root), busy)
         return Ingested(0, 0, str(busy))
@@ -109,12 +107,12 @@ def _opened(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         con = duckdb.connect(str(path))
     except duckdb.Error as error:
         if not _unreadable(str(error)):
-            raise Busy(_first_line(error)) from None
+            raise Busy(first_line(error)) from None
         aside = path.with_name(f"{path.name}.unreadable-{time.strftime('%Y%m%d-%H%M%S')}")
         log.warning(
             "%s cannot be read as a DuckDB file (%s); it is moved to %s and made again from the shards",
             path,
-            _first_line(error),
+            first_line(error),
             aside.name,
         )
         with suppress(OSError):
@@ -123,11 +121,11 @@ def _opened(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             path.rename(aside)
             con = duckdb.connect(str(path))
         except (OSError, duckdb.Error) as worse:
-            raise Busy(_first_line(worse)) from None
+            raise Busy(first_line(worse)) from None
     try:
         yield con
     except duckdb.Error as error:
-        raise Busy(_first_line(error)) from None
+        raise Busy(first_line(error)) from None
     finally:
         with suppress(duckdb.Error):
             con.close()
@@ -139,34 +137,58 @@ def _unreadable(message: str) -> bool:
     )
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return " ".join(str(error).split("\n")[0].split())[:300]
 
 
-def _bring(con: duckdb.DuckDBPyConnection, root: Path, anew: bool) -> Ingested:
-    con.execute(BOOKKEEPING)
-    version = con.execute("SELECT version FROM esr_schema").fetchone()
-    if version and int(version[0].split(":")[0]) > schema.VERSION:
-        raise Busy(f"it was made by a newer version of this library (schema {version[0].split(':')[0]})")
+def _bring_up_to_date(con: duckdb.DuckDBPyConnection, root: Path, anew: bool) -> Ingested:
+    made_by, done = _bookkeeping(con)
+    if (newer := _version(made_by)) > schema.VERSION:
+        raise Busy(f"it was made by a newer version of this library (schema {newer})")
     con.execute(
         f"SET memory_limit = '{MEMORY}'; SET threads = 1"
     )  # a second thread takes as much CPU again as it saves, and memory
     there = shards.listed(root)
-    done = _ingested(con)
-    if anew or not version or version[0] != OURS or not done <= set(there):
+    if anew or made_by != OURS or not done <= set(there):
         con.begin()
         _begin_again(con)
         con.commit()
         done = set()
-    rows = sum(_enter(con, some) for some in _slices(_found(there, done)))
-    return Ingested(len(_ingested(con) - done), rows)
+    rows = sum(_take_in(con, some) for some in slices(not_in(there, done)))
+    return Ingested(len(ingested(con) - done), rows)
 
 
-def _enter(con: duckdb.DuckDBPyConnection, some: Sequence[Shard]) -> int:
-    """These shards in one transaction, without the damaged ones; how many rows came to be."""
+def _bookkeeping(con: duckdb.DuckDBPyConnection) -> tuple[str, set[str]]:
+    """What the file says of who made it, and the shards in it; where somebody tampered with that, nothing."""
+    try:
+        con.execute(BOOKKEEPING)
+        row = con.execute("SELECT version FROM esr_schema").fetchone()
+        return str(row[0]) if row else "", ingested(con)
+    except (duckdb.BinderException, duckdb.CatalogException) as error:
+        log.warning("the file's own notes cannot be read (%s); it is made again from the shards", first_line(error))
+        _drop(con, {"esr_schema", "esr_ingested"})
+        con.execute(BOOKKEEPING)
+        return "", set()
+
+
+def _version(made_by: str) -> int:
+    number = made_by.split(":")[0]
+    return int(number) if number.isascii() and number.isdecimal() else 0
+
+
+def _drop(con: duckdb.DuckDBPyConnection, names: Set[str]) -> None:
+    """Whatever bears one of these names, table or view."""
+    for kind, catalog in (("VIEW", "duckdb_views()"), ("TABLE", "duckdb_tables()")):
+        have = {row[0] for row in con.execute(f"SELECT {kind.lower()}_name FROM {catalog} WHERE NOT internal").fetchall()}
+        for name in sorted(names & have):
+            con.execute(f'DROP {kind} "{name}"')
+
+
+def _take_in(con: duckdb.DuckDBPyConnection, some: Sequence[Shard]) -> int:
+    """These shards in one transaction, without those that DuckDB refuses; how many rows came to be."""
     con.begin()
     try:
-        rows = sum(_merge(con, table, of) for table, of in _by_table(some).items())
+        rows = sum(merge.merge(con, table, of) for table, of in merge.by_table(some).items())
         con.execute("INSERT INTO esr_ingested SELECT unnest(?)", [[shard.name for shard in some]])
         con.commit()
         return rows
@@ -175,11 +197,11 @@ def _enter(con: duckdb.DuckDBPyConnection, some: Sequence[Shard]) -> int:
             con.rollback()
         if isinstance(error, duckdb.OutOfMemoryException) and _bounded(con):
             con.execute("SET memory_limit = '-1'")  # none; RESET changes nothing
-            return _enter(con, some)
-        sound = [shard for shard in some if shards.whole(shard)]
-        if len(sound) == len(some):
+            return _take_in(con, some)
+        bad = merge.refused(con, some, first_line(error))
+        if not bad:
             raise
-        return _enter(con, sound) if sound else 0
+        return _take_in(con, [shard for shard in some if shard not in bad])
 
 
 def _bounded(con: duckdb.DuckDBPyConnection) -> bool:
@@ -188,15 +210,16 @@ def _bounded(con: duckdb.DuckDBPyConnection) -> bool:
     return bool(row and row[0])
 
 
-def _found(there: Mapping[str, Path], done: set[str]) -> list[Shard]:
-    """The readable shards that are not yet in."""
-    return [shard for name, path in there.items() if name not in done and (shard := shards.inspect(name.split("/")[0], path))]
+def not_in(there: Mapping[str, Path], done: set[str]) -> list[Shard]:
+    """The shards that count and are not yet in."""
+    new = (shards.inspect(name.split("/")[0], path) for name, path in there.items() if name not in done)
+    return [shard for shard in new if shard is not None and check.sound(shard)]
 
 
-def _slices(found: Sequence[Shard]) -> Iterator[list[Shard]]:
+def slices(found: Sequence[Shard]) -> Iterator[list[Shard]]:
     """Shards in the order they were written, as many as fit into memory easily."""
     some, size, rows = list[Shard](), 0, 0
-    for shard in sorted(found, key=_age):
+    for shard in sorted(found, key=merge.age):
         if some and (size + shard.size > SLICE or rows + shard.rows > ROWS):
             yield some
             some, size, rows = [], 0, 0
@@ -205,190 +228,14 @@ def _slices(found: Sequence[Shard]) -> Iterator[list[Shard]]:
         yield some
 
 
-def _age(shard: Shard) -> tuple[str, str, str]:
-    return shard.table, shard.written, shard.name
-
-
 def _begin_again(con: duckdb.DuckDBPyConnection) -> None:
     """Our tables and views anew; what a person made beside them stays."""
-    for kind, catalog in (("VIEW", "duckdb_views()"), ("TABLE", "duckdb_tables()")):
-        names = {item.name for item in schema.described() if item.kind == kind.lower()}
-        have = {row[0] for row in con.execute(f"SELECT {kind.lower()}_name FROM {catalog} WHERE NOT internal").fetchall()}
-        for name in sorted(names & have):
-            con.execute(f'DROP {kind} "{name}"')
+    _drop(con, {item.name for item in schema.described()})
     con.execute("DELETE FROM esr_ingested; DELETE FROM esr_schema;")
     con.execute(schema.sql("tables"))
     con.execute(schema.sql("views"))
     con.execute("INSERT INTO esr_schema VALUES (?)", [OURS])
 
 
-def _ingested(con: duckdb.DuckDBPyConnection, catalog: str = "") -> set[str]:
+def ingested(con: duckdb.DuckDBPyConnection, catalog: str = "") -> set[str]:
     return {row[0] for row in con.execute(f"SELECT shard FROM {catalog}esr_ingested").fetchall()}
-
-
-def _by_table(found: Sequence[Shard]) -> dict[str, list[Shard]]:
-    """Oldest first, so that of equal rows the first written stands."""
-    out: dict[str, list[Shard]] = {}
-    for shard in sorted(found, key=_age):
-        out.setdefault(shard.table, []).append(shard)
-    return out
-
-
-def _merge(con: duckdb.DuckDBPyConnection, table: str, some: Sequence[Shard]) -> int:
-    """Rows of these shards into the table of the open database; how many came to be."""
-    before = _count(con, table)
-    if table in schema.BETTER:
-        _select(con, table, some, existing=f'"{table}"')
-        key = ", ".join(schema.table(table).key)
-        con.execute(f'DELETE FROM "{table}" WHERE ({key}) IN (SELECT ({key}) FROM winners)')
-        con.execute(f'INSERT INTO "{table}" FROM winners; DROP TABLE winners')
-    else:
-        con.execute(f'INSERT OR IGNORE INTO "{table}" {_oldest(con, table, some)}')
-    return _count(con, table) - before
-
-
-def _oldest(con: duckdb.DuckDBPyConnection, table: str, some: Sequence[Shard]) -> str:
-    """A query for the rows of these shards, of equal keys the one from the oldest shard.
-
-    Files are scanned in parallel, so which of two equal keys comes first is chance; only where keys repeat is the order worth a sort.
-    """
-    columns, key, fresh = _columns(table), ", ".join(schema.table(table).key), _fresh(con, table, some)
-    repeated = con.execute(f"SELECT 1 FROM ({fresh}) GROUP BY {key} HAVING count(*) > 1 LIMIT 1").fetchone()
-    first = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY nth) = 1" if repeated else ""
-    return f"SELECT {columns} FROM ({fresh}) {first}"
-
-
-def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
-    row = con.execute(f'SELECT count(*) FROM "{table}"').fetchone()
-    return int(row[0]) if row else 0
-
-
-def _columns(table: str) -> str:
-    return ", ".join(f'"{name}"' for name in schema.table(table).schema.names)
-
-
-def _fresh(con: duckdb.DuckDBPyConnection, table: str, some: Sequence[Shard]) -> str:
-    """A query for the rows of these shards with the `nth` of each one's shard, 0 the oldest; in no order."""
-    columns, sources = _columns(table), list[str]()
-    old = [
-        migration.read(shard).append_column("nth", pa.array([i] * shard.rows))
-        for i, shard in enumerate(some)
-        if shard.version < schema.VERSION
-    ]
-    if old:
-        con.register("migrated", pa.concat_tables(old))
-        sources.append(f"SELECT {columns}, nth FROM migrated")
-    now = [(i, str(shard.path)) for i, shard in enumerate(some) if shard.version == schema.VERSION]
-    if now:
-        con.register("places", pa.table({"nth": [i for i, _ in now], "path": [path for _, path in now]}))
-        paths = ", ".join("'" + path.replace("'", "''") + "'" for _, path in now)
-        sources.append(f"SELECT {columns}, nth FROM read_parquet([{paths}], filename = true) JOIN places ON path = filename")
-    return " UNION ALL ".join(sources)
-
-
-def _select(con: duckdb.DuckDBPyConnection, table: str, some: Sequence[Shard], existing: str | None) -> None:
-    """Temporary table `winners`: rows of these shards that are new or stand before the existing ones."""
-    columns, key = _columns(table), ", ".join(schema.table(table).key)
-    order = f"{schema.BETTER[table]}, nth" if table in schema.BETTER else "nth"
-    have = f" UNION ALL SELECT {columns}, -1 FROM {existing} SEMI JOIN fresh USING ({key})" if existing else ""
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE winners AS WITH fresh AS MATERIALIZED ({_fresh(con, table, some)}) "
-        f"SELECT {columns} FROM (SELECT * FROM fresh{have}) "
-        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1 AND nth >= 0"
-    )
-
-
-@contextmanager
-def reading(root: Path, *, wait: float = 5.0) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection of its own that sees tables and views with every shard that is durable now."""
-    if _behind(root, wait):
-        ingest(root, wait=wait)
-    with duckdb.connect() as con:
-        try:
-            lock = held(root, exclusive=False, wait=wait)
-            lock.__enter__()
-        except Busy as busy:
-            log.info("%s is not read: %s; the shards are", file(root), busy)
-            _lay(con, root, None)
-            yield con
-            return
-        try:
-            _lay(con, root, _attach(con, root))
-            yield con
-        finally:
-            with suppress(duckdb.Error):
-                con.execute("USE memory; DETACH DATABASE IF EXISTS ingested")
-            lock.__exit__(None, None, None)
-
-
-def _behind(root: Path, wait: float) -> bool:
-    """Whether the file lacks shards, as far as can be seen."""
-    try:
-        with held(root, exclusive=False, wait=wait), duckdb.connect() as con:
-            return _attach(con, root) != set(shards.listed(root))
-    except Busy:
-        return False
-
-
-def _attach(con: duckdb.DuckDBPyConnection, root: Path) -> set[str] | None:
-    """The shards in the file, attached for reading; None when it is not there, not ours or held."""
-    if not file(root).is_file():
-        return None
-    try:
-        con.execute(f"ATTACH '{str(file(root)).replace(chr(39), chr(39) * 2)}' AS ingested (READ_ONLY)")
-        version = con.execute("SELECT version FROM ingested.esr_schema").fetchone()
-        if version and version[0] == OURS:
-            return _ingested(con, "ingested.")
-    except duckdb.Error as error:
-        log.info("%s is not read: %s; the shards are", file(root), _first_line(error))
-    return None
-
-
-def _lay(con: duckdb.DuckDBPyConnection, root: Path, attached: set[str] | None) -> None:
-    """Tables, from the attached file where there is one and from newer shards, and the views over them."""
-    there = shards.listed(root)
-    if attached is not None and not attached <= set(there):
-        attached = None
-    fresh = _found(there, attached or set())
-    con.begin()
-    try:
-        _tables(con, _by_table(fresh), attached is not None)
-        con.commit()
-    except duckdb.Error:
-        con.rollback()
-        if all(shards.whole(shard) for shard in fresh):
-            raise
-        _lay(con, root, attached)
-
-
-def _tables(con: duckdb.DuckDBPyConnection, newer: Mapping[str, Sequence[Shard]], attached: bool) -> None:
-    if not attached:
-        con.execute(schema.sql("tables"))
-    for table, spec in schema.tables().items():
-        source = f'ingested.main."{table}"'
-        if not attached and table in newer:
-            _merge(con, table, newer[table])
-        elif attached and table in newer:
-            _select(con, table, newer[table], source)
-            con.execute(f'CREATE TABLE "fresh_{table}" AS FROM winners')
-            key = ", ".join(spec.key)
-            rest = f'FROM {source} ANTI JOIN "fresh_{table}" USING ({key})'
-            con.execute(f'CREATE VIEW "{table}" AS {rest} UNION ALL FROM "fresh_{table}"')
-        elif attached:
-            con.execute(f'CREATE VIEW "{table}" AS FROM {source}')
-    con.execute(schema.sql("views"))
-
-
-def query(root: Path, text: str, params: Sequence[object]) -> pa.Table:
-    try:
-        with reading(root) as con:
-            found = con.sql(text, params=list(params)) if params else con.sql(text)
-            return pa.table({}) if found is None else found.to_arrow_table()
-    except duckdb.Error as error:
-        raise StoreError(
-            f"the store cannot answer {' '.join(text.split())[:200]!r}: {' '.join(str(error).split())[:300]}"
-        ) from None
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(f"the store {str(root)!r} cannot be read: {error.strerror or error}") from None

@@ -1,6 +1,6 @@
-"""Whose turn it is: a lock on one piece of work, held over processes of one machine and let go when its holder dies.
+"""A lock on one piece of work, held over processes of one machine and let go when its holder dies.
 
-Two runs that want the same batch take turns; the second finds it done.
+Of two runs that want the same batch the second waits, and finds it done.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from esr.types import content_id
 
 
 @contextmanager
-def turn(folder: Path, *work: object) -> Iterator[None]:
+def exclusive(folder: Path, *work: object) -> Iterator[None]:
     """Waits until nobody else, thread or process, works on `work`."""
     folder.mkdir(parents=True, exist_ok=True)
     fd = os.open(folder / f"{content_id(*work, length=3)}.lock", os.O_CREAT | os.O_RDWR, 0o666)

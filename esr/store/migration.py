@@ -30,7 +30,11 @@ STEPS: dict[int, Step] = {1: plans, 2: widened}
 
 def read(shard: Shard) -> pa.Table:
     """The rows of a shard in today's schema."""
-    data = pq.ParquetFile(shard.path).read()
+    return forward(shard, pq.ParquetFile(shard.path).read())
+
+
+def forward(shard: Shard, data: pa.Table) -> pa.Table:
+    """What a shard holds, in today's schema."""
     for version in range(shard.version, schema.VERSION):
         data = STEPS[version](shard.table, data)
     return schema.typed(

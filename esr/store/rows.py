@@ -1,7 +1,7 @@
 """Nouns as rows: what a member, a reply or a grade is in the tables."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -110,6 +110,25 @@ def grades(some: Sequence[Grade], at: datetime) -> list[Row]:
         }
         for g in some
     ]
+
+
+PART = 2048
+"""Values of a row of `activations`: DuckDB takes 2,048 rows at once, so readers need 50 MB at a time and not a text's length of it."""
+
+
+def activations(texts: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    """Each text's values in parts; whatever is the same of all stands in every part."""
+    for text in texts:
+        lengths = {len(text[name]) for name in ("latents", "values")} | (
+            {len(p)} if (p := text.get("positions")) is not None else set()
+        )
+        if len(lengths) != 1:
+            raise StoreError(
+                f"the lists of text {text.get('trial_id')!r:.60} have the lengths {sorted(lengths)}; give one latent, position and value each"
+            )
+        for part, at in enumerate(range(0, max(lengths.pop(), 1), PART)):
+            cut = {name: text[name][at : at + PART] for name in ("latents", "positions", "values") if text.get(name) is not None}
+            yield {**text, **cut, "part": part}
 
 
 def plain(table: str, rows: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -41,7 +41,8 @@ class Table:
     @property
     def id(self) -> str:
         """The column that `Store.known` asks about."""
-        return "sha256" if self.name in ("imports", "provenance", "findings") else next(c for c in self.key if c.endswith("_id"))
+        named = "sha256" if self.name in ("imports", "provenance", "findings") else "_id"
+        return next((c for c in self.key if c.endswith(named)), self.key[0])
 
 
 @cache
@@ -91,6 +92,29 @@ def typed(name: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> pa.Table:
                 f"{data[column].null_count} rows for table {name!r} lack {column!r}, which identifies them; nothing was stored"
             )
     return data.combine_chunks()
+
+
+def unlike(name: str, data: pa.Table) -> str:
+    """How a whole table differs from what the table of this name holds; empty: it does not."""
+    spec = table(name)
+    for field in spec.schema:
+        if field.name not in data.column_names:
+            return f"lacks the column {field.name!r} of table {name!r}"
+        if not _same(data.schema.field(field.name).type, field.type):
+            return f"has {data.schema.field(field.name).type} in column {field.name!r}, where table {name!r} has {field.type}"
+    if len(data.column_names) > len(spec.schema):
+        return f"has columns that table {name!r} has not"
+    empty = [column for column in spec.required if data[column].null_count]
+    return f"has rows without {empty[0]!r}, which identifies them" if empty else ""
+
+
+def _same(a: pa.DataType, b: pa.DataType) -> bool:
+    """Whether types are one but for the names of lists' items."""
+    if pa.types.is_list(a) and pa.types.is_list(b):
+        return _same(a.value_type, b.value_type)
+    if pa.types.is_struct(a) and pa.types.is_struct(b):
+        return [f.name for f in a] == [f.name for f in b] and all(_same(x.type, y.type) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +171,24 @@ def _comments(body: str) -> dict[str, str]:
     return found
 
 
+HEAD = """# The store
+
+Generated from esr/sql by `python -m esr schema --markdown`. Schema version {version}. Query it with `python -m esr sql "from summary"`, which
+always sees the newest shards, or open `store/esr.duckdb`.
+
+Shards are the truth: one Parquet file for each batch below `store/shards`, written whole or not at all. A shard is checked whole before it
+counts, by the hash that it holds of all its bytes, or page by page where another program or an older version wrote it. One that fails
+stays where it lies, is named in a warning, and nothing of it counts; `python -m esr doctor` lists all of them and compares `esr.duckdb` with
+the shards, so that rows deleted or changed there by hand are noticed. Delete `esr.duckdb` at any time and it is made again.
+
+Where the newest of several rows stands, it is the one recorded last in this store, also when the machine's clock was set back: times in the
+store only grow.
+"""
+
+
 def markdown() -> str:
     """docs/store.md."""
-    head = (
-        "# The store\n\nGenerated from esr/sql by `python -m esr schema --markdown`. Schema version "
-        f'{VERSION}. Query it with `python -m esr sql "from summary"`, which always sees the newest shards, or open `store/esr.duckdb`.\n'
-    )
-    parts = [head]
+    parts = [HEAD.format(version=VERSION)]
     for item in described():
         key = f" Primary key: {item.key}." if item.key else ""
         lines = [f"\n## {item.kind} `{item.name}`\n", f"{item.about}{key}\n", "| column | type | |", "|---|---|---|"]

@@ -43,7 +43,7 @@ def final(store: "Store", judge: Judge, questions: Sequence[JudgeQuestion], *, a
     shown = {(one.trial_id, one.latent.index): judge.shown(one) for one in questions}
     blind = {one.trial_id: shown[one.trial_id, one.latent.index] for one in questions}
     table = store.sql(
-        "select trial_id, latent, shown, attempts[1].score / 100 as score, missing from grades "
+        'select trial_id, latent, shown, list_filter(attempts, lambda a: a."start" is not null)[1].score / 100 as score, missing from grades '
         "where judge = ? and judge_prompt = ? and trial_id in (select unnest(?))",
         [judge.name, judge.prompt_hash, [one.trial_id for one in questions]],
     )
@@ -111,5 +111,5 @@ def put(
 
 
 def first_score(grade: Grade) -> float | None:
-    """The first attempt's score in [0, 1]; None when the grade is missing."""
-    return grade.attempts[0].score / 100 if grade.attempts and grade.missing is None else None
+    """The score in [0, 1] of the first attempt that stands in the reply; None when there is none."""
+    return grade.counted[0].score / 100 if grade.counted and grade.missing is None else None

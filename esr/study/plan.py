@@ -78,12 +78,14 @@ def search_step(
     questions: Sequence[str],
     samples: int | None = None,
 ) -> list[Member]:
-    """The samples of one step of the threshold search; `step` may also be a name, such as `verify`."""
+    """The samples of one step of the threshold search; no question comes again before all came. `step` may also be a name, such as
+    `verify`."""
     n = params.protocol.samples_per_step if samples is None else samples
     out = []
     for latent, boost in asks:
-        rng = stream(params, "search", step, latent.index)
-        for question, seed in _draws(rng, questions, n, params.protocol.n_seeds):
+        before = step * n if isinstance(step, int) else 0
+        rng = stream(params, "search", *(() if isinstance(step, int) else (step,)), latent.index)
+        for question, seed in _draws(rng, questions, before + n, params.protocol.n_seeds)[before:]:
             trial = _trial(params, model, weights, latent, question, seed, float(boost), search=True)
             out.append(
                 Member(arm=Arm("calibration", f"step-{step}", against=""), model=model, scale="", trial=trial)

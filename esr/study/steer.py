@@ -5,11 +5,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from esr.engine import Engine, Output, Request
-from esr.errors import EngineError
+from esr.errors import EngineError, Halted
 from esr.study.batches import work
 from esr.study.progress import Tick
 from esr.types import Reply, Trial
@@ -85,14 +85,25 @@ def steer(
 ) -> int:
     """The replies of `trials`, kept batch by batch; how many there were. `go_on` may raise before a batch is begun."""
 
+    halted: list[Halted] = []
+
     def generate(some: Sequence[Trial]) -> list[Reply]:
         go_on()
-        outputs = engine.generate([request(trial) for trial in some])
-        return [reply(trial, output) for trial, output in zip(some, outputs, strict=True)]
+        if halted:
+            raise halted[0]
+        try:
+            outputs: Mapping[int, Output] = dict(enumerate(engine.generate([request(trial) for trial in some])))
+        except Halted as error:  # what had finished is kept like any other
+            halted.append(error)
+            outputs = error.finished
+        return [reply(some[i], output) for i, output in outputs.items()]
 
     start, n = time.monotonic(), 0
     for replies in work(generate, trials, size=batch, in_flight=in_flight):
-        keep(replies)
+        if replies:
+            keep(replies)
         n += len(replies)
+    if halted:
+        raise halted[0]
     log.info("steered %d trials in %.0f s", n, time.monotonic() - start)
     return n

@@ -20,7 +20,7 @@ from esr.errors import ParamsError, StoreError, one_of
 from esr.params import ModelParams, Params, load, resolve
 from esr.params.weights import identity
 from esr.store import Store
-from esr.store.locks import turn
+from esr.store.locks import exclusive
 from esr.study.progress import Progress
 from esr.types import Latent
 
@@ -94,7 +94,7 @@ class Study:
 
     def alone(self, *of: object) -> AbstractContextManager[None]:
         """Alone at this piece of work, among all runs on this store."""
-        return turn(self.store.root / "turns", self.model, *of)
+        return exclusive(self.store.root / "locks", self.model, *of)
 
     def check(self, judges: Sequence[str]) -> None:
         """Whatever would stop a run is said before it begins: weights, labels, judges and their keys, a store that can be written."""

@@ -1,4 +1,4 @@
-"""Probabilistic bisection for the boost at which a latent's mean first-attempt score meets the target.
+"""Probabilistic bisection for the boost at which one latent's mean first-attempt score meets the target.
 
     search = Bisection(0, 100, 7, 5, target=0.3)
     boost = search.ask()            # the posterior's median
@@ -6,45 +6,31 @@
     search.tell(score, n=5)         # ours, whose weight follows the number of samples
     search.estimate()
 
-The reference update follows PROTOCOL §3 to the last digit, its Beta-median shift included. Ours is in `esr.threshold.curve`. The search
-asks and is told; it never calls a model. `Search` holds many latents and asks for one batch a step.
+The reference update follows PROTOCOL §3 to the last digit, its Beta-median shift included. Ours is in `esr.threshold.curve` and knows
+of one latent alone; many latents, which teach one another, are `esr.threshold.search`'s. The search asks and is told; it never
+calls a model.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
 from esr.errors import DataError
-from esr.params import Protocol
-from esr.params import Search as Bounds
 from esr.threshold.curve import CurvePosterior
+from esr.threshold.pool import Ask
 
 Status = Literal["converged", "never_bites", "always_bites", "unresolved"]
 TOLERANCE = 0.5
 """A search has converged when its 95 % interval is narrower than this share of its estimate's distance from the lower bound."""
-PATIENCE = 3
-"""Steps without a single valid score after which a latent is given up as unresolved."""
 Floats = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
     low: float
     high: float
-
-
-class Ask(NamedTuple):
-    """One question that was put and answered."""
-
-    boost: float
-    score: float
-    """Mean first-attempt score, in [0, 1]."""
-    n: int
-    """Samples behind the score; 0: told without a count, hence the reference update."""
 
 
 class Bisection:
@@ -155,104 +141,3 @@ class Bisection:
         self._log[i + 1 :] += yes if right else no
         self._log[i] += 0.5 * (yes + no)
         self._log -= self._log.max()
-
-
-class Score(NamedTuple):
-    """What one step found for one latent."""
-
-    mean: float
-    """Mean first-attempt score of the valid samples, in [0, 1]."""
-    n: int
-    """How many samples were valid."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One latent's calibration."""
-
-    latent: int
-    threshold: float
-    low: float
-    high: float
-    status: Status
-    asks: tuple[Ask, ...]
-
-
-class Search:
-    """Many latents searched in step: one batch of (latent, boost) a step, told together. Its state is the answers it was given."""
-
-    def __init__(self, latents: Sequence[int], bounds: Bounds, protocol: Protocol) -> None:
-        if len(set(latents)) != len(latents):
-            raise DataError("a search was given the same latent twice")
-        self.bounds, self.protocol = bounds, protocol
-        b = bounds
-        self._searches = {i: Bisection(b.lower, b.upper, b.prior_mean, b.prior_std, protocol.target) for i in latents}
-        self._misses = dict.fromkeys(latents, 0)
-        self._open: dict[int, float] | None = None
-
-    @property
-    def step(self) -> int:
-        """How many answered steps the furthest latent has behind it."""
-        return max((len(search.asks) for search in self._searches.values()), default=0)
-
-    @property
-    def done(self) -> bool:
-        return not self.ask()
-
-    def ask(self) -> list[tuple[int, float]]:
-        """The batch to try next, empty when every latent is finished; the same until it is told."""
-        if self._open is None:
-            self._open = {i: s.ask() for i, s in self._searches.items() if not self._finished(i)}
-        return list(self._open.items())
-
-    def tell(self, scores: Mapping[int, Score | None]) -> None:
-        """The scores of the batch; None, or a latent left out: no valid sample, asked again at the same boost."""
-        asked = dict(self.ask())
-        strangers = sorted(set(scores) - set(asked))
-        if strangers:
-            raise DataError(f"a search was told of latents {strangers[:5]} that it did not ask for")
-        for latent, boost in asked.items():
-            score = scores.get(latent)
-            if score is None or score.n == 0:
-                self._misses[latent] += 1
-                continue
-            self._misses[latent] = 0
-            self._searches[latent].tell(score.mean, None if self._reference else score.n, boost=boost)
-        self._open = None
-
-    def results(self) -> dict[int, Found]:
-        return {i: self._found(i, search) for i, search in self._searches.items()}
-
-    def state(self) -> dict[str, Any]:
-        """As JSON: what was answered, from which `resume` comes back to the same next batch."""
-        asks = {str(i): [list(ask) for ask in search.asks] for i, search in self._searches.items()}
-        return {
-            "bounds": self.bounds.model_dump(mode="json"),
-            "protocol": self.protocol.model_dump(mode="json"),
-            "asks": asks,
-            "misses": {str(i): n for i, n in self._misses.items()},
-        }
-
-    @classmethod
-    def resume(cls, state: Mapping[str, Any]) -> Self:
-        search = cls([int(i) for i in state["asks"]], Bounds(**state["bounds"]), Protocol(**state["protocol"]))
-        for latent, asks in state["asks"].items():
-            for boost, score, n in asks:
-                search._searches[int(latent)].tell(score, n or None, boost=boost)
-            search._misses[int(latent)] = state["misses"][latent]
-        return search
-
-    @property
-    def _reference(self) -> bool:
-        return self.protocol.search_mode == "reference"
-
-    def _finished(self, latent: int) -> bool:
-        search = self._searches[latent]
-        if len(search.asks) >= self.protocol.search_steps or self._misses[latent] >= PATIENCE:
-            return True
-        return search.done(self.protocol.early_stop)
-
-    def _found(self, latent: int, search: Bisection) -> Found:
-        low, high = search.interval()
-        status = "unresolved" if self._misses[latent] >= PATIENCE else search.status
-        return Found(latent, search.estimate(), low, high, status, tuple(search.asks))

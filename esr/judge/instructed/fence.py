@@ -1,10 +1,12 @@
 """Tags around texts that a judge is shown, which no text can close: a text that holds anything like a tag gets tags with a number that
 it does not hold."""
 
+import re
 import unicodedata
 from itertools import count
 
 NAMES = ("question", "reply", "unrelated_topic")
+SPACE = re.compile(r"\s+")
 LOOKS_LIKE_A_TAG = ("<", "‹", "⟨", "〈", "«", "&lt", "\\u003c", "\\x3c")
 
 
@@ -19,5 +21,7 @@ def fence(*texts: str) -> str:
 
 def _bare(text: str) -> str:
     """As a reader sees it who minds neither case nor width nor space."""
+    if text.isascii():
+        return SPACE.sub("", text).lower()
     text = unicodedata.normalize("NFKC", text).casefold()
     return "".join(sign for sign in text if not sign.isspace() and unicodedata.category(sign) != "Cf")

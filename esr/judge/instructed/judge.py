@@ -165,13 +165,13 @@ class InstructedJudge:
         """What `parse` makes of the answer or of its repair, or None and why."""
         first = await self.caller.ask(call)
         try:
-            return _parsed(first, parse), None
+            return await _parsed(first, parse, call), None
         except Malformed as error:
             if first.answer.stop == "refusal":
                 return None, "refused"
             second = await self.caller.ask(repair(call, first.answer, str(error)))
         try:
-            return _parsed(second, parse), None
+            return await _parsed(second, parse, call), None
         except Malformed:
             return None, "refused" if second.answer.stop == "refusal" else "malformed"
 
@@ -205,12 +205,15 @@ class InstructedJudge:
 
 
 async def _read(answer: Answer, reply: str) -> Verdict:
-    if len(reply) + len(answer.text) < LONG:
-        return read(answer, reply)
-    return await asyncio.to_thread(read, answer, reply)
+    return await _aside(len(reply) + len(answer.text), lambda: read(answer, reply))
 
 
-def _parsed(stored: StoredAnswer, parse: Callable[[str], T]) -> T:
+async def _parsed(stored: StoredAnswer, parse: Callable[[str], T], call: Call) -> T:
     if stored.answer.stop == "refusal":
         raise Malformed("it is a refusal")
-    return parse(stored.answer.text)
+    return await _aside(call.characters, lambda: parse(stored.answer.text))
+
+
+async def _aside(characters: int, work: Callable[[], T]) -> T:
+    """Long texts are read in a thread: others wait for the event loop."""
+    return work() if characters < LONG else await asyncio.to_thread(work)

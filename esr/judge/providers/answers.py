@@ -92,48 +92,44 @@ class Answers:
 
     def get(self, keys: Sequence[str]) -> dict[str, Answer]:
         found: dict[str, Answer] = {}
-        with self._reading:
-            for start in range(0, len(keys), 500):
-                part = keys[start : start + 500]
-                marks = ",".join("?" * len(part))
-                for row in self._reader.execute(f"SELECT key, {COLUMNS} FROM answers WHERE key IN ({marks})", part):
-                    found[row[0]] = _answer(row[1:])
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            marks = ",".join("?" * len(part))
+            rows = self._rows(f"SELECT key, {COLUMNS} FROM answers WHERE key IN ({marks})", part)
+            found |= {row[0]: _answer(row[1:]) for row in rows}
         return found
+
+    def _rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._reading:
+            return unlocked(lambda: self._reader.execute(query, values).fetchall(), self.path)
 
     def of_kind(self, kind: Kind, target: Target) -> list[tuple[list[Message], Answer]]:
         """Everything that one judge with one set of parameters ever said to one kind of question, with the question."""
         query = f"SELECT turns, {COLUMNS} FROM answers WHERE kind = ? AND judge = ? AND parameters = ? ORDER BY answered_at"
-        with self._reading:
-            rows = self._reader.execute(query, [kind, target.id, target.parameters]).fetchall()
+        rows = self._rows(query, [kind, target.id, target.parameters])
         return [([Message(role, text) for role, text in json.loads(row[0])], _answer(row[1:])) for row in rows]
 
     def spent_by_others(self, run: str) -> float:
         """US dollars of one run's answers that were not put here and whose price is known: other judges, other processes, earlier
         ones."""
         query = "SELECT coalesce(sum(cost), 0) FROM answers WHERE run = ? AND owner IS NOT ?"
-        with self._reading:
-            return float(self._reader.execute(query, [run, self.owner]).fetchone()[0])
+        return float(self._rows(query, [run, self.owner])[0][0])
 
     def open_batch(self, batch: str) -> StoredBatch | None:
         """One that was written down and is not yet collected."""
-        with self._reading:
-            row = self._reader.execute(
-                "SELECT id, provider_id, n, submitted_at, owner FROM batches WHERE id = ? AND state = 'open'", [batch]
-            ).fetchone()
-        if row is None:
+        rows = self._rows("SELECT id, provider_id, n, submitted_at, owner FROM batches WHERE id = ? AND state = 'open'", [batch])
+        if not rows:
             return None
-        name, provider_id, n, submitted_at, owner = row
+        name, provider_id, n, submitted_at, owner = rows[0]
         left = not owner or (owner != self.owner and gone(owner, submitted_at + LEASE))
         return StoredBatch(name, provider_id, n, submitted_at, left)
 
     def receipts(self) -> set[str]:
         """The provider's names of every batch whose receipt was seen, collected or not."""
-        with self._reading:
-            return {row[0] for row in self._reader.execute("SELECT provider_id FROM batches WHERE provider_id IS NOT NULL")}
+        return {row[0] for row in self._rows("SELECT provider_id FROM batches WHERE provider_id IS NOT NULL")}
 
     def in_batch(self, batch: str) -> set[str]:
-        with self._reading:
-            return {row[0] for row in self._reader.execute("SELECT key FROM claims WHERE batch = ?", [batch])}
+        return {row[0] for row in self._rows("SELECT key FROM claims WHERE batch = ?", [batch])}
 
     # writing: each of these returns once it is on disk
 

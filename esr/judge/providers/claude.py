@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -69,7 +69,7 @@ class ClaudeClient:
             after = new[-1].provider_id
         return [batch for batch in found.values() if not 0 < batch.created_at < since]
 
-    async def results(self, provider_id: str) -> AsyncIterator[Outcome]:
+    async def results(self, provider_id: str) -> AsyncGenerator[Outcome, None]:
         """Line by line; one that cannot be read costs only itself."""
         batches = self._client.messages.batches.with_streaming_response
         try:

@@ -1,6 +1,6 @@
 """What a provider can do for us: one call, and where there is a batch interface, many at once. Two protocols and their values."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -51,4 +51,4 @@ class BatchClient(Protocol):
         """The batches made since a moment, newest first."""
         ...
 
-    def results(self, provider_id: str) -> AsyncIterator[Outcome]: ...
+    def results(self, provider_id: str) -> AsyncGenerator[Outcome, None]: ...

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from esr.errors import JudgeError
@@ -39,9 +39,11 @@ def folder() -> Path:
     """Of this user on this machine; $ESR_LIMITS names another. Whatever lies there and is somebody else's is not used."""
     named = os.environ.get("ESR_LIMITS")
     path = Path(named or Path(tempfile.gettempdir()) / f"esr-limits-{os.getuid()}")
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if named:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700, parents=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise JudgeError(

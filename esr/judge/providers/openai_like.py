@@ -85,7 +85,7 @@ class LitellmClient:
         if isinstance(error, litellm.Timeout | litellm.APIConnectionError | TimeoutError | ConnectionError):
             status = None  # it writes 408 and 500 for calls that no status came back for
         elif not isinstance(status, int):
-            return JudgeError(redacted(f"litellm cannot make this call: {type(error).__name__}: {error}"[:300], self._secrets))
+            return JudgeError(redacted(f"litellm cannot make this call: {type(error).__name__}: {error}", self._secrets)[:300])
         if status is not None and status < 300:
             return Garbled(redacted(str(error), self._secrets))
         headers = getattr(error, "litellm_response_headers", None) or getattr(getattr(error, "response", None), "headers", None)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from esr.judge.providers.answers import Answers
@@ -76,9 +77,10 @@ class Orphans:
 
     async def _first(self, provider_id: str) -> str:
         try:
-            async for outcome in self._client.results(provider_id):
-                if outcome.key:
-                    return outcome.key
+            async with aclosing(self._client.results(provider_id)) as outcomes:
+                async for outcome in outcomes:
+                    if outcome.key:
+                        return outcome.key
         except NotThere:
             pass
         return ""

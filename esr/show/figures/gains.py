@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from esr.show import words
 from esr.show.counted import Counted, arms
 from esr.show.figures import style
-from esr.show.figures.numbers import TITLES, as_json, drawn, paper
+from esr.show.figures.numbers import TITLES, as_json, drawn, methods, paper
 from esr.show.recorded import Recorded
 
 WIDTH = 20 / 3
@@ -62,6 +62,6 @@ def _foot(counted: Sequence[tuple[Recorded, Counted]]) -> str:
         f"{r.model}: n {a.n:,}, {a.missing} missing, judge {r.about['judge']}, scale {r.about['scale']}" for r, a in counted
     )
     diamonds = any(paper(a.arm, r.model, m) is not None for r, a in counted for m in RATES)
-    return f"{style.wrapped(n)}.\n{words.method(about['confidence'], about['bootstrap_draws'])}" + (
+    return f"{style.wrapped(n)}.\n{words.method(about['confidence'], methods([a for _, a in counted], RATES))}" + (
         " Diamonds: the paper." if diamonds else ""
     )

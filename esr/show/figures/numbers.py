@@ -1,8 +1,8 @@
 """From counted arms to what is drawn: values with bounds, their method in words, the paper's values."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from esr.count.metrics import METRICS
 from esr.show import words
 from esr.show.counted import Counted
 from esr.show.paper import reported
@@ -25,10 +25,15 @@ class Drawn(NamedTuple):
     n: int
 
 
+def methods(counted: Iterable[Counted], metrics: Sequence[str]) -> list[str]:
+    """Of every interval that is drawn of these arms."""
+    return [one.estimates[metric].method for one in counted for metric in metrics]
+
+
 def drawn(one: Counted, metric: str) -> Drawn:
     """A value in the units of its axis with the interval that is told of it."""
     e, by = one.estimates[metric], words.scale(metric)
-    span = words.bounds(e)
+    span = e.interval
     return Drawn(None if e.value is None else e.value * by, (span.low * by, span.high * by) if span else None, e.k, e.n)
 
 
@@ -50,11 +55,12 @@ def as_json(one: Counted, metrics: list[str], model: str) -> dict[str, Any]:
     for metric in metrics:
         d, held = drawn(one, metric), one.differences.get(metric)
         row: dict[str, Any] = {"value": d.value, "bounds": d.bounds, "n": d.n, "k": d.k}
-        row["interval"] = "wilson" if METRICS[metric].proportion else "bootstrap over latents"
-        row["bootstrap"] = one.estimates[metric].bootstrap
-        row["latents"] = one.estimates[metric].clusters
+        e = one.estimates[metric]
+        row |= {"method": e.method, "no_interval": e.no_interval, "latents": e.latents, "n_effective": e.n_effective}
+        row["within_latents"] = e.within_latents
         row["paper"] = paper(one.arm, model, metric)
         if held is not None:
-            row["difference"] = {"value": held.value, "bounds": held.bootstrap, "pairs": held.n, "mcnemar": held.mcnemar}
+            told = {"value": held.value, "bounds": held.interval, "pairs": held.n, "p": held.p}
+            row["difference"] = told | {"method": held.method, "no_interval": held.no_interval}
         out[metric] = row
     return out

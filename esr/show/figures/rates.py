@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from esr.show import words
 from esr.show.counted import Counted, arms
 from esr.show.figures import style
-from esr.show.figures.numbers import TITLES, as_json, drawn, paper
+from esr.show.figures.numbers import TITLES, as_json, drawn, methods, paper
 from esr.show.recorded import Recorded
 
 PANELS = ["first_score_mean", "multi_attempt_rate", "esr_rate"]
@@ -69,14 +69,13 @@ def foot(found: Recorded, counted: Sequence[Counted]) -> str:
     n = ", ".join(f"{arm.name} {arm.n:,}" + (f" (+{arm.missing} missing)" if arm.missing else "") for arm in counted[:10])
     lines = [
         f"{found.model}, judge {about['judge']}, scale {about['scale']}; n: {n}.",
-        words.method(about["confidence"], about["bootstrap_draws"]),
+        words.method(about["confidence"], methods(counted, PANELS)),
     ]
     paired = []
     for arm in counted[:9]:
         d = arm.differences.get("esr_rate")
-        if d and d.value is not None and d.bootstrap and d.mcnemar:
-            low, high = (100 * v for v in d.bootstrap)
-            paired.append(f"{arm.name} {100 * d.value:+.1f} [{low:+.1f}, {high:+.1f}] (McNemar p {d.mcnemar.p:.2g})")
+        if d and d.value is not None and d.n:
+            paired.append(f"{arm.name} {words.difference(d)}" + (f" (p {d.p:.2g})" if d.p is not None else ""))
     if paired:
         lines.append("ESR rate minus baseline in pairs of latent, question and seed, points: " + "; ".join(paired) + ".")
     if any(paper(a.arm, found.model, m) is not None for a in counted for m in PANELS):
@@ -104,9 +103,8 @@ def by_model(found: Sequence[Recorded], variant: str, title: str) -> tuple[Figur
             for r in found
         ]
         about = found[0].about
-        style.footnote(
-            figure, "\n".join([style.wrapped("; ".join(lines) + "."), words.method(about["confidence"], about["bootstrap_draws"])])
-        )
+        drawn_by = methods([a for named in counted.values() for a in named.values()], PANELS)
+        style.footnote(figure, "\n".join([style.wrapped("; ".join(lines) + "."), words.method(about["confidence"], drawn_by)]))
     data = {r.model: [as_json(arm, PANELS, r.model) for arm in counted[r.model].values()] for r in found}
     return figure, {"title": title, "variant": variant, "models": data}
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from esr.show import words
 from esr.show.counted import Counted, arms
 from esr.show.figures import style
-from esr.show.figures.numbers import TITLES, as_json, drawn, paper
+from esr.show.figures.numbers import TITLES, as_json, drawn, methods, paper
 from esr.show.paper import reported
 from esr.show.recorded import Recorded
 from esr.types import Arm
@@ -97,6 +97,6 @@ def _foot(found: Recorded, counted: dict[str, list[tuple[float, Counted]]]) -> s
             parts.append(f"{kind}: {len(rungs)} levels, n {min(n)}" + (f" to {max(n)}" if max(n) > min(n) else "") + " each")
     return (
         f"{found.model}, judge {about['judge']}, scale {about['scale']}; {'; '.join(parts)}. Line: Gaussian of half a level over the points.\n"
-        + words.method(about["confidence"], about["bootstrap_draws"])
+        + words.method(about["confidence"], methods([arm for rungs in counted.values() for _, arm in rungs], PANELS))
         + (" Diamonds: the paper's peaks." if _peak(found, "esr_rate") else "")
     )

@@ -1,0 +1,60 @@
+"""The work pools, and the automation that marks dead runs, on the server that PREFECT_API_URL names."""
+
+from datetime import timedelta
+
+POOLS = {"cpu": "flows on the shipped models", "gpu": "flows on the published models, one worker a GPU"}
+AUTOMATION = "mark dead runs crashed"
+SILENCE = timedelta(seconds=90)
+"""Three heartbeats without one: the process is taken to be dead."""
+
+
+def make() -> list[str]:
+    """Makes what is missing and leaves the rest; can be repeated. A line for each."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+
+    said = []
+    with get_client(sync_client=True) as client:
+        for name, description in POOLS.items():
+            try:
+                client.read_work_pool(name)
+                said.append(f"work pool {name}: is there")
+            except ObjectNotFound:
+                client.create_work_pool(WorkPoolCreate(name=name, type="process", description=description))
+                said.append(f"work pool {name}: made")
+    return [*said, automate()]
+
+
+def automate() -> str:
+    """A run whose heartbeat stops becomes CRASHED instead of running for ever."""
+    from prefect.automations import Automation
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+
+    with get_client(sync_client=True) as client:
+        if client.read_automations_by_name(AUTOMATION):
+            return f"automation {AUTOMATION!r}: is there"
+    Automation(
+        name=AUTOMATION,
+        description="A flow run that has sent no heartbeat for 90 seconds is dead: killed, out of memory, or its machine is gone.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={
+                "prefect.flow-run.heartbeat",
+                "prefect.flow-run.Completed",
+                "prefect.flow-run.Failed",
+                "prefect.flow-run.Cancelled",
+                "prefect.flow-run.Crashed",
+            },
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SILENCE,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message="no heartbeat for 90 seconds")],
+    ).create()
+    return f"automation {AUTOMATION!r}: made"

@@ -1,0 +1,29 @@
+"""The Prefect server that `python -m deployments up` starts: Prefect's own, whose transactions on SQLite wait for their turn.
+
+Prefect begins a transaction as a reader and writes later in it. Where somebody else has written in between, SQLite refuses that at
+once with "database is locked", whatever the busy time-out; with a worker that polls this happens every few seconds. A transaction that
+begins as a writer waits instead, up to Prefect's busy time-out of 60 s. Postgres is not concerned.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+
+def create_app() -> Any:
+    """For `uvicorn --factory`."""
+    from prefect.server.database.configurations import AioSqliteConfiguration
+
+    AioSqliteConfiguration.begin_transaction = as_writer(AioSqliteConfiguration.begin_transaction)
+    from prefect.server.api.server import create_app as app
+
+    return app()
+
+
+def as_writer(begin: Any) -> Any:
+    @asynccontextmanager
+    async def begin_transaction(self: Any, session: Any, with_for_update: bool = True) -> AsyncGenerator[Any, None]:
+        async with begin(self, session, with_for_update=True) as transaction:
+            yield transaction
+
+    return begin_transaction

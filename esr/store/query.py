@@ -1,0 +1,114 @@
+"""Questions to the store: tables and views that hold every shard durable now, whoever else writes or holds the file."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from esr.errors import StoreError
+from esr.store import merge, schema, shards
+from esr.store.database import OURS, Busy, file, first_line, ingest, ingested, locked, not_in
+from esr.store.shards import Shard
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def reading(root: Path, *, wait: float = 5.0) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection of its own that sees tables and views with every shard that is durable now."""
+    if _behind(root, wait):
+        ingest(root, wait=wait)
+    with duckdb.connect() as con:
+        try:
+            lock = locked(root, exclusive=False, wait=wait)
+            lock.__enter__()
+        except Busy as busy:
+            log.info("%s is not read: %s; the shards are", file(root), busy)
+            _build(con, root, None)
+            yield con
+            return
+        try:
+            _build(con, root, _attach(con, root))
+            yield con
+        finally:
+            with suppress(duckdb.Error):
+                con.execute("USE memory; DETACH DATABASE IF EXISTS ingested")
+            lock.__exit__(None, None, None)
+
+
+def _behind(root: Path, wait: float) -> bool:
+    """Whether the file lacks shards that count, or holds some that are gone, as far as can be seen."""
+    try:
+        with locked(root, exclusive=False, wait=wait), duckdb.connect() as con:
+            attached = _attach(con, root)
+    except Busy:
+        return False
+    there = shards.listed(root)
+    return attached is None or not attached <= set(there) or bool(not_in(there, attached))
+
+
+def _attach(con: duckdb.DuckDBPyConnection, root: Path) -> set[str] | None:
+    """The shards in the file, attached for reading; None when it is not there, not ours or held."""
+    if not file(root).is_file():
+        return None
+    try:
+        con.execute(f"ATTACH '{str(file(root)).replace(chr(39), chr(39) * 2)}' AS ingested (READ_ONLY)")
+        version = con.execute("SELECT version FROM ingested.esr_schema").fetchone()
+        if version and version[0] == OURS:
+            return ingested(con, "ingested.")
+    except duckdb.Error as error:
+        log.info("%s is not read: %s; the shards are", file(root), first_line(error))
+    return None
+
+
+def _build(con: duckdb.DuckDBPyConnection, root: Path, attached: set[str] | None) -> None:
+    """Tables, from the attached file where there is one and from newer shards, and the views over them."""
+    there = shards.listed(root)
+    if attached is not None and not attached <= set(there):
+        attached = None
+    fresh = not_in(there, attached or set())
+    con.begin()
+    try:
+        _tables(con, merge.by_table(fresh), attached is not None)
+        con.commit()
+    except duckdb.Error as error:
+        con.rollback()
+        if not merge.refused(con, fresh, first_line(error)):
+            raise
+        _build(con, root, attached)
+
+
+def _tables(con: duckdb.DuckDBPyConnection, newer: Mapping[str, Sequence[Shard]], attached: bool) -> None:
+    if not attached:
+        con.execute(schema.sql("tables"))
+    for table, spec in schema.tables().items():
+        source = f'ingested.main."{table}"'
+        if not attached and table in newer:
+            merge.merge(con, table, newer[table])
+        elif attached and table in newer:
+            merge.winners(con, table, newer[table], source)
+            con.execute(f'CREATE TABLE "fresh_{table}" AS FROM winners')
+            key = ", ".join(spec.key)
+            rest = f'FROM {source} ANTI JOIN "fresh_{table}" USING ({key})'
+            con.execute(f'CREATE VIEW "{table}" AS {rest} UNION ALL FROM "fresh_{table}"')
+        elif attached:
+            con.execute(f'CREATE VIEW "{table}" AS FROM {source}')
+    con.execute(schema.sql("views"))
+
+
+def query(root: Path, text: str, params: Sequence[object]) -> pa.Table:
+    try:
+        with reading(root) as con:
+            found = con.sql(text, params=list(params)) if params else con.sql(text)
+            return pa.table({}) if found is None else found.to_arrow_table()
+    except duckdb.Error as error:
+        raise StoreError(
+            f"the store cannot answer {' '.join(text.split())[:200]!r}: {' '.join(str(error).split())[:300]}"
+        ) from None
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"the store {str(root)!r} cannot be read: {error.strerror or error}") from None

@@ -1,0 +1,112 @@
+"""The intervals hold the truth as often as they say, on studies whose truth is known."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from esr.count import coverage, judged, studies
+from esr.count.clusters import Clusters
+from esr.count.coverage_table import tables
+from esr.count.studies import Design, Effect, Rates
+
+STUDIES = 300
+LOW = 0.91
+"""95 % less three standard errors of 300 studies."""
+AA = Effect("A/A, reacting", agreement=0.3)
+HALVED = Effect("halved", 0.5, null=False)
+
+
+@pytest.mark.parametrize(
+    "design",
+    [
+        Design("beta", 48, 24, Rates("beta", 0.17, 0.26)),
+        Design("two kinds", 40, 15, Rates("two-point", 0.12, 0.25)),
+        Design("logit-normal", 30, 20, Rates("logit-normal", 0.15, 1.3)),
+        Design("questions vary", 60, 38, Rates("beta", 0.15, 0.1), questions=1.0),
+    ],
+    ids=lambda d: d.name,
+)
+def test_where_events_are_plenty_every_interval_holds_the_truth_as_often_as_it_says(design):
+    found = coverage.cover(design, AA, STUDIES)
+    assert found.pop(coverage.WITHIN)["coverage"] < 0.8  # Wilson's at n is about these latents only
+    for name, row in found.items():
+        if row["told"] > STUDIES * 0.9:
+            assert LOW <= row["coverage"] <= 0.997, (name, row)
+
+
+@pytest.mark.parametrize(("latents", "trials", "rate"), [(10, 10, 0.1), (48, 24, 0.01), (10, 10, 0.01)])
+@pytest.mark.parametrize("effect", [AA, HALVED], ids=lambda e: e.name)
+def test_where_events_are_rare_or_latents_few_no_interval_is_too_sure(latents, trials, rate, effect):
+    design = Design("beta", latents, trials, Rates("beta", rate, 0.1))
+    for name, row in coverage.cover(design, effect, STUDIES).items():
+        if row["told"] > STUDIES / 4 and name != coverage.WITHIN:
+            assert row["coverage"] >= LOW, (name, row)
+
+
+def test_an_arm_that_changes_nothing_is_rarely_called_different_though_latents_react():
+    row = coverage.cover(Design("beta", 48, 24, Rates("beta", 0.17, 0.26)), AA, 600, single=False)
+    for name in ("Δ multi_attempt_rate", "Δ esr_rate", "Δ gain_all_mean", "Δ improvement_rate"):
+        assert 0.015 <= 1 - row[name]["coverage"] <= 0.075, (name, row[name])
+
+
+@pytest.mark.parametrize("panel", judged.PANELS[:4:3], ids=lambda p: p.name)
+def test_agreement_holds_the_truth_with_ten_latents(panel):
+    for name, row in coverage.cover_agreement(panel, 200).items():
+        if row["told"] > 150:
+            assert row["coverage"] >= 0.90, (name, row)
+
+
+def test_rates_have_the_mean_that_they_are_said_to_have():
+    u = (np.arange(100_000) + 0.5) / 100_000
+    for design in studies.designs():
+        rates = design.rates.quantiles()(u)
+        assert rates.mean() == pytest.approx(design.rates.mean, rel=0.02), design
+        assert ((rates >= 0) & (rates <= 1)).all(), design
+
+
+def test_few_questions_are_taken_as_given():
+    latent, question = np.repeat(np.arange(12), 6), np.tile(np.arange(6), 12)
+    assert Clusters.of(latent, question).questions is None
+    assert Clusters.of(latent, np.arange(72)).questions is not None
+
+
+def test_the_degrees_of_freedom_are_those_of_equal_latents_where_they_are_equal():
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.normal(size=(4_000, 12)), 5, axis=1)
+    clusters = Clusters.of(np.repeat(np.arange(12), 5))
+    weight = np.full(values.shape, 1 / 60)
+    spread = clusters.spread((values - values.mean(axis=1, keepdims=True)) / 60, weight)
+    assert spread.variance.mean() == pytest.approx(1 / 12, rel=0.03)
+    assert spread.df.max() <= 11 + 1e-9
+    assert spread.units == pytest.approx(12)
+
+
+def test_the_command_writes_the_table(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, str(tmp_path / "out.json")], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
+    )  # fmt: skip
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [d["effect"] for d in found["designs"]] == ["A/A", "A/A, reacting", "halved", "halved, reacting"]
+    assert len(done.stdout.splitlines()) == 5
+    assert found["designs"][0]["statistics"]["esr_rate"]["studies"] == 20
+
+
+COMMAND = """
+import sys
+from esr.count import __main__, judged, studies
+designs, judged.PANELS = studies.designs()[1:2], judged.PANELS[:1]
+studies.designs = lambda: designs
+sys.argv = ["count", "coverage", "--studies", "20", "--out", sys.argv[1]]
+__main__.main()
+"""
+
+
+def test_the_page_shows_the_numbers_that_were_measured():
+    home = Path(__file__).parent.parent / "docs"
+    page, found = (home / "statistics.md").read_text(), json.loads((home / "benchmarks" / "coverage.json").read_text())
+    for name, table in tables(found).items():
+        assert table in page, name
