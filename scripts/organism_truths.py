@@ -103,11 +103,8 @@ class Held:
 
 
 def interval(found: Estimate | Difference) -> Span | None:
-    """The one interval that is told of a number, in the form that esr.count gives it."""
-    if hasattr(found, "interval"):
-        return None if found.interval is None else tuple(found.interval)
-    none_or_all = isinstance(found, Estimate) and found.wilson is not None and found.k in (0, found.n)
-    return found.wilson if none_or_all else found.bootstrap
+    """Of what other latents of the same kind would show; None where that cannot be said, of ten latents or fewer for example."""
+    return None if found.interval is None else (found.interval.low, found.interval.high)
 
 
 def drawn(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], draws: int) -> tuple[float, Span]:
