@@ -82,17 +82,19 @@ def judge_server() -> Provider:
     return Provider(schedule=Schedule(latency=2, jitter=1, limit=20)).start()
 
 
+CALIBRATED = "cache/calibrate.thresholds-*"
+"""Results of the cached step that searches thresholds; without them it is done again, from the replies and grades that are left."""
 JUDGE = {"judges": {"haiku-4.5": {"per_minute": 1200, "concurrency": 64}}}
 
 
-def efficiency(engine: str, model: str) -> dict[str, Any]:
+def efficiency(engine: str, model: str, latents: int = 48) -> dict[str, Any]:
     """exp01 whole; then its judging alone, every reply being there; then its generation alone, every answer being there."""
     change = {
         **JUDGE,
         "protocol": {"search_mode": "reference"},  # a judge who knows nothing would let no latent converge
         "work": {"calibrate_shard": 8, "shard": 96, "batch": 32, "in_flight": 4},
         "models": {model: {"judge": "haiku-4.5"}},
-        "by_model": {model: {"protocol": {"search_steps": 10, "early_stop": 0.0}}},
+        "by_model": {model: {"exp01": {"latents": latents}, "protocol": {"search_steps": 10, "early_stop": 0.0}}},
     }
     line = ["-m", "flows", "exp01", model]
     with tempfile.TemporaryDirectory() as name:
@@ -102,9 +104,9 @@ def efficiency(engine: str, model: str) -> dict[str, Any]:
         whole = timed(line, env)
         calls = sum(provider.answered().values())
         replies = sum(1 for _ in store.glob("shards/replies/*"))
-        remove(store, "shards/grades/*", "answers.sqlite*", "esr.duckdb*", "cache/calibrate*")
+        remove(store, "shards/grades/*", "answers.sqlite*", "esr.duckdb*", CALIBRATED)
         judging = timed(line, env)
-        remove(store, "shards/replies/*", "esr.duckdb*", "cache/calibrate*")
+        remove(store, "shards/replies/*", "esr.duckdb*", CALIBRATED)
         generation = timed(line, env)
         provider.stop()
     slower = max(judging["wall_s"], generation["wall_s"])
@@ -128,19 +130,35 @@ def remove(store: Path, *patterns: str) -> None:
             file.unlink()
 
 
-def overhead() -> dict[str, Any]:
-    """The same trials through the flow and by the bench alone, on the fake engine and the lexical judge."""
-    change = {"by_model": {"tiny": {"exp01": {"latents": 200, "trials_per_latent": 20}}}}
-    bench = (
-        "from esr.study.bench import Bench; from esr.params import load; from esr.store import Store; from esr.study.plan import plan; "
-        "from esr.prompts import evaluation; from esr.types import BASELINE; from esr.study.batches import cut; p = load('tiny'); b = Bench(p, 'tiny', Store()); l = b.latents(); "
-        "t = [r for s in cut(l, p.work.calibrate_shard) for r in b.thresholds(s)]; "
-        "m = plan(p, arm=BASELINE, model='tiny', weights=b.weights, latents=l, thresholds={r['latent']: r['threshold'] for r in t}, "
-        "questions=evaluation(), trials_per_latent=p.exp01.trials_per_latent); b.store.put_members(m); "
-        "[(b.replies([x.trial for x in s]), b.grades(s, 'lexical')) for s in cut(m, p.work.shard)]"
-    )
+LIBRARY = """
+from esr.prompts import evaluation
+from esr.study import calibrate, choose, grade, steer
+from esr.study.batches import cut
+from esr.study.plan import plan
+from esr.study.study import Study
+from esr.types import BASELINE
+
+study = Study.of("tiny")
+asked = study.params.of(choose.Baseline)
+shards = cut(choose.latents(study, asked.latents), study.params.work.calibrate_shard)
+found = [one for shard in shards for one in calibrate.thresholds(study, shard) if one.bites]
+members = plan(
+    study.params, arm=BASELINE, model=study.model, weights=study.weights, latents=[one.latent for one in found],
+    thresholds={one.latent.index: one.boost for one in found}, questions=evaluation(), trials_per_latent=asked.trials_per_latent,
+)
+study.store.put_members(members)
+for shard in cut(members, study.params.work.shard):
+    steer.replies(study, [member.trial for member in shard])
+    grade.grades(study, shard, study.grader)
+"""
+"""What exp01 does, without Prefect."""
+
+
+def overhead(latents: int = 200) -> dict[str, Any]:
+    """The same trials through the flow and by the library alone, on the fake engine and the lexical judge."""
+    change = {"by_model": {"tiny": {"exp01": {"latents": latents, "trials_per_latent": 20}}}}
     with tempfile.TemporaryDirectory() as name:
-        plain = timed(["-c", bench], params(Path(name) / "plain", "fake", change))
+        plain = timed(["-c", LIBRARY], params(Path(name) / "plain", "fake", change))
         env = params(Path(name) / "flow", "fake", change)
         flow = timed(["-m", "flows", "exp01", "tiny"], env)
         trials = len((Path(name) / "flow" / "generated.jsonl").read_text().splitlines())
@@ -148,16 +166,16 @@ def overhead() -> dict[str, Any]:
     extra = flow["wall_s"] - plain["wall_s"]
     return {
         "trials": trials,
-        "bench_alone_s": plain["wall_s"],
+        "library_alone_s": plain["wall_s"],
         "flow_s": flow["wall_s"],
         "flow_again_s": again["wall_s"],
         "prefect_and_drawing_s": round(extra, 1),
         "per_1000_trials_s": round(1000 * extra / trials, 2),
-        "note": "the flow starts and stops its own server, draws the figures and the closing table; the bench does not",
+        "note": "the flow starts and stops its own server, draws the figures and the closing table; the library does not",
     }
 
 
-def size70b() -> dict[str, Any]:
+def size70b(latents: int = 500) -> dict[str, Any]:
     """exp01 with 500 latents x (10 steps x 5 samples + 5 trials) = 27,500 generations and as many grades.
 
     The server's scores know nothing of boosts and are 50 on the mean, so the target is 0.5: every latent then has a threshold.
@@ -168,7 +186,7 @@ def size70b() -> dict[str, Any]:
         "protocol": {"verify_samples": 0, "search_mode": "reference", "target": 0.5, "concreteness": "off"},
         "saes": {"tiny-l3": {"d_sae": 65_536}},
         "models": {"tiny": {"judge": "haiku-4.5"}},
-        "by_model": {"tiny": {"exp01": {"latents": 500, "trials_per_latent": 5}, "protocol": {"candidates_per_latent": 5}}},
+        "by_model": {"tiny": {"exp01": {"latents": latents, "trials_per_latent": 5}, "protocol": {"candidates_per_latent": 5}}},
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "big"
@@ -218,9 +236,14 @@ def main() -> None:
     words.add_argument("what", choices=["efficiency", "overhead", "size70b"])
     words.add_argument("--engine", default="fake", choices=["fake", "vllm", "hf"])
     words.add_argument("--model", default="tiny")
+    words.add_argument("--latents", type=int, help="fewer or more than the recorded measurement had")
     words.add_argument("--out", type=Path)
     asked = words.parse_args()
-    found = {"efficiency": lambda: efficiency(asked.engine, asked.model), "overhead": overhead, "size70b": size70b}[asked.what]()
+    size = {} if asked.latents is None else {"latents": asked.latents}
+    if asked.what == "efficiency":
+        found = efficiency(asked.engine, asked.model, **size)
+    else:
+        found = {"overhead": overhead, "size70b": size70b}[asked.what](**size)
     found["machine"] = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"
     print(json.dumps(found, indent=1, ensure_ascii=False))
     if asked.out:

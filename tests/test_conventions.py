@@ -131,3 +131,26 @@ def test_the_pinned_versions_satisfy_what_the_project_asks_for():
         key = requirement.name.lower().replace("_", "-")
         assert key in pinned, f"{requirement} is not pinned in constraints.txt"
         assert pinned[key] in requirement.specifier, f"{requirement} against the pinned {pinned[key]}"
+
+
+def glossary() -> list[str]:
+    """The first column of every table of docs/glossary.md."""
+    rows = [line.split("|")[1].strip() for line in (HOME / "docs" / "glossary.md").read_text().splitlines() if line.startswith("|")]
+    return [row for row in rows if row != "word" and set(row) != {"-"}]
+
+
+def test_every_word_of_the_glossary_is_in_the_code_and_there_once():
+    code = "\n".join(path.read_text() for path in [*OURS, *(HOME / "esr" / "sql").glob("*.sql")])
+    words = glossary()
+    assert len(words) > 50
+    assert len(words) == len(set(words))
+    assert not [word for word in words if not re.search(rf"(?<![a-z]){re.escape(word)}(s|es)?(?![a-z])", code, re.IGNORECASE)]
+
+
+def test_every_class_of_the_study_is_in_the_glossary_or_says_what_it_is():
+    known, bare = {word.lower() for word in glossary()}, []
+    for path in [HOME / "esr" / "types.py", HOME / "esr" / "experiment.py", *sorted((HOME / "esr" / "study").glob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not ast.get_docstring(node) and node.name.lower() not in known:
+                bare.append(f"{name(path)}: {node.name}")
+    assert not bare

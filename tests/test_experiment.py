@@ -13,76 +13,26 @@ from flow_runs import Place, place
 
 from esr.params import HOME
 
-FILE = '''
-"""Experiment 77: do positions matter?"""
-
-from typing import ClassVar
-
-from prefect import flow
-from pydantic import Field
-
-from esr import params
-from esr.experiment import Experiment, Figure, Size, Table
-from esr.show import tables
-from esr.show.figures import rates
-from esr.study.plan import replay
-from esr.study.workload import baseline_trials
-from esr.types import Arm, replace
-from flows import stages
-from tasks import draw
+PAGE = (HOME / "docs" / "experiments.md").read_text()
 
 
-class Settings(params.Settings):
-    block: ClassVar[str] = "exp77"
-    scopes: tuple[str, ...]
-    hold: float = Field(gt=0)
-
-
-def lengths(store, chosen):
-    rows = "select arm, count(*) as n, avg(boost) as boost from outcomes where experiment = ? and model = ? and scale = ? group by arm order by arm"
-    return store.sql(rows, [chosen.experiment, chosen.model, chosen.scale]).to_pandas()
-
-
-EXPERIMENT = Experiment(
-    name="exp77",
-    question="do the positions at which a model is steered matter?",
-    paper="nowhere yet",
-    settings=Settings,
-    size=lambda params: Size(arms=len(params.of(Settings).scopes), trials=baseline_trials(params)),
-    tables=(tables.OUTCOMES, Table("lengths", lengths)),
-    figures=(
-        Figure("Positions: {model}", rates.panels),
-        Figure("Positions once more: {model}", rates.panels, name="again"),
-    ),
-    endings=draw.USUAL,
-)
-
-
-@flow(**stages.options(EXPERIMENT))
-def exp77(model: str, scale: str = "full", judge: str | None = None) -> None:
-    """Experiment 1's trials are replayed with the steering confined to some positions."""
-    with stages.run(EXPERIMENT, model, scale, judge) as run:
-        baseline = stages.baseline(run)
-        arms = [
-            replay(baseline, Arm("exp77", scope, "positions"), lambda trial, scope=scope: replace(trial, scope=scope))
-            for scope in run.params.of(Settings).scopes
-        ]
-        stages.carry_out(run, [member for arm in arms for member in arm])
-'''
+def block(language: str) -> str:
+    """The first block of docs/experiments.md in this language."""
+    return PAGE.split(f"```{language}\n", 1)[1].split("```", 1)[0]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
-    """One file and one block, and the experiment run on the fake engine."""
+    """The file and the block of docs/experiments.md, and the experiment run on the fake engine."""
     root = tmp_path_factory.mktemp("further")
     (root / "mine").mkdir()
-    (root / "mine" / "exp77.py").write_text(FILE)
+    (root / "mine" / "exp77.py").write_text(block("python"))
     before = subprocess.run(["git", "status", "--porcelain"], cwd=HOME, capture_output=True, text=True).stdout
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ESR_EXPERIMENTS", str(root / "mine"))
         where = place(root / "p")
         tree = yaml.safe_load((where.root / "params.yaml").read_text())
-        tree["exp77"] = {"scopes": ["generated", "prompt"], "hold": 1.0}
+        tree |= yaml.safe_load(block("yaml"))
         (where.root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         code, said = where.run("exp77", "tiny", "--scale", "smoke")
         assert code == 0, said
@@ -118,7 +68,7 @@ def test_plan_and_list_know_it(done: tuple[Place, str]) -> None:
 def test_every_table_and_figure_that_it_declares_is_there(done: tuple[Place, str]) -> None:
     where = done[0]
     folder = where.store / "export" / "exp77" / "tiny-smoke"
-    assert {file.name for file in folder.iterdir()} == {"outcomes.parquet", "lengths.parquet", "about.json"}
+    assert {file.name for file in folder.iterdir()} == {"outcomes.parquet", "boosts.parquet", "about.json"}
     drawn = {file.name for file in (where.store / "figures").iterdir()}
     assert {f"{name}-tiny-smoke.{kind}" for name in ("exp77", "exp77-again") for kind in ("png", "pdf", "json")} <= drawn
     assert "exp77-tiny-smoke.csv" in drawn
@@ -145,10 +95,11 @@ def test_it_has_a_deployment_for_every_model_and_stages_for_dvc(done: tuple[Plac
 def test_a_wrong_block_is_said_by_its_place(done: tuple[Place, str], tmp_path: Path) -> None:
     where = done[0]
     text = (where.root / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("hold: 1.0", "hold: -1.0"))
+    tree = yaml.safe_load(text) | {"exp77": {"scopes": ["promt"]}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     code, said = where.run("exp77", "tiny", "--scale", "smoke", ESR_PARAMS=str(tmp_path / "params.yaml"))
     assert code == 2
-    assert "exp77.hold is -1.0" in said.splitlines()[-1]
+    assert "exp77.scopes.0 is 'promt'" in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["deployments/prefect.yaml", "dvc.yaml"])
