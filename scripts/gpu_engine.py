@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "OMP_NUM_THREADS": "1",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
 }
 IEEE = {"TRITON_F32_DEFAULT": "ieee"}
 """Otherwise vLLM's attention in float32 multiplies in TensorFloat-32."""

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,54 @@ def directions(shape: Shape, folder: Path) -> dict[str, Any]:
     return {"layers": list(shape.hooked), "directions": {"moods": {"path": str(folder / "moods.safetensors")}}}
 
 
+class Watch:
+    """How long a process collected garbage, and when a worker's steps began and how long the host took over each."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+        self.steps: list[tuple[float, float, int]] = []
+
+    def collecting(self, phase: str, _info: object) -> None:
+        if phase == "start":
+            self.since = time.perf_counter()
+        else:
+            self.pauses.append(time.perf_counter() - self.since)
+
+
+FRONT: Any = type("Front", (), {})()
+
+
+def watched(worker: Any) -> dict[str, Any]:
+    """What was seen since the last call; the first one begins to look."""
+    import gc
+    import time
+
+    watch = getattr(worker, "watch", None)
+    if watch is None:
+        worker.watch = watch = Watch()
+        gc.callbacks.append(watch.collecting)
+        if (runner := getattr(worker, "model_runner", None)) is not None:
+            plain = runner.execute_model
+
+            def step(scheduled: Any, *args: Any, **kwargs: Any) -> Any:
+                start = time.perf_counter()
+                out = plain(scheduled, *args, **kwargs)
+                watch.steps.append((start, time.perf_counter() - start, scheduled.total_num_scheduled_tokens))
+                return out
+
+            runner.execute_model = step
+    begun = [start for start, _, _ in watch.steps]
+    gaps = sorted(((b - a) * 1000 for a, b in pairwise(begun)), reverse=True)
+    host = sorted((seconds * 1000 for _, seconds, _ in watch.steps), reverse=True)
+    found = {
+        "collected_ms": sum(watch.pauses) * 1000, "steps": len(watch.steps), "large_steps": [n for _, _, n in watch.steps if n > 256],
+        "gaps_ms": gaps[:6], "gap_ms": statistics.median(gaps) if gaps else 0, "host_ms": host[:4], "host_in_all_ms": sum(host),
+    }  # fmt: skip
+    watch.pauses.clear()
+    watch.steps.clear()
+    return found
+
+
 def say(answer: dict[str, Any]) -> None:
     print("@@" + json.dumps(answer), flush=True)
 
@@ -146,11 +195,13 @@ def run(llm: Any, shape: Shape, *, mode: str, n: int, prompt: int, gen: int, see
         for text in texts
     ]
     before = hits(llm)
+    llm.collective_rpc(watched)
+    watched(FRONT)
     start = time.perf_counter()
     outputs = llm.generate(prompts, params, use_tqdm=False)
     seconds = time.perf_counter() - start
     answer: dict[str, Any] = {
-        "seconds": seconds, "generated": sum(len(o.outputs[0].token_ids) for o in outputs), "prompt_tokens": n * prompt,
+        "seconds": seconds, "core": llm.collective_rpc(watched)[0], "front": watched(FRONT), "generated": sum(len(o.outputs[0].token_ids) for o in outputs), "prompt_tokens": n * prompt,
         "hits": [b - a for a, b in zip(before, hits(llm), strict=True)],
     }  # fmt: skip
     return answer if mode == "none" or repeat else answer | taken(llm, texts, prompt + gen - 1, mode)
@@ -256,7 +307,7 @@ def throughput(
     eager = [("eager steered", "eager", "add")]
     work = [("prefill", prefill, {"n": 8 if small else 64, "prompt": 1024, "gen": 1}, 5)]
     for gen in sorted({shape.long // 4, shape.long // 2, shape.long}):
-        work.append((f"batch256 of {gen}", plan, {"n": 256, "prompt": 64, "gen": gen}, 4))
+        work.append((f"batch256 of {gen}", plan, {"n": 256, "prompt": 64, "gen": gen}, 3 if gen > 256 else 5))
     work.append(("batch16", plan, {"n": 16, "prompt": 64, "gen": shape.long}, 3))
     work.append(("batch1", plan, {"n": 1, "prompt": 64, "gen": min(256, shape.long)}, 3))
     if "eager" in kids:
@@ -279,7 +330,7 @@ def rounds(
     """`plan`: (label, engine, mode), asked in turn `times` times after one warm-up each; shares of plain by medians and by pairs."""
     out: dict[str, Any] = {label: [] for label, _, _ in plan}
     for i in range(times + 1):
-        for label, kid, mode in plan:
+        for label, kid, mode in plan[i % len(plan) :] + plan[: i % len(plan)]:
             if time.time() > deadline and i > 1:
                 continue
             answer = kids[kid].ask(mode=mode, seed=1000 * i + 17, **(sizes if i else sizes | {"gen": min(sizes["gen"], 16)}))

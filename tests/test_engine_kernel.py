@@ -54,7 +54,7 @@ def tables(seed: int = 0) -> Tables:
     W_dec = torch.randn(LATENTS, WIDTH, generator=g)
     bank = Bank(
         W_enc=torch.randn(LATENTS, WIDTH, generator=g), b_enc=torch.randn(LATENTS, generator=g), threshold=torch.rand(LATENTS, generator=g),
-        W_dec=W_dec, inverse=1 / W_dec.norm(dim=1), start={"a": 0}, size={"a": LATENTS}, sha256={}, relu={"a": False}, directions={}, loaded={},
+        W_dec=W_dec, inverse=1 / W_dec.norm(dim=1), half=None, start={"a": 0}, size={"a": LATENTS}, sha256={}, relu={"a": False}, directions={}, loaded={},
     )  # fmt: skip
     table = torch.zeros(SLOTS + 1, row_width(2, MAX_OPS), dtype=torch.int32)
     for slot in range(1, SLOTS):

@@ -15,7 +15,7 @@ from esr.engine.plugin.ops import reference
 from esr.engine.plugin.runners import SteerModelState
 from esr.engine.plugin.spec import FIELD, Sites, Spec
 from esr.engine.plugin.state import SteerState
-from esr.engine.vllm import Taken, _applied
+from esr.engine.taken import Taken, applied
 from esr.errors import EngineError
 from esr.types import Op
 
@@ -207,7 +207,7 @@ def test_what_the_device_steered_is_held_against_the_reply_and_not_only_against_
     for executed, cached, stays, right in ((7, 0, 1, True), (6, 0, 1, False), (3, 5, 1, True), (2, 5, 1, False), (2, 5, 2, True)):
         taken = Taken(executed, executed, stays, None, None)  # worker and device agree, perhaps on a wrong scope
         if right:
-            assert _applied(asked, taken, range(8), 6, cached) == 7
+            assert applied(asked, taken, range(8), 6, cached) == 7
         else:
             with pytest.raises(EngineError, match="the reply is discarded"):
-                _applied(asked, taken, range(8), 6, cached)
+                applied(asked, taken, range(8), 6, cached)

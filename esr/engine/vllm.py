@@ -17,8 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from esr.engine import Output, Reading, Request
 from esr.engine.adapter import Adapter
 from esr.engine.admission import Admission, fitting
@@ -30,6 +28,7 @@ from esr.engine.plugin.admission import sites_of
 from esr.engine.plugin.loading import load_directions
 from esr.engine.plugin.spec import FIELD, Spec
 from esr.engine.scope import END, span
+from esr.engine.taken import Taken, applied, reading
 from esr.errors import EngineError, SpecError
 from esr.params import ModelParams, Params, resolve
 from esr.sae import open_sae
@@ -45,18 +44,6 @@ CPU_OPTIONS: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 512}
 ONE_PROCESS = {"distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor"}
 """On a CPU vLLM would give even a single rank a process of its own: 14 s more to start, and an eighth of the speed lost waiting."""
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a worker says of one request."""
-
-    executed: int
-    expected: int
-    stays: int
-    """On the device; more than one where it was preempted."""
-    error: str | None
-    capture: dict[str, Any] | None
 
 
 @dataclass(slots=True)
@@ -195,7 +182,7 @@ class VllmEngine:
         taken = await self._take(spec, n_rows)
         return Output(
             text=self.chat.decode(reply), token_ids=tuple(reply), prompt_token_ids=ids, finish_reason=finish,
-            applied=_applied(spec, taken, (*ids, *reply)[:n_rows], len(ids), cached), reading=_reading(spec, taken),
+            applied=applied(spec, taken, (*ids, *reply)[:n_rows], len(ids), cached), reading=reading(spec, taken),
             directions=tuple(sorted(spec.hashes(sites_of(self._engine.vllm_config)).items())),
         )  # fmt: skip
 
@@ -205,10 +192,10 @@ class VllmEngine:
         sampling = SamplingParams(max_tokens=1, temperature=0, detokenize=False)
         _, _, cached = await self._run(ids, spec, sampling, request.adapter)
         taken = await self._take(spec, len(ids))
-        _applied(spec, taken, ids, len(ids), cached)
-        reading = _reading(spec, taken)
-        assert reading is not None
-        return reading
+        applied(spec, taken, ids, len(ids), cached)
+        found = reading(spec, taken)
+        assert found is not None
+        return found
 
     async def _run(self, ids: tuple[int, ...], spec: Spec, sampling: Any, adapter: str) -> tuple[list[int], str, int]:
         """The reply, why it ended, and how much of the prompt came from the prefix cache."""
@@ -361,41 +348,6 @@ def _absolute_op(op: Op, n_prompt: int) -> Op:
     if op.schedule:
         raise SpecError("a reading takes no schedule over generated tokens; give the ops the scopes and values that it means")
     return replace(op, scope=op.scope and _absolute(op.scope, n_prompt))
-
-
-def _applied(spec: Spec, taken: Taken | None, ids: Sequence[int], n_prompt: int, cached: int) -> int:
-    """Positions of the sequence `ids` steered, over the request's blocks. Those read from the prefix cache were steered when made;
-    the device must have steered the others itself. After a preemption more may come from the cache than vLLM tells."""
-    if taken is None or not spec.ops:
-        return 0
-    where = spec.windows(n_prompt)
-    since = where.since(ids)
-    due, fresh = (where.touched(first, len(ids), since) for first in (0, cached))
-    if taken.error and spec.capture is None:
-        raise EngineError(f"a request failed: {taken.error}")
-    if taken.executed != taken.expected:
-        raise EngineError(
-            f"an intervention was applied {taken.executed} times where {taken.expected} were due; the reply is discarded"
-        )
-    if taken.executed < fresh and taken.stays == 1:
-        raise EngineError(
-            f"an intervention due {fresh} times outside the prefix cache was applied {taken.executed} times; the reply is discarded"
-        )
-    return due
-
-
-def _reading(spec: Spec, taken: Taken | None) -> Reading | None:
-    if spec.capture is None or taken is None:
-        return None
-    if taken.error or taken.capture is None:
-        raise EngineError(f"a capture failed: {taken.error or 'nothing came back'}")
-    found = taken.capture
-    indices = found["indices"]
-    positions = np.frombuffer(found["positions"], np.int32)
-    return Reading(
-        positions=positions, values=np.frombuffer(found["values"], np.float32).reshape(found["shape"]),
-        indices=None if indices is None else np.frombuffer(indices, np.int32).reshape(found["shape"]), expected=found["expected"],
-    )  # fmt: skip
 
 
 def _vllm_version() -> str:

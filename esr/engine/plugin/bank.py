@@ -26,6 +26,8 @@ class Bank:
     W_dec: Tensor
     inverse: Tensor
     """1 / the norm of each row of W_dec; 0 for an empty one."""
+    half: Tensor | None
+    """[rows, width + 8] float16: W_enc, then b_enc as a sum of two, then zeros; None: captures are encoded in float32."""
     start: dict[str, int]
     """By SAE name: the row of its latent 0."""
     size: dict[str, int]
@@ -73,8 +75,9 @@ class Bank:
         return self.W_enc[rows], self.b_enc[rows], self.threshold[rows]
 
 
-def load_bank(sites: Sites, width: int, device: torch.device, *, dummy: bool) -> Bank:
-    """dummy: random rows of the declared shapes, as vLLM's load_format="dummy" makes random weights."""
+def load_bank(sites: Sites, width: int, device: torch.device, *, dummy: bool, halved: bool = False) -> Bank:
+    """dummy: random rows of the declared shapes, as vLLM's load_format="dummy" makes random weights; halved: captures are encoded
+    by products of float16."""
     total = sum(sae.d_sae for sae in sites.saes.values())
     rows_in_all = total + sites.max_directions
     with torch.device(device):
@@ -82,6 +85,7 @@ def load_bank(sites: Sites, width: int, device: torch.device, *, dummy: bool) ->
             W_enc=torch.empty(total, width, dtype=torch.float32), b_enc=torch.empty(total, dtype=torch.float32),
             threshold=torch.zeros(total, dtype=torch.float32), W_dec=torch.zeros(rows_in_all, width, dtype=torch.float32),
             inverse=torch.zeros(rows_in_all, dtype=torch.float32),
+            half=torch.zeros(total, width + 8, dtype=torch.float16) if halved else None,
             start={}, size={}, sha256={}, relu={}, directions={}, loaded={},
         )  # fmt: skip
     at = 0
@@ -95,6 +99,10 @@ def load_bank(sites: Sites, width: int, device: torch.device, *, dummy: bool) ->
             sae = _open(name, block, sites)
             _copy(bank, rows, sae)
             bank.sha256[name], bank.relu[name] = sae.sha256, sae.threshold is None
+        if bank.half is not None:
+            b = bank.b_enc[rows]
+            bank.half[rows, :width] = bank.W_enc[rows].half()
+            bank.half[rows, width], bank.half[rows, width + 1] = b.half(), (b - b.half().float()).half()
         norms = torch.linalg.vector_norm(bank.W_dec[rows], dim=1)
         bank.inverse[rows] = torch.where(norms > 0, 1 / norms, 0)
         at += block.d_sae

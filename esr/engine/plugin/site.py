@@ -39,7 +39,10 @@ def install(model: nn.Module, config: "VllmConfig", block: object) -> None:
             raise EngineError(f"no block {layer} to hook; {architecture} has {len(layers)} here, from 0")
     device = next(model.parameters()).device
     ops.register()
-    bank = load_bank(sites, config.model_config.get_hidden_size(), device, dummy=config.load_config.load_format == "dummy")
+    bank = load_bank(
+        sites, config.model_config.get_hidden_size(), device, dummy=config.load_config.load_format == "dummy",
+        halved=device.type == "cuda" and config.model_config.dtype != torch.float32 and sites.capture and config.parallel_config.rank == 0,
+    )  # fmt: skip
     state = SteerState(sites, bank, config, device)
     config.compilation_config.static_forward_context[ops.CONTEXT] = cast("Any", state)
     for layer in sites.layers:

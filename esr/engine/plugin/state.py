@@ -22,6 +22,7 @@ from esr.engine.plugin.bank import Bank
 from esr.engine.plugin.capture import Holding, Span
 from esr.engine.plugin.records import BROKEN, Check, Record, Stay
 from esr.engine.plugin.spec import FIELD, Admitted, Sites, Spec
+from esr.engine.plugin.staging import RING, Staging
 from esr.engine.scope import END
 from esr.errors import EngineError
 
@@ -32,6 +33,8 @@ RECORDS = 65536
 """Finished requests whose counts are kept for whoever asks by id; the oldest go first."""
 KEPT = 1800.0
 """Seconds that a finished or aborted request's counts and capture are kept at least."""
+LOOKS = RING - 1
+"""Looks for broken streams under way at once."""
 MARGIN = 512
 """Tokens by which a padded step may exceed max_num_batched_tokens."""
 
@@ -55,6 +58,7 @@ class SteerState:
             self.since = torch.full((n + 2,), END, dtype=torch.int32)
             self.tok2slot = torch.full((tokens,), n, dtype=torch.int32)
             self.rows = torch.zeros(tokens if sites.capture else 1, width, dtype=torch.float32)
+        self.staging = Staging(device, back=3 * (n + 2))
         self.begin, self.end = np.full(n + 2, -1, np.int64), np.zeros(n + 2, np.int64)
         """Positions of the slot's request computed in this stay."""
         self.reading = np.zeros(n + 2, bool)
@@ -65,7 +69,6 @@ class SteerState:
         self.records: dict[str, Record] = {}
         self.live: dict[int, Record] = {}
         self.windows: dict[int, Windows] = {}
-        """Of live slots with ops."""
         self.staged: dict[int, tuple[np.ndarray, int]] = {}
         """Rows to be written, and where the marker ends for each."""
         self.ended: dict[int, Stay] = {}
@@ -77,7 +80,11 @@ class SteerState:
         self.probing = False
         self.checks: deque[Check] = deque()
         self.looks: deque[tuple[Tensor, dict[int, Record], Any]] = deque()
-        """Which slots were broken after a step, and whose they were then."""
+        """Which slots were broken after a step, and whose they were; on their way through `mirrors`."""
+        self.mirrors = Staging(device, there=0, back=n + 2)
+        self.owners: dict[int, Record] | None = None
+        """`live` as it is; None when it has changed since."""
+        self.empty = np.zeros(self.table.shape[1], np.int32)
         self.failing: dict[str, str] = {}
         """Requests that shall end in an error, by vLLM's id, with the reason; until the engine has been told."""
         self.refused: dict[str, str] = {}
@@ -118,6 +125,7 @@ class SteerState:
             since = where.since(tokens)
         self.begin[slot] = -1
         self.staged[slot] = row, since
+        self.owners = None
 
     def leave(self, request: str, *, pooled: bool = False) -> None:
         """It finished, was aborted or preempted."""
@@ -131,7 +139,8 @@ class SteerState:
         record.left = time.monotonic()
         self.begin[slot] = -1
         self.reading[slot] = False
-        self.staged[slot] = np.zeros(self.table.shape[1], np.int32), END
+        self.staged[slot] = self.empty, END
+        self.owners = None
         if pooled:
             self.free.append(slot)
 
@@ -224,21 +233,14 @@ class SteerState:
             return
         owners = np.full(len(self.tok2slot), self.none, np.int32)
         owners[:total] = np.repeat(slots, count)
-        self.tok2slot.copy_(capturing.to_device(torch.from_numpy(owners), self.device), non_blocking=True)
+        self.tok2slot.copy_(self.staging.send(owners))
 
     def _mark(self, slots: np.ndarray, first: np.ndarray, count: np.ndarray, ends: np.ndarray, tokens: Tensor | None) -> None:
         """Note where a marker stands among the tokens of this step."""
         assert tokens is not None, "a marker is waited for and the step's tokens are not known"
-        found = []
-        for i, slot in enumerate(slots.tolist()):
-            windows = self.windows.get(slot)
-            if windows is not None and windows.marker != NEVER:
-                at = np.arange(first[i], first[i] + count[i])
-                inside = (windows.search[0] <= at) & (at < windows.search[1])
-                place = np.arange(ends[i] - count[i], ends[i])
-                found.append(np.stack([place, at + 1, np.full_like(at, slot), np.full_like(at, windows.marker)])[:, inside])
-        if found:
-            place, behind, slot, marker = capturing.to_device(torch.from_numpy(np.concatenate(found, axis=1)), self.device)
+        found = tables.searched(self.windows, slots, first, count, ends)
+        if found is not None:
+            place, behind, slot, marker = self.staging.send(found).view(found.shape).long()
             since = torch.where(tokens[place] == marker, behind, END).to(torch.int32)
             self.since.scatter_reduce_(0, slot, since, "amin")
 
@@ -251,33 +253,31 @@ class SteerState:
             self.pending.append(Span(holding, start + lo - first, hi - lo, lo))
 
     def _write(self) -> None:
-        """Changed rows, in one copy, once the numbers of those who had them are under way."""
+        """Changed rows, as far as they are used and in one copy, once the numbers of those who had them are under way."""
         if self.ended:
-            at = capturing.to_device(torch.tensor(list(self.ended), dtype=torch.int64), self.device)
-            numbers = capturing.to_host(torch.stack([self.applied[at], self.since[at], self.broken[at]]))
-            self.checks.append(Check(numbers, list(self.ended.values()), self._event()))
+            ended = self.staging.send(np.fromiter(self.ended, np.int32, len(self.ended))).long()
+            stacked = torch.stack([self.applied[ended], self.since[ended], self.broken[ended]])
+            numbers = self.staging.fetch(stacked, len(self.checks))
+            self.checks.append(Check(numbers, list(self.ended.values()), self.staging.event()))
             self.ended.clear()
         if not self.staged:
             return
-        at = capturing.to_device(torch.tensor(list(self.staged), dtype=torch.int64), self.device)
-        rows = capturing.to_device(torch.from_numpy(np.stack([row for row, _ in self.staged.values()])), self.device)
-        since = capturing.to_device(torch.tensor([since for _, since in self.staged.values()], dtype=torch.int32), self.device)
-        self.table.index_copy_(0, at, rows)
-        self.since.index_copy_(0, at, since)
+        k, numbers = tables.packed(self.staged, len(self.site), self.max_ops)
+        sent = self.staging.send(numbers)
+        at = sent[:k].long()
+        c = (len(numbers) - 2 * k) // (k + 1)
+        self.table.index_put_((at[:, None], sent[2 * k : 2 * k + c].long()[None]), sent[2 * k + c :].view(k, c))
+        self.since.index_copy_(0, at, sent[k : 2 * k])
         self.applied.index_fill_(0, at, 0)
         self.broken.index_fill_(0, at, 0)
         self.staged.clear()
-
-    def _event(self) -> Any:
-        """Reached when all that was asked of the device so far is done; None where it is already."""
-        return torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None
 
     def flush(self) -> None:
         """Encode what the last step captured."""
         if not self.pending:
             return
         spans, self.pending = self.pending, []
-        self.held += capturing.flush(spans, self.rows, self.bank, exact=self.exact)
+        self.held += capturing.flush(spans, self.rows, self.bank, self.staging.send, exact=self.exact)
         if self.held > self.sites.capture_bytes:
             grown = {id(span.holding) for span in spans}
             for record in reversed([r for r in self.records.values() if id(r.holding) in grown]):
@@ -300,8 +300,11 @@ class SteerState:
 
     def _follow(self) -> None:
         """Compare counts of requests that left with the host's, and see whose stream broke, a few steps later."""
-        if self.windows:
-            self.looks.append((capturing.to_host(self.broken.clone()), dict(self.live), self._event()))
+        if self.windows and len(self.looks) < LOOKS:
+            if self.owners is None:
+                self.owners = dict(self.live)
+            seen = self.mirrors.fetch(self.broken, len(self.looks))
+            self.looks.append((seen, self.owners, self.staging.event()))
         self._settle()
         if self.failed:
             raise EngineError(self.failed)
@@ -373,9 +376,10 @@ class SteerState:
         """What is held; the counts of the last requests, which no step follows, are compared here."""
         self.synchronize()
         self._follow()
+        asked = [*range(tables.HEAD), *(tables.offset(i, self.max_ops) for i in range(len(self.site)))]
         return {
             "live": len(self.live), "records": len(self.records), "held_bytes": self.held, "pending": len(self.pending),
-            "nonzero": int(self.table[: self.none].count_nonzero()), "free": len(self.free), "unchecked": len(self.checks),
+            "nonzero": int(self.table[: self.none, asked].count_nonzero()), "free": len(self.free), "unchecked": len(self.checks),
             "directions": len(self.bank.loaded),
         }  # fmt: skip
 

@@ -6,7 +6,7 @@ for each site    n, then n entries: kind and flags, row, value, lo, hi, last val
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -49,6 +49,33 @@ def fill(
         at = offset(site(layer), max_ops)
         row[at] = len(some) // ENTRY
         row[at + 1 : at + 1 + len(some)] = some
+
+
+def packed(staged: Mapping[int, tuple[np.ndarray, int]], sites: int, max_ops: int) -> tuple[int, np.ndarray]:
+    """Rows by slot, each with where its marker ends, as one array: k slots, their k marks, the columns in use, k rows of these."""
+    rows = [row for row, _ in staged.values()]
+    starts = [offset(i, max_ops) for i in range(sites)]
+    used = [np.arange(at, at + 1 + ENTRY * max(int(row[at]) for row in rows)) for at in starts]
+    columns = np.concatenate([np.arange(HEAD), *used])
+    marks = np.array([since for _, since in staged.values()], np.int32)
+    return len(rows), np.concatenate(
+        [np.fromiter(staged, np.int32, len(rows)), marks, columns.astype(np.int32), *(row[columns] for row in rows)]
+    )
+
+
+def searched(
+    windows: Mapping[int, Windows], slots: np.ndarray, first: np.ndarray, count: np.ndarray, ends: np.ndarray
+) -> np.ndarray | None:  # fmt: skip
+    """Tokens of a step that may be a request's marker: [place in the step, position behind it, slot, marker] by token."""
+    found = []
+    for i, slot in enumerate(slots.tolist()):
+        where = windows.get(slot)
+        if where is not None and where.marker != NEVER:
+            at = np.arange(first[i], first[i] + count[i])
+            inside = (where.search[0] <= at) & (at < where.search[1])
+            place = np.arange(ends[i] - count[i], ends[i])
+            found.append(np.stack([place, at + 1, np.full_like(at, slot), np.full_like(at, where.marker)])[:, inside])
+    return np.concatenate(found, axis=1) if found else None
 
 
 KIND = {kind: code for code, kind in enumerate(KINDS)}
