@@ -80,7 +80,7 @@ class Tally:
         """Positions times blocks: due in all sequences, done by the device, read from the prefix cache; and the hashes of the
         directions that were used. EngineError where the numbers do not add up."""
         from esr.engine.plugin.records import BROKEN
-        from esr.engine.vllm import Taken, _applied
+        from esr.engine.taken import Taken, applied
 
         due = done = 0
         hashes: dict[str, str] = {}
@@ -92,7 +92,7 @@ class Tally:
             if taken.error == BROKEN:
                 raise EngineError(f"a request failed: {taken.error}")
             ids = (*sequence.prompt, *sequence.reply[:-1])
-            here = _applied(sequence.spec, taken, ids, len(sequence.prompt), sequence.cached)
+            here = applied(sequence.spec, taken, ids, len(sequence.prompt), sequence.cached)
             due, done = due + here, done + min(here, taken.executed)
             hashes |= sequence.hashes
         self.counted = True
