@@ -338,8 +338,7 @@ class SteerState:
                 expected, executed = expected + stay.due(int(self.since[slot])), executed + int(self.applied[slot])
                 stays += 1
                 record.error = BROKEN if int(self.broken[slot]) else record.error
-        counts = {"executed": executed, "expected": expected, "stays": stays}
-        return {"request": record.request, **counts, "error": record.error}
+        return {"request": record.request, "executed": executed, "expected": expected, "stays": stays, "error": record.error}
 
     def take(self, id: str, n_rows: int | None) -> dict[str, Any] | None:
         """Counts and capture of one request, once; call after `synchronize`."""
@@ -352,10 +351,7 @@ class SteerState:
         out: dict[str, Any] = {**counts, "capture": None}
         if record.holding is not None:
             found = capturing.assemble(record.holding, n_rows)
-            if "error" in found:
-                out["error"] = found["error"]
-            else:
-                out["capture"] = found
+            out |= found if "error" in found else {"capture": found}
         self._drop(id)
         return out
 
