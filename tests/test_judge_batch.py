@@ -1,8 +1,10 @@
 """The batch interface: half the price, and everything that may be wrong with its results."""
 
+import asyncio
+import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +13,13 @@ from judge_server import Provider, Schedule
 from judge_setup import KEY, opened, paid_twice, params_at, questions
 
 from esr.errors import JudgeError
-from esr.judge.open import open_judge
-from esr.judge.providers.client import ProviderBatch
+from esr.judge.instructed.grading import call_about
+from esr.judge.open import open_judge, target
+from esr.judge.providers.answers import Answers
+from esr.judge.providers.batch import HELD, BatchCaller
+from esr.judge.providers.budget import Budget
+from esr.judge.providers.call import Call
+from esr.judge.providers.client import Outcome, ProviderBatch
 from esr.judge.providers.retry import TryLater
 
 
@@ -191,3 +198,54 @@ def test_a_batch_that_the_provider_no_longer_has_is_asked_again(provider: Provid
     threading.Timer(0.8, provider.batches.clear).start()
     assert {grade.missing for grade in judge.grades(questions(5))} == {None}
     judge.close()
+
+
+class Counting:
+    """A provider that takes every batch, answers nothing and has no list."""
+
+    def __init__(self) -> None:
+        self.handed: list[str] = []
+
+    async def submit(self, calls: Sequence[tuple[str, Call]]) -> str:
+        self.handed += [key for key, _ in calls]
+        await asyncio.sleep(0.2)
+        return f"batch-{len(self.handed)}"
+
+    async def state(self, provider_id: str) -> ProviderBatch:
+        return ProviderBatch(provider_id, False, 0, 0.0)
+
+    async def recent(self, since: float) -> list[ProviderBatch]:
+        return []
+
+    async def results(self, provider_id: str) -> AsyncGenerator[Outcome, None]:
+        for line in ():
+            yield line
+
+
+def test_what_is_freed_while_it_is_being_gathered_is_handed_over_once(provider: Provider, tmp_path: Path) -> None:
+    """An old batch is given up in the middle: its questions are asked anew while the first gathering still holds them."""
+    spec, answers, client = params_at(provider.url).judge("haiku-4.5"), Answers(tmp_path), Counting()
+    call = call_about(questions(1)[0], target(spec), blind=False)
+    keys = [f"k{i}" for i in range(1_900)]
+    answers.write_batch("old", "j", [keys[0], keys[-1]]).result()
+    answers.leave_batch("old").result()
+    with sqlite3.connect(answers.path) as db:
+        db.execute("UPDATE batches SET submitted_at = 0")
+    db.close()
+
+    async def work() -> None:
+        caller = BatchCaller(spec, client, answers, Budget(None, spec, lambda: 0.0), target="j", tries=2, run="r")
+
+        async def ask(key: str) -> None:
+            while await caller.ask(key, call) == HELD:
+                pass
+
+        tasks = [asyncio.ensure_future(ask(key)) for key in keys]
+        await asyncio.sleep(3.0)
+        for task in tasks:
+            task.cancel()
+        await caller.close(1.0)
+
+    asyncio.run(work())
+    answers.close()
+    assert sorted(client.handed) == sorted(keys)
