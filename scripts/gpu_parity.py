@@ -1,7 +1,7 @@
 """One engine against the reference, or soaked; started by gpu_engine.py, prints one answer.
 
 gpu_parity.py parity ARCHITECTURE graphs|eager TP     64 mixed requests, twice in different orders, token by token
-gpu_parity.py rich ARCHITECTURE graphs|eager          208 requests over all there is, and conversations, token by token
+gpu_parity.py rich ARCHITECTURE graphs|eager [N]      208 requests over all there is, and conversations, token by token
 gpu_parity.py noise                                   bfloat16 against float32, steered and plain
 gpu_parity.py soak graphs|eager N                     N short requests, a tenth of them aborted
 """
@@ -91,7 +91,7 @@ def parity(architecture: str, kind: str, tp: int) -> dict[str, Any]:
     return answer
 
 
-def rich(architecture: str, kind: str) -> dict[str, Any]:
+def rich(architecture: str, kind: str, n: int = 208) -> dict[str, Any]:
     import numpy as np
     from mixed_requests import rich as requests_over_all
     from mixed_requests import write_moods
@@ -106,12 +106,12 @@ def rich(architecture: str, kind: str) -> dict[str, Any]:
     reference = HfEngine.open(toy.params, toy.name)
     for one in (engine, reference):
         one.load_directions("moods", write_moods(folder))
-    requests = requests_over_all(208)
+    requests = requests_over_all(n)
     found, wanted = engine.generate(requests), reference.generate(requests)
     again = engine.generate(list(reversed(requests)))[::-1]
     read = [(a.reading, b.reading) for a, b in zip(found, wanted, strict=True) if a.token_ids == b.token_ids and b.reading]
     talks = Talks(engine, reference)
-    turns = [turn for seed in range(2) for turn in random_turns(talks, seed, 60)]
+    turns = [turn for seed in range(2) for turn in random_turns(talks, seed, n // 3)]
     talked = [talks.conversation(TALKED, (scope, scope, scope)) for scope in SCOPES]
     parts = [turns[i : i + 20] for i in range(0, len(turns), 20)] + [[turn[i] for turn in talked] for i in (0, 1, 2, 1, 0, 2)]
     answer |= {
@@ -220,7 +220,7 @@ if __name__ == "__main__":
     if what == "parity":
         say(parity(rest[0], rest[1], int(rest[2])))
     elif what == "rich":
-        say(rich(rest[0], rest[1]))
+        say(rich(rest[0], rest[1], *map(int, rest[2:])))
     elif what == "soak":
         say(soak(rest[0], int(rest[1])))
     else:

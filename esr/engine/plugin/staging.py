@@ -32,7 +32,7 @@ class Staging:
         if self.device.type == "cpu":
             return flat
         if len(flat) > SIZE:
-            return torch.cat([self.send(part.numpy()) for part in flat.split(SIZE)])
+            return torch.cat([self.send(numbers.reshape(-1)[at : at + SIZE]) for at in range(0, len(flat), SIZE)])
         self._next = (self._next + 1) % RING
         if (event := self._events[self._next]) is not None:
             event.synchronize()

@@ -257,8 +257,8 @@ class SteerState:
         if self.ended:
             ended = self.staging.send(np.fromiter(self.ended, np.int32, len(self.ended))).long()
             stacked = torch.stack([self.applied[ended], self.since[ended], self.broken[ended]])
-            numbers = self.staging.fetch(stacked, len(self.checks))
-            self.checks.append(Check(numbers, list(self.ended.values()), self.staging.event()))
+            counted = self.staging.fetch(stacked, len(self.checks))
+            self.checks.append(Check(counted, list(self.ended.values()), self.staging.event()))
             self.ended.clear()
         if not self.staged:
             return
