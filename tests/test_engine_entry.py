@@ -10,20 +10,16 @@ from typing import Any
 
 import pytest
 from tiny_models import make_toy
+from vllm import SamplingParams, TokensPrompt
+from vllm.engine.protocol import StreamingInput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from esr.engine.plugin import FIELD, Spec
+from esr.engine.vllm import VllmEngine
 from esr.errors import SpecError
 from esr.types import Op
-
-vllm = pytest.importorskip("vllm")
-
-from vllm import SamplingParams, TokensPrompt  # noqa: E402
-from vllm.engine.protocol import StreamingInput  # noqa: E402
-from vllm.sampling_params import RequestOutputKind  # noqa: E402
-from vllm.v1.engine import EngineCoreRequest  # noqa: E402
-from vllm.v1.engine.output_processor import RequestOutputCollector  # noqa: E402
-
-from esr.engine.vllm import VllmEngine  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -118,9 +118,13 @@ def sequential(patch: pytest.MonkeyPatch, _: Inside) -> None:
     """Each intervention sees what the one before it did, where all should see the same stream."""
     right = ops._intervene
 
-    def one_by_one(h: torch.Tensor, r: torch.Tensor, n: Any, triples: Any, state: SteerState) -> None:
-        for j in range(int(n.max(initial=0))):
-            right(h, r, (n > j).astype(n.dtype), triples[:, 3 * j :], state)
+    def one_by_one(h: torch.Tensor, r: torch.Tensor, at: Any, slots: Any, state: Any, table: Any, offset: int) -> None:
+        first, n = offset + 1, table[:, offset]
+        for j in range(int(n[slots].max(initial=0))):
+            one = table.copy()
+            one[:, offset] = n > j
+            one[:, first : first + ops.ENTRY] = table[:, first + ops.ENTRY * j : first + ops.ENTRY * (j + 1)]
+            right(h, r, at, slots, state, one, offset)
 
     patch.setattr(ops, "_intervene", one_by_one)
 
