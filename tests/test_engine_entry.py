@@ -1,27 +1,25 @@
 """Every way into an engine: a spec is applied as admission wrote it, or the request ends in a sentence, and the engine goes on."""
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_models import make_toy
+from vllm import SamplingParams, TokensPrompt
+from vllm.engine.protocol import StreamingInput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from esr.engine.plugin import FIELD, Spec
+from esr.engine.vllm import VllmEngine
 from esr.errors import SpecError
 from esr.types import Op
-
-vllm = pytest.importorskip("vllm")
-
-from vllm import SamplingParams, TokensPrompt  # noqa: E402
-from vllm.engine.protocol import StreamingInput  # noqa: E402
-from vllm.sampling_params import RequestOutputKind  # noqa: E402
-from vllm.v1.engine import EngineCoreRequest  # noqa: E402
-from vllm.v1.engine.output_processor import RequestOutputCollector  # noqa: E402
-
-from esr.engine.vllm import VllmEngine  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -187,3 +185,22 @@ def test_a_plain_session_is_answered(doors: Doors) -> None:
             yield StreamingInput(prompt=TokensPrompt(prompt_token_ids=list(PROMPT[40 * i : 40 * i + 40])), sampling_params=None)
 
     assert doors.run(doors.collect(inputs(), doors.params(**delta)))[0]
+
+
+def test_a_batch_file_s_lines_are_steered_each_as_it_asks(doors: Doors, tmp_path: Path) -> None:
+    from vllm.entrypoints.launchers.run_batch import make_arg_parser, run_batch
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    lines = []
+    for spec in (None, STEERED, STEERED.replace("early", "erly")):
+        body = {"model": "toy", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "temperature": 0}
+        body |= {"vllm_xargs": {FIELD: spec}} if spec else {}
+        lines.append(json.dumps({"custom_id": str(len(lines)), "method": "POST", "url": "/v1/chat/completions", "body": body}))
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    arguments = ["-i", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--served-model-name", "toy"]
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args([*arguments, "--model", doors.llm.model_config.model])
+    doors.run(run_batch(doors.llm, args))
+    plain, steered, unknown = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    said = [line["response"]["body"]["choices"][0]["message"]["content"] for line in (plain, steered)]
+    assert said[0] != said[1]
+    assert "no SAE 'erly'" in json.dumps(unknown["error"])
