@@ -15,6 +15,7 @@ from esr.engine.hf import HfEngine
 from esr.engine.options import sites_for
 from esr.engine.plugin import KEY, Spec, ops, register
 from esr.engine.plugin.state import SteerState
+from esr.errors import SpecError
 from esr.types import Op, Sampling
 
 SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=12)
@@ -68,6 +69,38 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 
 
 def test_without_a_fault_the_replies_are_the_reference_s(inside: Inside) -> None:
+    assert inside.replies() == inside.wanted
+
+
+def test_a_chat_is_steered_or_refused_as_a_generation_is(inside: Inside) -> None:
+    from vllm import SamplingParams
+    from vllm.sampling_params import BeamSearchParams
+
+    def reply(sae: str | None) -> tuple[int, ...]:
+        params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, extra_args={"sae": sae} if sae else None)
+        return tuple(inside.llm.chat([{"role": "user", "content": "Hello"}], params, use_tqdm=False)[0].outputs[0].token_ids)
+
+    assert reply(Spec(ops=REQUESTS[1].ops).as_json()) != reply(None)
+    with pytest.raises(SpecError, match="no SAE 'erly'"):
+        reply('{"ops": [{"op": "add", "sae": "erly", "i": 1, "v": 1.0}]}')
+    assert not inside.llm.llm_engine.has_unfinished_requests()
+    assert not hasattr(BeamSearchParams(beam_width=2, max_tokens=4), "extra_args")
+
+
+@pytest.mark.parametrize("straight", [False, True], ids=["by the front end", "to the engine"])
+def test_a_request_built_by_hand_is_refused_in_one_process_too(inside: Inside, straight: bool) -> None:
+    from vllm import SamplingParams
+    from vllm.v1.engine import EngineCoreRequest
+
+    params = SamplingParams(temperature=0, max_tokens=4, extra_args={"sae": Spec(ops=REQUESTS[1].ops).as_json()})
+    request = EngineCoreRequest(
+        request_id="by hand", prompt_token_ids=[1, 3, 4], mm_features=None, sampling_params=params, pooling_params=None,
+        arrival_time=0.0, lora_request=None, cache_salt=None, data_parallel_rank=None,
+    )  # fmt: skip
+    engine = inside.llm.llm_engine
+    with pytest.raises(SpecError, match="came past admission"):
+        engine.engine_core.add_request(request) if straight else engine.add_request("by hand", request, params)
+    assert not engine.has_unfinished_requests()
     assert inside.replies() == inside.wanted
 
 

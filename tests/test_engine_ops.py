@@ -17,6 +17,7 @@ from esr.engine.directions import read_directions
 from esr.engine.entries import Windows, check_apart, check_touching, resolved, windows
 from esr.engine.hf import _Part, _Site
 from esr.engine.intervention import KINDS, Condition, Intervention, check_value, place
+from esr.engine.plugin import mark
 from esr.engine.plugin import table as tables
 from esr.engine.plugin.bank import load_bank
 from esr.engine.plugin.ops import reference
@@ -29,6 +30,10 @@ from esr.types import Op
 
 WIDTH, LATENTS, LAYER = 16, 12, 1
 BLOCK = {"saes": {"s": {"loader": "folder", "repo": "none", "layer": LAYER, "d_in": WIDTH, "d_sae": LATENTS}}, "max_ops": 8}
+
+
+def admitted(spec: Spec, n_prompt: int, sites: Sites) -> dict[str, Any]:
+    return mark.seal({"sae": spec.as_json(n_prompt)}, None, n_prompt, sites)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,7 @@ class Bench:
 
     def device(self, spec: Spec, ids: list[int], n_prompt: int, cuts: list[int], x: torch.Tensor) -> tuple[torch.Tensor, int]:
         """The streams after the operation, computed in chunks that end at `cuts`; and how often it was applied."""
-        self.state.admit("a", {"sae": spec.as_json(n_prompt)}, n_prompt, ids[:n_prompt], slot=2)
+        self.state.admit("a", admitted(spec, n_prompt, self.state.sites), n_prompt, ids[:n_prompt], slot=2)
         out, start = [], 0
         for stop in [*cuts, len(ids)]:
             count = stop - start
@@ -187,7 +192,7 @@ def test_a_marker_may_come_in_any_chunk_and_counts_after_a_preemption(bench: Ben
         assert (out.abs().sum(1) > 0).tolist() == [False] * 5 + [True] * 3
         assert counted == 3
     bench.state.admit(
-        "b", {"sae": spec.as_json(3)}, 3, ids[:6], slot=1
+        "b", admitted(spec, 3, bench.state.sites), 3, ids[:6], slot=1
     )  # it comes back with its reply so far, whose blocks are cached
     bench.state.refresh(np.array([1]), np.array([6]), np.array([1]), tokens=torch.tensor([6]))
     h = torch.zeros(1, WIDTH)
@@ -199,8 +204,8 @@ def test_a_marker_may_come_in_any_chunk_and_counts_after_a_preemption(bench: Ben
 
 def test_a_stream_that_leaves_float32_ends_the_request_and_no_other(bench: Bench) -> None:
     huge = torch.full((2, WIDTH), 1e19)
-    bench.state.admit("bad", {"sae": Spec(ops=(Op("add", 1, 1.0, LAYER, "s"),), id="bad").as_json(2)}, 2, slot=0)
-    bench.state.admit("good", {"sae": Spec(ops=(Op("add", 1, 1.0, LAYER, "s"),), id="good").as_json(2)}, 2, slot=1)
+    bench.state.admit("bad", admitted(Spec(ops=(Op("add", 1, 1.0, LAYER, "s"),), id="bad"), 2, bench.state.sites), 2, slot=0)
+    bench.state.admit("good", admitted(Spec(ops=(Op("add", 1, 1.0, LAYER, "s"),), id="good"), 2, bench.state.sites), 2, slot=1)
     at = np.array([0, 1]), np.array([0, 0]), np.array([2, 2])
     bench.state.refresh(*at)
     reference(torch.zeros(4, WIDTH), torch.cat([huge, torch.zeros(2, WIDTH)]), torch.tensor([0, 1, 0, 1]), bench.state, 0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from esr.engine import Capture
+from esr.engine.plugin import mark
 from esr.engine.plugin import state as states
 from esr.engine.plugin.bank import load_bank
 from esr.engine.plugin.ops import reference
@@ -38,7 +39,7 @@ class Runner:
         self.model.rope_state = self.model.prompt_embeds_state = None
 
     def add(self, name: str, slot: int, spec: Spec | None, n_prompt: int) -> None:
-        extra = {FIELD: spec.as_json(n_prompt)} if spec else None
+        extra = mark.seal({FIELD: spec.as_json(n_prompt)}, None, n_prompt, self.state.sites) if spec else None
         request = SimpleNamespace(
             req_id=name,
             sampling_params=SimpleNamespace(extra_args=extra),

@@ -1,9 +1,12 @@
 """Each request on its way in: checked, made canonical, and set apart in the prefix cache. A ValueError here is HTTP 400."""
 
+from copy import copy
 from functools import cache
 from typing import Any
 
 from esr.engine.admission import check_size
+from esr.engine.plugin import mark, wire
+from esr.engine.plugin.mark import SESSION
 from esr.engine.plugin.spec import FIELD, KEY, Sites, parse
 from esr.errors import SpecError
 
@@ -23,8 +26,26 @@ def sites_of(config: Any) -> Sites:
 
 
 def admit(config: Any, request: Any) -> None:
+    """Of a request that vLLM's own front end has laid out; one without a spec is left as it is."""
+    params = request.sampling_params
+    if params is None or not params.extra_args:
+        return
     try:
-        _admit(config, request)
+        wire.check_keys({key: value for key, value in params.extra_args.items() if key != mark.MARK}, "extra_args")
+        if FIELD in params.extra_args:
+            _admit(config, request)
+    except SpecError as error:
+        raise refusal(str(error)) from None
+
+
+def recheck(config: Any, request: Any, params: Any = None) -> None:
+    """Of a request on its way to the engine, wherever it comes from; params: what else was handed over with it."""
+    own, beside = (getattr(holder, "extra_args", None) or {} for holder in (request.sampling_params, params))
+    try:
+        if FIELD in own:
+            mark.check_request(request, sites_of(config))
+        elif FIELD in beside:
+            raise SpecError("a request that was built before takes no steering spec; hand over the prompt itself")
     except SpecError as error:
         raise refusal(str(error)) from None
 
@@ -49,12 +70,15 @@ def _kind() -> type[SpecError]:
 
 
 def _admit(config: Any, request: Any) -> None:
-    params = request.sampling_params
+    params = request.sampling_params = copy(request.sampling_params)  # which the caller may use for another request
     sites = sites_of(config)
     model = config.model_config
-    spec = parse(params.extra_args[FIELD], sites, layers=model.get_total_num_hidden_layers(), width=model.get_hidden_size())
+    text = wire.spec(params.extra_args[FIELD])
+    spec = parse(text, sites, layers=model.get_total_num_hidden_layers(), width=model.get_hidden_size())
     if request.prompt_embeds is not None:
         raise SpecError("steering takes token ids, not prompt embeddings")
+    if request.resumable:
+        raise SpecError(SESSION)
     n_prompt = len(request.prompt_token_ids)
     entries = spec.check(sites, n_prompt, n_prompt + (params.max_tokens or model.max_model_len - n_prompt) - 1)
     if spec.capture is not None:
@@ -65,4 +89,4 @@ def _admit(config: Any, request: Any) -> None:
     request.cache_salt = spec.salt(sites, request.cache_salt, entries)
     if spec.capture is not None:
         params.skip_reading_prefix_cache = True
-    params.extra_args = {**params.extra_args, FIELD: spec.as_json(n_prompt)}
+    params.extra_args = mark.seal({**params.extra_args, FIELD: spec.as_json(n_prompt)}, request.cache_salt, n_prompt, sites)

@@ -54,6 +54,8 @@ class Sites:
     """Rows kept free for named directions, over all sets and blocks."""
     directions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Sets loaded at the start, by name: `path`, and `layer` for a file of one tensor."""
+    http_directions: int = 0
+    """Bytes of a set that may be sent to the server while it runs; 0: none may."""
     known: dict[str, Shape] = field(default_factory=dict, compare=False)
     """Sets loaded so far, as this process knows them."""
 
@@ -63,7 +65,7 @@ class Sites:
             raise EngineError(f"additional_config[{KEY!r}] is {block!r:.200}, not a mapping with `saes` and `layers`")
         known = (
             "format", "saes", "layers", "max_ops", "capture", "capture_bytes", "allow_layer_mismatch", "allow_untested_vllm",
-            "max_directions", "directions",
+            "max_directions", "directions", "http_directions",
         )  # fmt: skip
         for key in block:
             if key not in known:
@@ -132,7 +134,7 @@ class Sites:
         return {
             "format": FORMAT, "saes": saes, "layers": list(self.layers), "max_ops": self.max_ops, "capture": self.capture,
             "capture_bytes": self.capture_bytes, "allow_layer_mismatch": self.allow_layer_mismatch,
-            "allow_untested_vllm": self.allow_untested_vllm, "max_directions": self.max_directions,
+            "allow_untested_vllm": self.allow_untested_vllm, "max_directions": self.max_directions, "http_directions": self.http_directions,
             "directions": {name: dict(fields) for name, fields in self.directions.items()},
         }  # fmt: skip
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from esr.engine.entries import NEVER, Entry, Windows, windows
 from esr.engine.plugin import capture as capturing
+from esr.engine.plugin import mark
 from esr.engine.plugin import table as tables
 from esr.engine.plugin.bank import Bank
 from esr.engine.plugin.capture import Holding, Slice
@@ -102,6 +103,7 @@ class SteerState:
         if text is None or request in self.refused:
             return
         try:
+            mark.check(extra, n_prompt, self.sites)
             admitted = Admitted.read(text)
             spec = admitted.spec
             if admitted.n_prompt != n_prompt:
@@ -324,32 +326,32 @@ class SteerState:
             torch.cuda.synchronize(self.device)
         self._settle()
 
-    def take(self, id: str, n_rows: int | None) -> dict[str, Any] | None:
-        """Counts and capture of one request, once; call after `synchronize`."""
+    def count(self, id: str) -> dict[str, Any] | None:
+        """Counts of one request and vLLM's name for it; call after `synchronize`."""
         record = self.records.get(id)
         if record is None:
             return None
         expected, executed, stays = record.expected, record.executed, record.stays
-        for slot, other in self.live.items():
-            if other is record:
-                self.reading[slot] = False
-                if (windows := self.windows.get(slot)) is not None:
-                    stay = Stay(record, windows, int(self.begin[slot]), int(self.end[slot]))
-                    expected, executed, stays = (
-                        expected + stay.due(int(self.since[slot])),
-                        executed + int(self.applied[slot]),
-                        stays + 1,
-                    )
-                    record.error = BROKEN if int(self.broken[slot]) else record.error
-        out: dict[str, Any] = {
-            "executed": executed, "expected": expected, "stays": stays, "error": record.error, "capture": None,
-        }  # fmt: skip
+        for slot in (slot for slot, other in self.live.items() if other is record):
+            if (windows := self.windows.get(slot)) is not None:
+                stay = Stay(record, windows, int(self.begin[slot]), int(self.end[slot]))
+                expected, executed = expected + stay.due(int(self.since[slot])), executed + int(self.applied[slot])
+                stays += 1
+                record.error = BROKEN if int(self.broken[slot]) else record.error
+        return {"request": record.request, "executed": executed, "expected": expected, "stays": stays, "error": record.error}
+
+    def take(self, id: str, n_rows: int | None) -> dict[str, Any] | None:
+        """Counts and capture of one request, once; call after `synchronize`."""
+        counts, record = self.count(id), self.records.get(id)
+        if counts is None or record is None:
+            return None
+        del counts["request"]
+        for slot in (slot for slot, other in self.live.items() if other is record):
+            self.reading[slot] = False
+        out: dict[str, Any] = {**counts, "capture": None}
         if record.holding is not None:
             found = capturing.assemble(record.holding, n_rows)
-            if "error" in found:
-                out["error"] = found["error"]
-            else:
-                out["capture"] = found
+            out |= found if "error" in found else {"capture": found}
         self._drop(id)
         return out
 

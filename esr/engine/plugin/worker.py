@@ -37,6 +37,15 @@ class SteeringWorker:
         state.synchronize()
         return [state.take(id, n) for id, n in zip(ids, rows, strict=True)]
 
+    def esr_count(self, ids: list[str], keep: list[bool]) -> list[dict[str, Any] | None]:
+        """By id: what was applied so far, and whose it is; what is not to be kept is forgotten."""
+        state = self.esr_state()
+        state.synchronize()
+        counts = [state.count(id) for id in ids]
+        for id in (id for id, kept in zip(ids, keep, strict=True) if not kept):
+            state.forget(id)
+        return counts
+
     def esr_forget(self, ids: list[str]) -> None:
         for id in ids:
             self.esr_state().forget(id)
