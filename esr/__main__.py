@@ -22,6 +22,7 @@ COMMANDS = {
     ),
     "doctor": ("esr.command.doctor", "what is installed, which keys and GPUs, what would run", "python -m esr doctor"),
     "plan": ("esr.command.plan", "what a run would take, without running", "python -m esr plan exp01 70b"),
+    "table": ("esr.command.table", "the closing table again, with every interval and its method", "python -m esr table exp01 tiny"),
     "experiments": ("esr.command.experiments", "what can be run, and what it asks", "python -m esr experiments"),
     "rejudge": (
         "esr.command.rejudge",

@@ -7,8 +7,7 @@
     │   ├── SpecError    (ValueError)    an intervention or capture that the engine refuses
     │   └── Halted                       the engine was told to let go; what it had finished comes with it
     ├── JudgeError       (RuntimeError)  a judge or its provider
-    │   ├── JudgeBusy                    worth asking again later: rate limits, overload, time-outs
-    │   └── BudgetSpent                  the run's max_cost is reached; what was answered is kept
+    │   └── JudgeBusy                    worth asking again later: rate limits, overload, time-outs
     ├── StoreError       (OSError)       the results folder
     └── DataError        (ValueError)    a file or a table that does not hold what it should
 
@@ -51,10 +50,6 @@ class JudgeError(EsrError, RuntimeError):
 
 
 class JudgeBusy(JudgeError):
-    pass
-
-
-class BudgetSpent(JudgeError):
     pass
 
 

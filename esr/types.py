@@ -13,11 +13,11 @@ __all__ = [
     "BASELINE", "BLIND", "Arm", "Attempt", "Grade", "Latent", "Member", "Op", "Reply", "Sampling", "Scope", "Trial", "content_id", "replace",
 ]  # fmt: skip
 
-type_of_op = Literal["add", "clamp"]
+type_of_op = Literal["add", "clamp", "project_out", "clamp_projection", "add_norm"]
 BLIND = -1
 """The latent of a grade whose judge was told of none, and of a trial that has none."""
 Scope = str
-"""Which positions an intervention touches: `all`, `prompt`, `generated`, or `[lo,hi)` in absolute positions."""
+"""Which positions an intervention touches: `all`, `prompt`, `generated`, `[lo,hi)` in absolute positions, …: esr/engine/scope.py."""
 
 
 def content_id(*parts: object, length: int = 32) -> str:
@@ -42,6 +42,8 @@ class Op:
 
     add:   h ← h + value · W_dec[latent]
     clamp: h ← h + (value − f_latent(h)) · W_dec[latent], the reconstruction error kept
+    and, with u the direction W_dec[latent] at length 1:
+    project_out: h ← h − value · (h · u) u · clamp_projection: h ← h + (value − h · u) u · add_norm: h ← h + value · ‖h‖ u
     Ops of one request act at once on the same h; add and clamp of one latent sum.
     """
 

@@ -6,7 +6,8 @@ python scripts/gpu_engine.py OUT --phases smoke                     everything a
 python scripts/gpu_engine.py OUT --phases soak                      also on a CPU
 
 parity   64 mixed requests, token by token against transformers; with graphs, eagerly, Gemma-2; bfloat16 against float32
-tp       the same under tensor parallel 2
+rich     208 requests over every op, scope, schedule and condition, and conversations that share prefixes, token by token
+tp       parity under tensor parallel 2
 soak     20,000 short requests with aborts: counts, tables and memory along the way
 8b, 70b-quarter, 70b-tp2   throughput with and without the plugin: gpu_throughput.py
 
@@ -28,6 +29,7 @@ ENVIRONMENT = {
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "OMP_NUM_THREADS": "1",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
 }
 IEEE = {"TRITON_F32_DEFAULT": "ieee"}
 """Otherwise vLLM's attention in float32 multiplies in TensorFloat-32."""
@@ -53,6 +55,8 @@ def correctness(phases: list[str], out: Path, gpus: int) -> dict[str, Child]:
             for a, k in (("llama", "graphs"), ("llama", "eager"), ("gemma2", "graphs"))
         ]
         grid += [("parity/bf16_noise", ["noise"])]
+    if small or "rich" in phases:
+        grid += [(f"rich/{a}/{k}", ["rich", a, k]) for a, k in (("llama", "graphs"), ("gemma2", "graphs"), ("llama", "eager"))]
     if small or "soak" in phases:
         grid += [("soak", ["soak", "graphs" if gpus else "eager", "400" if small else "20000"])]
     if "tp" in phases:

@@ -1,6 +1,7 @@
 """One engine against the reference, or soaked; started by gpu_engine.py, prints one answer.
 
 gpu_parity.py parity ARCHITECTURE graphs|eager TP     64 mixed requests, twice in different orders, token by token
+gpu_parity.py rich ARCHITECTURE graphs|eager [N]      208 requests over all there is, and conversations, token by token
 gpu_parity.py noise                                   bfloat16 against float32, steered and plain
 gpu_parity.py soak graphs|eager N                     N short requests, a tenth of them aborted
 """
@@ -90,6 +91,47 @@ def parity(architecture: str, kind: str, tp: int) -> dict[str, Any]:
     return answer
 
 
+def rich(architecture: str, kind: str, n: int = 208) -> dict[str, Any]:
+    import numpy as np
+    from mixed_requests import rich as requests_over_all
+    from mixed_requests import write_moods
+    from test_engine_turns import OPS as TALKED
+    from test_engine_turns import SCOPES, Talks, random_turns
+
+    from esr.engine.hf import HfEngine
+
+    folder = Path(tempfile.mkdtemp())
+    toy = make_toy(folder, architecture)  # type: ignore[arg-type]  # one of the literals
+    engine, answer = opened(toy, kind, 1)
+    reference = HfEngine.open(toy.params, toy.name)
+    for one in (engine, reference):
+        one.load_directions("moods", write_moods(folder))
+    requests = requests_over_all(n)
+    found, wanted = engine.generate(requests), reference.generate(requests)
+    again = engine.generate(list(reversed(requests)))[::-1]
+    read = [(a.reading, b.reading) for a, b in zip(found, wanted, strict=True) if a.token_ids == b.token_ids and b.reading]
+    talks = Talks(engine, reference)
+    turns = [turn for seed in range(2) for turn in random_turns(talks, seed, n // 3)]
+    talked = [talks.conversation(TALKED, (scope, scope, scope)) for scope in SCOPES]
+    parts = [turns[i : i + 20] for i in range(0, len(turns), 20)] + [[turn[i] for turn in talked] for i in (0, 1, 2, 1, 0, 2)]
+    answer |= {
+        "arch": architecture,
+        "of": len(requests),
+        "identical": sum(a.token_ids == b.token_ids for a, b in zip(found, wanted, strict=True)),
+        "identical_again": sum(a.token_ids == b.token_ids for a, b in zip(again, wanted, strict=True)),
+        "applied_right": sum(a.applied == b.applied for a, b in zip(found, wanted, strict=True)),
+        "distinct": len({b.token_ids for b in wanted}),
+        "turns": sum(map(len, parts)),
+        "turns_wrong": len(talks.wrong(*parts)),
+        "worst_reading_difference": max(float(np.abs(a.values - b.values).max()) for a, b in read if a is not None),
+        "readings": len(read),
+        "first_wrong": [repr(r)[:600] for r, a, b in zip(requests, found, wanted, strict=True) if a.token_ids != b.token_ids][:3],
+        "stats": engine.stats(),
+    }
+    engine.close()
+    return answer
+
+
 def soak(kind: str, n: int) -> dict[str, Any]:
     engine, answer = opened(make_toy(Path(tempfile.mkdtemp()), "llama"), kind, 1)
     base = mixed(256)
@@ -164,7 +206,7 @@ def noise() -> dict[str, Any]:
             params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, extra_args=extra)
             got = llm.generate([TokensPrompt(prompt_token_ids=list(ids))], params, use_tqdm=False)[0].prompt_logprobs
             hooked = hf._sites(request, len(ids), len(ids)) if spec.ops else {}
-            with torch.inference_mode(), hf._hooked(hooked, 0):
+            with torch.inference_mode(), hf._hooked(hooked, 0, ids):
                 want = hf.model(input_ids=torch.tensor([list(ids)])).logits[0].float().log_softmax(-1)
             differences[name] += [abs(float(want[t - 1, ids[t]]) - got[t][ids[t]].logprob) for t in range(1, len(ids))]
     return {
@@ -177,6 +219,8 @@ if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     if what == "parity":
         say(parity(rest[0], rest[1], int(rest[2])))
+    elif what == "rich":
+        say(rich(rest[0], rest[1], *map(int, rest[2:])))
     elif what == "soak":
         say(soak(rest[0], int(rest[1])))
     else:

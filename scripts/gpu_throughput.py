@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,13 @@ class Shape:
     heads: int
     kv_heads: int
     layer: int
-    cache_gib: int
+    cache_gib: float
     long: int
     """Tokens of a reply at batch 16 and 256."""
     head_dim: int = 128
     d_sae: int = 65536
+    hooked: tuple[int, ...] = ()
+    """Blocks with directions."""
     tp: int = 1
     kinds: tuple[str, ...] = ("plain", "plugin")
 
@@ -48,12 +51,13 @@ class Shape:
 
 
 SHAPES = {
-    "8b": Shape(4096, 14336, 32, 32, 8, layer=19, cache_gib=24, long=512, kinds=("plain", "plugin", "eager")),
+    "8b": Shape(4096, 14336, 32, 32, 8, layer=19, cache_gib=18.2, long=512, hooked=(10, 15, 19, 25)),
     "70b-quarter": Shape(8192, 28672, 20, 64, 8, layer=12, cache_gib=12, long=512),
     "70b-tp2": Shape(8192, 28672, 60, 64, 8, layer=50, cache_gib=8, long=128, tp=2),
-    "smoke": Shape(256, 512, 4, 4, 2, 2, 1, 16, head_dim=64, d_sae=40960, kinds=("plain", "plugin", "eager")),
+    "8b-quarter": Shape(4096, 14336, 8, 32, 8, layer=5, cache_gib=6, long=128, hooked=(2, 5)),
+    "smoke": Shape(256, 512, 4, 4, 2, 2, 1, 16, head_dim=64, d_sae=40960, hooked=(1, 2), kinds=("plain", "plugin", "eager")),
 }
-"""Two engines of the 70B shape fit side by side on two GPUs of 140 GB with 60 of its 80 blocks, on one with 20."""
+"""Every engine of `8b` hooks four blocks, of which one has the SAE. Two of them fit on 80 GB. Two engines of the 70B shape fit side by side on two GPUs of 140 GB with 60 of its 80 blocks, on one with 20."""
 SMALL = {"gpu_memory_utilization": 0.1}
 """What must be free at the start: several engines share a GPU, and each says how large its cache is."""
 QUIET_LINKS = {
@@ -93,8 +97,8 @@ def serve(name: str, kind: str) -> None:
     started = time.time()
     llm = LLM(
         model=str(folder), load_format="dummy", skip_tokenizer_init=True, dtype="bfloat16", max_model_len=2048, max_num_seqs=256,
-        max_num_batched_tokens=8192, kv_cache_memory_bytes=shape.cache_gib << 30, disable_log_stats=False, tensor_parallel_size=shape.tp,
-        additional_config={} if kind == "plain" else {"sae_steering": {"saes": {"s": sae}}}, **options,
+        max_num_batched_tokens=8192, kv_cache_memory_bytes=int(shape.cache_gib * 2**30), disable_log_stats=False, tensor_parallel_size=shape.tp,
+        additional_config={} if kind == "plain" else {"sae_steering": {"saes": {"s": sae}} | directions(shape, folder)}, **options,
     )  # fmt: skip
     config = llm.llm_engine.vllm_config
     say({
@@ -106,6 +110,70 @@ def serve(name: str, kind: str) -> None:
             say(run(llm, shape, **json.loads(line)))
         except Exception:  # the other engines' rounds go on
             say({"error": traceback.format_exc()[-1500:]})
+
+
+def directions(shape: Shape, folder: Path) -> dict[str, Any]:
+    """256 directions after each of the hooked blocks."""
+    if not shape.hooked:
+        return {}
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    rows = {
+        f"layer.{layer}": rng.normal(size=(256, shape.hidden), scale=shape.hidden**-0.5).astype(np.float32)
+        for layer in shape.hooked
+    }
+    save_file(rows, folder / "moods.safetensors")
+    return {"layers": list(shape.hooked), "directions": {"moods": {"path": str(folder / "moods.safetensors")}}}
+
+
+class Watch:
+    """How long a process collected garbage, and when a worker's steps began and how long the host took over each."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+        self.steps: list[tuple[float, float, int]] = []
+
+    def collecting(self, phase: str, _info: object) -> None:
+        if phase == "start":
+            self.since = time.perf_counter()
+        else:
+            self.pauses.append(time.perf_counter() - self.since)
+
+
+FRONT: Any = type("Front", (), {})()
+
+
+def watched(worker: Any) -> dict[str, Any]:
+    """What was seen since the last call; the first one begins to look."""
+    import gc
+    import time
+
+    watch = getattr(worker, "watch", None)
+    if watch is None:
+        worker.watch = watch = Watch()
+        gc.callbacks.append(watch.collecting)
+        if (runner := getattr(worker, "model_runner", None)) is not None:
+            plain = runner.execute_model
+
+            def step(scheduled: Any, *args: Any, **kwargs: Any) -> Any:
+                start = time.perf_counter()
+                out = plain(scheduled, *args, **kwargs)
+                watch.steps.append((start, time.perf_counter() - start, scheduled.total_num_scheduled_tokens))
+                return out
+
+            runner.execute_model = step
+    begun = [start for start, _, _ in watch.steps]
+    gaps = sorted(((b - a) * 1000 for a, b in pairwise(begun)), reverse=True)
+    host = sorted((seconds * 1000 for _, seconds, _ in watch.steps), reverse=True)
+    found = {
+        "collected_ms": sum(watch.pauses) * 1000, "steps": len(watch.steps), "large_steps": [n for _, _, n in watch.steps if n > 256],
+        "gaps_ms": gaps[:6], "gap_ms": statistics.median(gaps) if gaps else 0, "host_ms": host[:4], "host_in_all_ms": sum(host),
+    }  # fmt: skip
+    watch.pauses.clear()
+    watch.steps.clear()
+    return found
 
 
 def say(answer: dict[str, Any]) -> None:
@@ -128,25 +196,35 @@ def run(llm: Any, shape: Shape, *, mode: str, n: int, prompt: int, gen: int, see
         for text in texts
     ]
     before = hits(llm)
+    llm.collective_rpc(watched)
+    watched(FRONT)
     start = time.perf_counter()
     outputs = llm.generate(prompts, params, use_tqdm=False)
     seconds = time.perf_counter() - start
     answer: dict[str, Any] = {
-        "seconds": seconds, "generated": sum(len(o.outputs[0].token_ids) for o in outputs), "prompt_tokens": n * prompt,
+        "seconds": seconds, "core": llm.collective_rpc(watched)[0], "front": watched(FRONT), "generated": sum(len(o.outputs[0].token_ids) for o in outputs), "prompt_tokens": n * prompt,
         "hits": [b - a for a, b in zip(before, hits(llm), strict=True)],
     }  # fmt: skip
     return answer if mode == "none" or repeat else answer | taken(llm, texts, prompt + gen - 1, mode)
 
 
 def specs(mode: str, n: int, shape: Shape, seed: int) -> list[str | None]:
-    """One for each request: none, a boost, 26 clamps to 0, or a capture of the 64 largest latents of the prompt."""
+    """One for each request: none, a boost, one by 0, 26 clamps to 0, a direction of its own after every hooked block, or a capture
+    of the 64 largest latents of the prompt."""
     rng = random.Random(seed)
     out: list[str | None] = []
-    for _ in range(n):
+    for number in range(n):
         add = {"op": "add", "sae": "s", "i": rng.randrange(shape.d_sae), "v": rng.uniform(0.5, 4), "layer": shape.layer}
         clamps = [{"op": "clamp", "sae": "s", "i": i, "v": 0.0, "layer": shape.layer} for i in rng.sample(range(shape.d_sae), 26)]
         capture = {"sae": "s", "layer": shape.layer, "mode": "topk", "k": 64, "positions": "prompt"}
-        block = {"add": {"ops": [add]}, "clamp": {"ops": clamps}, "capture": {"capture": capture}}.get(mode)
+        own = [{"op": "add", "sae": "moods", "i": number % 256, "v": 1.5, "layer": layer} for layer in shape.hooked]
+        block = {
+            "add": {"ops": [add]},
+            "zero": {"ops": [add | {"v": 0.0}]},
+            "directions": {"ops": own},
+            "clamp": {"ops": clamps},
+            "capture": {"capture": capture},
+        }.get(mode)
         out.append(json.dumps({"id": rng.randbytes(8).hex()} | block) if block else None)
     return out
 
@@ -225,14 +303,17 @@ def throughput(
         note(name, kind, json.dumps(started)[-1500:])
         yield f"{name}/{kind}", started
     prefill = [("plain", "plain", "none"), ("idle", "plugin", "none"), ("capture", "plugin", "capture")]
-    plan = [("plain", "plain", "none"), ("idle", "plugin", "none"), ("steered", "plugin", "add"), ("clamp", "plugin", "clamp")]
+    plan = [("plain", "plain", "none"), ("idle", "plugin", "none"), ("zero", "plugin", "zero"), ("steered", "plugin", "add")]
+    plan += [("clamp", "plugin", "clamp")] + ([("directions", "plugin", "directions")] if shape.hooked else [])
     eager = [("eager steered", "eager", "add")]
     work = [("prefill", prefill, {"n": 8 if small else 64, "prompt": 1024, "gen": 1}, 5)]
-    for n, gen, times in ((256, shape.long, 4), (16, shape.long, 5), (1, min(256, shape.long), 5)):
-        work.append((f"batch{n}", plan, {"n": n, "prompt": 64, "gen": gen}, times))
+    for gen in sorted({shape.long // 4, shape.long // 2, shape.long}):
+        work.append((f"batch256 of {gen}", plan, {"n": 256, "prompt": 64, "gen": gen}, 3 if gen > 256 else 5))
+    work.append(("batch16", plan, {"n": 16, "prompt": 64, "gen": shape.long}, 3))
+    work.append(("batch1", plan, {"n": 1, "prompt": 64, "gen": min(256, shape.long)}, 3))
     if "eager" in kids:
         work += [(f"eager/batch{n}", eager, {"n": n, "prompt": 64, "gen": min(64, shape.long)}, 2) for n in (256, 16, 1)]
-    for what, asked, sizes, times in [one for one in work if not only or one[0] in only]:
+    for what, asked, sizes, times in [one for one in work if not only or one[0] in only or one[0].split()[0] in only]:
         found = rounds(kids, asked, sizes, 1 if small else times, deadline)
         note(name, what, json.dumps(found.get("relative")), json.dumps(found.get("paired")), *errors(found))
         yield f"{name}/{what}", found
@@ -250,7 +331,7 @@ def rounds(
     """`plan`: (label, engine, mode), asked in turn `times` times after one warm-up each; shares of plain by medians and by pairs."""
     out: dict[str, Any] = {label: [] for label, _, _ in plan}
     for i in range(times + 1):
-        for label, kid, mode in plan:
+        for label, kid, mode in plan[i % len(plan) :] + plan[: i % len(plan)]:
             if time.time() > deadline and i > 1:
                 continue
             answer = kids[kid].ask(mode=mode, seed=1000 * i + 17, **(sizes if i else sizes | {"gen": min(sizes["gen"], 16)}))

@@ -112,9 +112,9 @@ def test_doctor_names_keys_and_never_shows_one(store, capsys, monkeypatch):
 
 def test_a_plan_counts_trials_and_calls_and_gives_hours_by_the_rough_rate_or_the_one_told(capsys):
     found = json.loads(asked(capsys, "plan", "exp01", "70b", "--json"))
-    assert (found["latents"], found["baseline_trials"], found["search_replies"]) == (500, 2500, 500 * (10 * 5 + 5))
+    assert (found["latents"], found["baseline_trials"], found["search_replies"]) == (500, 2500, 500 * (30 + 5))
     assert found["judge_calls"] >= found["baseline_trials"] + found["search_replies"]
-    assert found["tokens_at_most"] == 2500 * 512 + 27500 * 256
+    assert found["tokens_at_most"] == 2500 * 512 + 17500 * 256
     assert found["hours_at_most"] == pytest.approx(found["tokens_at_most"] / found["tokens_per_second"] / 3600, abs=0.06)
     assert "--tokens-per-second" in asked(capsys, "plan", "exp01", "70b")
     told = json.loads(asked(capsys, "plan", "exp01", "70b", "--json", "--tokens-per-second", "1000"))

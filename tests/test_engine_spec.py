@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esr.engine import Capture
-from esr.engine.plugin.spec import FORMAT, Sites, Spec, parse, read
+from esr.engine.plugin.spec import FORMAT, Admitted, Sites, Spec, parse
 from esr.errors import EngineError, SpecError
 from esr.types import Op
 
@@ -29,7 +29,12 @@ def asked(block: object, sites: Sites = SITES) -> Spec:
 
 ops = st.lists(
     st.builds(
-        Op, st.sampled_from(["add", "clamp"]), st.integers(0, 95), st.floats(-50, 50, width=32), st.just(1), st.just("early")
+        Op,
+        st.sampled_from(["add", "clamp"]),
+        st.integers(0, 95),
+        st.floats(-50, 50, width=32, allow_subnormal=False),
+        st.just(1),
+        st.just("early"),
     ),
     max_size=3,
     unique_by=lambda op: (op.kind, op.latent),
@@ -47,22 +52,23 @@ specs = st.builds(
 @given(specs)
 def test_a_spec_comes_through_as_it_was_sent(spec: Spec) -> None:
     assert parse(spec.as_json(), SITES, layers=4, width=64) == spec
-    assert read(spec.as_json()) == spec
+    assert Admitted.read(spec.as_json(7)) == Admitted(spec, 7)
 
 
 @given(specs, specs)
 def test_requests_share_cached_prompts_when_their_interventions_are_equal_and_only_then(a: Spec, b: Spec) -> None:
-    equal = sorted(a.ops) == sorted(b.ops) and (a.scope == b.scope or not a.ops)
-    assert (a.salt(SITES, None) == b.salt(SITES, None)) == equal
+    for n_prompt, later in ((3, 3), (3, 9)):
+        equal = sorted(a.ops) == sorted(b.ops) and (a.windows(n_prompt) == b.windows(later) or not a.ops)
+        assert (a.salt(SITES, None, a.entries(n_prompt)) == b.salt(SITES, None, b.entries(later))) == equal
 
 
 def test_a_plain_request_keeps_its_own_salt_and_a_steered_one_another_user_s_apart() -> None:
-    assert Spec().salt(SITES, None) is None
-    assert Spec().salt(SITES, "mine") == "mine"
+    assert Spec().salt(SITES, None, ()) is None
+    assert Spec().salt(SITES, "mine", ()) == "mine"
     spec = asked({"ops": [ADD]})
-    assert len({spec.salt(SITES, None), spec.salt(SITES, "mine"), spec.salt(SITES, "yours")}) == 3
+    assert len({spec.salt(SITES, user, spec.entries(3)) for user in (None, "mine", "yours")}) == 3
     other = Sites.parse({**BLOCK, "saes": {**BLOCK["saes"], "early": {**BLOCK["saes"]["early"], "sha256": "cd"}}})  # type: ignore[dict-item]  # JSON
-    assert spec.salt(other, None) != spec.salt(SITES, None)
+    assert spec.salt(other, None, spec.entries(3)) != spec.salt(SITES, None, spec.entries(3))
 
 
 def test_an_op_is_at_its_sae_s_own_block_unless_it_says_so() -> None:

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from esr.engine import Capture
+from esr.engine.plugin import mark
 from esr.engine.plugin import state as states
+from esr.engine.plugin.bank import load_bank
 from esr.engine.plugin.ops import reference
 from esr.engine.plugin.runners import SteerModelState
-from esr.engine.plugin.site import load_bank
 from esr.engine.plugin.spec import FIELD, Sites, Spec
 from esr.engine.plugin.state import SteerState
-from esr.engine.vllm import Taken, _applied
+from esr.engine.taken import Taken, applied
 from esr.errors import EngineError
 from esr.types import Op
 
@@ -32,15 +33,18 @@ class Runner:
             scheduler_config=SimpleNamespace(max_num_seqs=4, max_num_batched_tokens=32),
         )  # fmt: skip
         cpu = torch.device("cpu")
-        self.state = SteerState(asked, load_bank(asked, cpu, dummy=True), config, cpu)
+        self.state = SteerState(asked, load_bank(asked, WIDTH, cpu, dummy=True), config, cpu)
         self.model = SteerModelState.__new__(SteerModelState)
         self.model.steering, self.model._prepared = self.state, None
         self.model.rope_state = self.model.prompt_embeds_state = None
 
     def add(self, name: str, slot: int, spec: Spec | None, n_prompt: int) -> None:
-        extra = {FIELD: spec.as_json()} if spec else None
+        extra = mark.seal({FIELD: spec.as_json(n_prompt)}, None, n_prompt, self.state.sites) if spec else None
         request = SimpleNamespace(
-            req_id=name, sampling_params=SimpleNamespace(extra_args=extra), prompt_token_ids=list(range(n_prompt))
+            req_id=name,
+            sampling_params=SimpleNamespace(extra_args=extra),
+            prompt_token_ids=list(range(n_prompt)),
+            prefill_token_ids=None,
         )
         self.model.add_request(slot, request)
 
@@ -50,6 +54,7 @@ class Runner:
         batch = SimpleNamespace(
             num_reqs=len(rows), idx_mapping_np=slots, num_computed_tokens_np=first, num_scheduled_tokens=count,
             num_tokens_after_padding=int(count.sum()) + 1, query_start_loc=None, idx_mapping=None,
+            input_ids=torch.from_numpy(np.concatenate([np.arange(a, a + n) for _, a, n in rows])),
         )  # fmt: skip
         if not dummy:
             self.model.preprocess_state(batch, (), None, None)
@@ -202,7 +207,7 @@ def test_what_the_device_steered_is_held_against_the_reply_and_not_only_against_
     for executed, cached, stays, right in ((7, 0, 1, True), (6, 0, 1, False), (3, 5, 1, True), (2, 5, 1, False), (2, 5, 2, True)):
         taken = Taken(executed, executed, stays, None, None)  # worker and device agree, perhaps on a wrong scope
         if right:
-            assert _applied(asked, taken, 6, 8, cached) == 7
+            assert applied(asked, taken, range(8), 6, cached) == 7
         else:
             with pytest.raises(EngineError, match="the reply is discarded"):
-                _applied(asked, taken, 6, 8, cached)
+                applied(asked, taken, range(8), 6, cached)

@@ -65,6 +65,17 @@ def test_plan_and_list_know_it(done: tuple[Place, str]) -> None:
     assert "figures exp77, exp77-again" in ask(where, "esr", "experiments")
 
 
+def test_its_table_can_be_asked_for_again(done: tuple[Place, str]) -> None:
+    where = done[0]
+    text = ask(where, "esr", "table", "exp77", "tiny", "--scale", "smoke")
+    assert all(f"exp77/{arm}" in text for arm in ("generated", "prompt"))
+    assert "Methods: " in text
+    found = json.loads(ask(where, "esr", "table", "exp77", "tiny", "--scale", "smoke", "--json"))
+    one = next(arm for arm in found["arms"] if arm["arm"] == "exp77/generated")["metrics"]["esr_rate"]
+    assert bool(one["interval"]) != bool(one["no_interval"])
+    assert one["n"] == found["arms"][0]["n"]
+
+
 def test_every_table_and_figure_that_it_declares_is_there(done: tuple[Place, str]) -> None:
     where = done[0]
     folder = where.store / "export" / "exp77" / "tiny-smoke"

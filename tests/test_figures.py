@@ -175,7 +175,9 @@ def test_every_drawn_bar_is_in_the_json_with_its_interval_and_n(tmp_path):
     rate = data["arms"][1]["esr_rate"]
     rows = recorded("exp03").outcomes
     corrected = rows[rows["arm"] == "detectors"]["corrected"]
-    assert (rate["k"], rate["n"], rate["interval"]) == (int(corrected.sum()), 72, "wilson")
+    assert (rate["k"], rate["n"], rate["latents"], rate["no_interval"]) == (int(corrected.sum()), 72, 12, "")
+    assert rate["method"]
+    assert rate["n_effective"] <= 72
     assert rate["value"] == pytest.approx(100 * corrected.mean())
     assert rate["bounds"][0] < rate["value"] < rate["bounds"][1]
     assert rate["difference"]["pairs"] == 72
@@ -253,7 +255,7 @@ def test_the_command_line_draws_from_exports_and_says_in_one_line_what_is_missin
 def test_a_matrix_of_judges_is_drawn_with_every_number_beside_it(tmp_path):
     rows = recorded("exp01").outcomes
     judges = [rows, rows.assign(judge="strict", corrected=False), rows.assign(judge="late", multi=~rows["multi"])]
-    found = pairs(pd.concat(judges), draws=50)
+    found = pairs(pd.concat(judges))
     figure, data = matrix(found, "Judges")
     files = [tmp_path / f"agreement.{kind}" for kind in ("png", "pdf", "json")]
     style.save(figure, data, files)

@@ -132,7 +132,7 @@ def test_whether_a_batch_was_taken_is_found_out_by_the_next_run_if_it_must_be(pr
     provider.schedule.receipt_plan = ["reset"]
     params = params_at(provider.url, judging={"mode": "batch", "attempts": 1})
     judge = opened(params, "haiku-4.5", store=tmp_path)
-    judge.caller._batches._client.recent = provider_is_down  # type: ignore[union-attr, method-assign]
+    judge.caller._batches._client.recent = provider_is_down  # type: ignore[union-attr, method-assign]  # the client is another in other modes
     with pytest.raises(JudgeError):
         judge.grades(questions(20))
     judge.close()

@@ -72,5 +72,5 @@ def test_what_a_judge_quotes_is_not_taken_for_its_answer(stop: str) -> None:
     ):
         if stop == "end" and said.endswith("and then"):
             continue  # a judge that ends so has given this answer
-        verdict = grading.read(Answer(text=said, stop=stop, model="m", input_tokens=1, output_tokens=1, raw=said), reply)  # type: ignore[arg-type]
+        verdict = grading.read(Answer(text=said, stop=stop, model="m", input_tokens=1, output_tokens=1, raw=said), reply)  # type: ignore[arg-type]  # any word may come as `stop`
         assert verdict.missing in ("malformed", "truncated"), said

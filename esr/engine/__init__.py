@@ -20,13 +20,13 @@ Backend = Literal["vllm", "hf", "fake"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
-    """What to read of the residual stream after block `layer`, through an SAE's encoder."""
+    """What to read of the residual stream after block `layer`: itself, or through an SAE's encoder."""
 
     layer: int
-    sae: str
-    mode: Literal["latents", "topk", "max", "all"]
+    sae: str = ""
+    mode: Literal["latents", "topk", "max", "all", "residual"]
     """latents: the named ones at each position · topk: the k largest at each position · max: each latent's largest value over
-    the positions, with where · all: every latent at every position, capped."""
+    the positions, with where · all: every latent at every position, capped · residual: the stream itself, capped; needs no SAE."""
     latents: tuple[int, ...] = ()
     k: int = 0
     positions: Scope = "all"
@@ -47,7 +47,10 @@ class Request:
     seed: int = 0
     ops: tuple[Op, ...] = ()
     scope: Scope = "all"
+    """Of every op that has none of its own."""
     capture: Capture | None = None
+    adapter: str = ""
+    """Folder of a LoRA adapter to answer with, absolute or from the checkout; empty: the model's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class Reading:
     positions: "np.ndarray"
     """[rows] int32, ascending, exactly `expected` of them."""
     values: "np.ndarray"
-    """latents: [rows, len(latents)] · topk: [rows, k] · max: [d_sae] · all: [rows, d_sae]; float32."""
+    """latents: [rows, len(latents)] · topk: [rows, k] · max: [d_sae] · all: [rows, d_sae] · residual: [rows, width]; float32."""
     indices: "np.ndarray | None"
     """topk: latent ids [rows, k] · max: argmax position of each latent [d_sae] · else None."""
     expected: int
@@ -70,8 +73,10 @@ class Output:
     prompt_token_ids: tuple[int, ...]
     finish_reason: str
     applied: int
-    """Positions at which at least one op was applied, summed over the hooked layers of the request."""
+    """Positions in scope of at least one op, summed over the hooked layers of the request; a condition is weighed at each of them."""
     reading: Reading | None = None
+    directions: tuple[tuple[str, str], ...] = ()
+    """Name and hash of every set of directions that the request used."""
 
 
 class Engine(Protocol):

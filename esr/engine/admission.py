@@ -1,49 +1,20 @@
 """What every engine checks of a request before anything is computed; each refusal is one sentence."""
 
 import math
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from esr.engine import Capture, Request
-from esr.errors import SpecError
-from esr.types import Op, Scope
+from esr.engine.directions import Shape
+from esr.engine.entries import check_apart
+from esr.engine.intervention import KINDS, Intervention, check_value
+from esr.engine.scope import span
+from esr.errors import SpecError, one_of
+from esr.types import Op
 
-SPAN = re.compile(r"^\[(\d+),\s*(\d*)\)$")
-LARGEST = 3.4028234e38
-"""The largest number of float32, in which values travel to the device."""
 MAX_ALL = 1 << 28
 """Numbers that a capture of mode `all` may return: 1 GiB of float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Absolute positions lo, …, hi − 1; hi None: to the end."""
-
-    lo: int
-    hi: int | None
-
-    def within(self, start: int, stop: int) -> range:
-        """Its positions among start, …, stop − 1."""
-        return range(max(self.lo, start), stop if self.hi is None else min(self.hi, stop))
-
-
-def span(scope: Scope, n_prompt: int) -> Span:
-    """The positions that `scope` means for a request whose prompt has `n_prompt` tokens."""
-    if scope == "all":
-        return Span(0, None)
-    if scope == "prompt":
-        return Span(0, n_prompt)
-    if scope == "generated":
-        return Span(n_prompt, None)
-    match = SPAN.match(scope)
-    if match is None:
-        raise SpecError(f"scope {scope[:200]!r} is none of 'all', 'prompt', 'generated', '[lo,hi)' and '[lo,)'")
-    lo, hi = int(match[1]), int(match[2]) if match[2] else None
-    if hi is not None and lo >= hi:
-        raise SpecError(f"scope {scope!r} holds no position")
-    return Span(lo, hi)
 
 
 def fitting(ids: Sequence[int], max_model_len: int, vocabulary: int | None = None) -> tuple[int, ...]:
@@ -55,14 +26,16 @@ def fitting(ids: Sequence[int], max_model_len: int, vocabulary: int | None = Non
     return tuple(ids)
 
 
-def check_size(capture: Capture, d_sae: int, n_prompt: int, rows: int) -> None:
-    """A capture of everything in a sequence of up to `rows` positions has to be worth sending."""
-    size = len(span(capture.positions, n_prompt).within(0, rows)) * d_sae
-    if capture.mode == "all" and size > MAX_ALL:
-        raise SpecError(f"a capture of mode 'all' would return {size} numbers; at most {MAX_ALL}, so name positions or latents")
+def check_size(capture: Capture, wide: int, n_prompt: int, rows: int) -> None:
+    """A capture of everything in a sequence of up to `rows` positions has to be worth sending; a row has `wide` numbers."""
+    size = len(span(capture.positions, n_prompt).within(0, rows)) * wide
+    if capture.mode in ("all", "residual") and size > MAX_ALL:
+        raise SpecError(
+            f"a capture of mode {capture.mode!r} would return {size} numbers; at most {MAX_ALL}, so name positions or latents"
+        )
 
 
-class Shape(Protocol):
+class Rows(Protocol):
     """What there is to check of an SAE; Sae and SaeParams both are one."""
 
     @property
@@ -79,9 +52,11 @@ class Admission:
 
     layers: int
     width: int
-    sae: Callable[[str], Shape]
+    sae: Callable[[str], Rows]
     """By name in params.yaml; raises when there is none."""
     allow_layer_mismatch: bool
+    directions: Mapping[str, Shape] = field(default_factory=dict)
+    """Sets loaded so far, by name."""
 
     def check(self, request: Request, *, reading: bool = False) -> None:
         if reading and request.capture is None:
@@ -92,19 +67,16 @@ class Admission:
             raise SpecError("a prefill goes with a prompt, not with token ids; append its tokens to them")
         self._sampling(request)
         span(request.scope, 1)
-        clamped: set[tuple[int, str, int]] = set()
         for op in request.ops:
             self._op(op)
-            key = (op.layer, op.sae, op.latent)
-            if op.kind == "clamp" and key in clamped:
-                raise SpecError(f"latent {op.latent} of {op.sae!r} is clamped twice after block {op.layer}; one value would do")
-            if op.kind == "clamp":
-                clamped.add(key)
+        for own in {op.scope if isinstance(op, Intervention) else "" for op in request.ops}:  # differing scopes need the prompt
+            alike = [op for op in request.ops if (op.scope if isinstance(op, Intervention) else "") == own]
+            check_apart(alike, request.scope, 1)
         if request.capture is not None:
             self._capture(request.capture)
 
     def check_size(self, capture: Capture, n_prompt: int, rows: int) -> None:
-        check_size(capture, self.sae(capture.sae).d_sae, n_prompt, rows)
+        check_size(capture, self.width if capture.mode == "residual" else self.sae(capture.sae).d_sae, n_prompt, rows)
 
     def _sampling(self, request: Request) -> None:
         s = request.sampling
@@ -118,15 +90,41 @@ class Admission:
                 raise SpecError(f"{name} {value!r} is out of range")
 
     def _op(self, op: Op) -> None:
-        if op.kind not in ("add", "clamp"):
-            raise SpecError(f"no intervention {op.kind!r}; there are add and clamp")
-        if not abs(op.value) <= LARGEST:
-            raise SpecError(f"{op.kind} of latent {op.latent} has the value {op.value!r}, not a finite number of 32 bits")
-        self._latent(op.latent, op.sae)
-        self._layer(op.layer, op.sae)
+        if op.kind not in KINDS:
+            raise SpecError(one_of("intervention", str(op.kind), list(KINDS), "the engine"))
+        check_value(op)
+        if op.kind == "clamp" and op.sae in self.directions:
+            raise SpecError(
+                f"directions {op.sae!r} have no activation to clamp; clamp_projection sets the stream's length along one"
+            )
+        self._row(op.latent, op.sae, op.layer)
+        if isinstance(op, Intervention):
+            if op.scope:
+                span(op.scope, 1)
+            if op.when is not None:
+                self._row(op.when.latent, op.when.sae, op.layer)
+
+    def _row(self, latent: int, name: str, layer: int) -> None:
+        """A latent of an SAE, or a direction of a set, after a block that has it."""
+        shape = self.directions.get(name)
+        if shape is None:
+            self._latent(latent, name)
+            self._layer(layer, name)
+            return
+        if layer not in shape.layers:
+            raise SpecError(f"directions {name!r} are for blocks {', '.join(map(str, shape.layers))}, not {layer}")
+        if not 0 <= latent < shape.layers[layer]:
+            raise SpecError(f"no direction {latent} in {name!r} after block {layer}, which has {shape.layers[layer]}")
 
     def _capture(self, capture: Capture) -> None:
-        span(capture.positions, 1)
+        if span(capture.positions, 1).after is not None:
+            raise SpecError(f"a capture's positions do not wait for a marker; {capture.positions!r} does")
+        if capture.stage not in ("before", "after"):
+            raise SpecError(f"no capture stage {capture.stage!r}; there are before and after")
+        if capture.mode == "residual":
+            if not 0 <= capture.layer < self.layers:
+                raise SpecError(f"no block {capture.layer}; the model has {self.layers}, from 0")
+            return
         self._layer(capture.layer, capture.sae)
         d_sae = self.sae(capture.sae).d_sae
         if capture.mode == "latents":
@@ -137,9 +135,7 @@ class Admission:
         elif capture.mode == "topk" and not 1 <= capture.k <= d_sae:
             raise SpecError(f"a capture of the top {capture.k} latents; SAE {capture.sae!r} has {d_sae}")
         elif capture.mode not in ("topk", "max", "all"):
-            raise SpecError(f"no capture mode {capture.mode!r}; there are latents, topk, max and all")
-        if capture.stage not in ("before", "after"):
-            raise SpecError(f"no capture stage {capture.stage!r}; there are before and after")
+            raise SpecError(f"no capture mode {capture.mode!r}; there are latents, topk, max, all and residual")
 
     def _latent(self, latent: int, name: str) -> None:
         sae = self.sae(name)

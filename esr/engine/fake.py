@@ -21,8 +21,10 @@ from zlib import crc32
 import numpy as np
 
 from esr.engine import Capture, Output, Reading, Request
-from esr.engine.admission import Admission, fitting, span
+from esr.engine.admission import Admission, fitting
+from esr.engine.entries import check_touching, resolved, windows
 from esr.engine.fake_words import Language, Topic, opened, words
+from esr.engine.scope import span
 from esr.errors import Halted
 from esr.params import Params, resolve
 from esr.sae.labels import read_labels
@@ -145,17 +147,18 @@ class FakeEngine:
         whole = (*self.language.encode(text), self.language.END)
         reply = whole[:limit]
         ids = (*prompt, *reply[:-1])
-        inside = len(span(request.scope, len(prompt)).within(0, len(ids)))
+        check_touching(request.ops, request.scope, len(prompt), len(prompt) + limit - 1)
+        where = windows(resolved(request.ops, request.scope, len(prompt)))
         return Output(
             text=self.language.decode(reply), token_ids=reply, prompt_token_ids=prompt,
-            finish_reason="stop" if reply == whole else "length", applied=inside * len({op.layer for op in request.ops}),
+            finish_reason="stop" if reply == whole else "length", applied=where.touched(0, len(ids), where.since(ids)),
             reading=self._reading(request, request.capture, ids, len(prompt)) if request.capture else None,
         )  # fmt: skip
 
     def _reply(self, prompt: str, request: Request) -> str:
-        ops = sorted(request.ops)
+        ops = sorted(request.ops, key=lambda op: (op.kind, op.latent, op.value, op.layer, op.sae))
         seed = request.seed if request.sampling.temperature > 0 else 0
-        rng = random.Random(repr((prompt, request.prefill, seed, ops, request.scope)))
+        rng = random.Random(repr((prompt, request.prefill, seed, ops, request.scope)) + request.adapter)
         topic = self.language.topic(prompt)
         drive, latent = max(((op.value / self.bite(op.latent), op.latent) for op in ops if op.kind == "add"), default=(0.0, -1))
         foreign = self.language.subject(self.labels.get(latent, ""), latent)

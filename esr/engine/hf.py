@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,51 +17,105 @@ import torch
 from torch import Tensor, nn
 
 from esr.engine import Capture, Output, Reading, Request
-from esr.engine.admission import Admission, Span, fitting, span
+from esr.engine.adapter import Adapter
+from esr.engine.admission import Admission, fitting
 from esr.engine.chat import Chat
+from esr.engine.directions import Directions, Shape, read_directions
+from esr.engine.entries import check_apart, check_touching
+from esr.engine.intervention import Intervention, place
 from esr.engine.sampling import next_token
+from esr.engine.scope import Span, span
 from esr.errors import EngineError, Halted, SpecError
 from esr.params import Params, resolve
 from esr.sae import Sae, open_sae
 from esr.types import Op, Sampling
 
 T = TypeVar("T")
+Rows = Tensor | Sae
+"""What an op's row is taken from: directions [n, width], or an SAE."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One op of a site."""
+
+    op: Op
+    rows: Rows
+    scope: Span
+    gate: Rows | None = None
+    """Where its condition's row is from."""
 
 
 @dataclass(slots=True)
 class _Site:
     """What one request does after one block, over the forward passes that make its sequence."""
 
-    scope: Span
-    ops: list[tuple[Op, Sae]] = field(default_factory=list)
+    parts: list[_Part] = field(default_factory=list)
+    n_prompt: int = 0
     capture: Capture | None = None
     captured: Span = field(default=Span(0, None))
     applied: int = 0
     rows: list[Tensor] = field(default_factory=list)
 
-    def __call__(self, x: Tensor, start: int) -> Tensor:
-        """The stream [tokens, width] at positions start, start + 1, … after the interventions."""
+    def __call__(self, x: Tensor, start: int, seen: Sequence[int] = ()) -> Tensor:
+        """The stream [tokens, width] at positions start, start + 1, … after the interventions; `seen`: all tokens so far."""
         stop = start + len(x)
-        changed = x
-        inside = self.scope.within(start, stop)
-        if self.ops and inside:
-            here = slice(inside.start - start, inside.stop - start)
-            changed = x.clone()
-            changed[here] += sum((delta(x[here], op, sae) for op, sae in self.ops), torch.zeros_like(x[here]))
-            self.applied += len(inside)
+        total, touched = torch.zeros_like(x), set[int]()
+        for part in self.parts:
+            inside = part.scope.behind(part.scope.since(seen)).within(start, stop)
+            touched |= set(inside)
+            if inside:
+                here = slice(inside.start - start, inside.stop - start)
+                total[here] += delta(x[here], part, [at - self.n_prompt for at in inside])
+        changed = x + total if touched else x
+        self.applied += len(touched)
+        if touched and not bool(changed[[at - start for at in sorted(touched)]].square().sum(-1).isfinite().all()):
+            raise EngineError(BROKEN)
         if self.capture is not None:
-            seen = self.captured.within(start, stop)
+            among = self.captured.within(start, stop)
             stream = x if self.capture.stage == "before" else changed
-            self.rows.append(stream[seen.start - start : seen.stop - start].clone() if seen else stream[:0])
+            self.rows.append(stream[among.start - start : among.stop - start].clone() if among else stream[:0])
         return changed
 
 
-def delta(x: Tensor, op: Op, sae: Sae) -> Tensor:
-    """What one intervention adds to the streams x [tokens, width], each of which it sees before any other one."""
+BROKEN = "the residual stream left float32 under its interventions; a smaller value would do"
+
+
+def delta(x: Tensor, part: _Part, generated: Sequence[int]) -> Tensor:
+    """What one intervention adds to the streams x [tokens, width], each of which it sees before any other one; `generated`: the
+    number of each token among the generated ones."""
+    op, d = part.op, _row(part.rows, part.op.latent)
+    value = torch.full((len(x),), op.value)
+    if isinstance(op, Intervention):
+        value = torch.tensor([op.value * op.factor(at) for at in generated], dtype=torch.float32)
+    value = value.to(x.device)[:, None]
+    u: Tensor = d / d.norm()
+    added: Tensor
     if op.kind == "add":
-        return op.value * sae.W_dec[op.latent].expand_as(x)
-    f = sae.encode(x, torch.tensor([op.latent]))
-    return (op.value - f) * sae.W_dec[op.latent]
+        added = (value * d).expand_as(x)
+    elif op.kind == "clamp":
+        added = (value - _measure(x, part.rows, op.latent)) * d
+    elif op.kind == "project_out":
+        added = -value * (x @ u)[:, None] * u
+    elif op.kind == "clamp_projection":
+        added = (value - (x @ u)[:, None]) * u
+    else:
+        added = value * x.norm(dim=-1, keepdim=True) * u
+    if isinstance(op, Intervention) and op.when is not None and part.gate is not None:
+        return torch.where(_measure(x, part.gate, op.when.latent) > op.when.above, added, 0.0)
+    return added
+
+
+def _row(rows: Rows, index: int) -> Tensor:
+    return rows[index] if isinstance(rows, Tensor) else rows.W_dec[index]
+
+
+def _measure(x: Tensor, rows: Rows, index: int) -> Tensor:
+    """A latent's activation, or the stream's length along a direction; [tokens, 1]."""
+    if isinstance(rows, Tensor):
+        u: Tensor = rows[index] / rows[index].norm()
+        return (x @ u)[:, None]
+    return rows.encode(x, torch.tensor([index]))
 
 
 class HfEngine:
@@ -77,9 +132,13 @@ class HfEngine:
         self.saes = cache(lambda name: saes(name).to(self.device))
         self.max_model_len = max_model_len
         config = self.model.config
-        self.admission = Admission(config.num_hidden_layers, config.hidden_size, self.saes, allow_layer_mismatch)
+        self.directions: dict[str, Directions] = {}
+        self.known: dict[str, Shape] = {}
+        self.admission = Admission(config.num_hidden_layers, config.hidden_size, self.saes, allow_layer_mismatch, self.known)
         self.vocabulary: int = self.model.get_output_embeddings().weight.shape[0]
         self._identity = identity or {}
+        self._adapters: set[str] = set()
+        self._closed = False
         self._lock = threading.Lock()
         self._halted = threading.Event()
 
@@ -108,12 +167,23 @@ class HfEngine:
             allow_layer_mismatch=block.allow_layer_mismatch, identity={"model": block.weights, "sae": open_sae(params, block.sae).sha256},
         )  # fmt: skip
 
+    def load_directions(self, name: str, path: Path, layer: int | None = None) -> str:
+        """A set of directions under a name; its hash."""
+        found = read_directions(name, path, layer)
+        shape = found.shape
+        if name in self.known and self.known[name].sha256 != shape.sha256:
+            raise EngineError(f"directions {name!r} are loaded with other content; give these another name")
+        self.directions[name], self.known[name] = found, shape
+        return shape.sha256
+
     def generate(self, requests: Sequence[Request]) -> list[Output]:
+        self._check_open()
         for request in requests:
             self.admission.check(request)
         return self._each(self._generate, requests)
 
     def read(self, requests: Sequence[Request]) -> list[Reading]:
+        self._check_open()
         for request in requests:
             self.admission.check(request, reading=True)
         return self._each(self._read, requests)
@@ -131,13 +201,18 @@ class HfEngine:
 
     @property
     def closed(self) -> bool:
-        return False
+        return self._closed
 
     def halt(self) -> None:
         self._halted.set()
 
     def close(self) -> None:
-        """Nothing runs between calls."""
+        """Let the model go; safe to call twice."""
+        self._closed, self.model = True, None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed; open it again")
 
     def _each(self, todo: Callable[[Request], T], requests: Sequence[Request]) -> list[T]:
         found: list[T] = []
@@ -151,18 +226,19 @@ class HfEngine:
         prompt = self._ids(request)
         limit = min(request.sampling.max_tokens, self.max_model_len - len(prompt))
         sites = self._sites(request, len(prompt), len(prompt) + limit - 1)
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), self._adapted(request.adapter):
             reply, finish = self._sample(prompt, request.sampling, request.seed, limit, sites)
         return Output(
             text=self.chat.decode(reply), token_ids=tuple(reply), prompt_token_ids=prompt, finish_reason=finish,
             applied=sum(site.applied for site in sites.values()), reading=self._reading(sites, len(prompt) + len(reply) - 1),
+            directions=tuple(sorted((op.sae, self.known[op.sae].sha256) for op in request.ops if op.sae in self.known)),
         )  # fmt: skip
 
     def _read(self, request: Request) -> Reading:
         ids = self._ids(request)
         n_prompt = len(self.render(request.prompt, request.prompt_format)) if request.prompt else len(ids)
         sites = self._sites(request, n_prompt, len(ids))
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), self._adapted(request.adapter):
             self._forward(ids, 0, None, sites)
         reading = self._reading(sites, len(ids))
         assert reading is not None
@@ -174,14 +250,41 @@ class HfEngine:
 
     def _sites(self, request: Request, n_prompt: int, n_rows: int) -> dict[int, _Site]:
         sites: dict[int, _Site] = {}
-        scope = span(request.scope, n_prompt)
+        check_touching(request.ops, request.scope, n_prompt, n_rows)
+        check_apart(request.ops, request.scope, n_prompt)
         for op in request.ops:
-            sites.setdefault(op.layer, _Site(scope)).ops.append((op, self.saes(op.sae)))
+            when = op.when if isinstance(op, Intervention) else None
+            part = _Part(
+                op,
+                self._rows(op.sae, op.layer),
+                place(op, request.scope, n_prompt),
+                self._rows(when.sae, op.layer) if when else None,
+            )
+            sites.setdefault(op.layer, _Site(n_prompt=n_prompt)).parts.append(part)
         if (capture := request.capture) is not None:
-            site = sites.setdefault(capture.layer, _Site(scope))
+            site = sites.setdefault(capture.layer, _Site(n_prompt=n_prompt))
             site.capture, site.captured = capture, span(capture.positions, n_prompt)
             self.admission.check_size(capture, n_prompt, n_rows)
         return sites
+
+    def _rows(self, name: str, layer: int) -> Rows:
+        if name in self.directions:
+            return torch.from_numpy(self.directions[name].layers[layer]).to(self.device)
+        return self.saes(name)
+
+    @contextmanager
+    def _adapted(self, folder: str) -> Iterator[None]:
+        """With a LoRA adapter, or with none even where one was used before."""
+        if folder:
+            name = Adapter.of(folder).name
+            if name not in self._adapters:
+                self.model.load_adapter(str(resolve(folder)), adapter_name=name)
+                self._adapters.add(name)
+            self.model.enable_adapters()
+            self.model.set_adapter(name)
+        elif self._adapters:
+            self.model.disable_adapters()
+        yield
 
     def _sample(
         self, prompt: tuple[int, ...], sampling: Sampling, seed: int, limit: int, sites: dict[int, _Site]
@@ -199,18 +302,21 @@ class HfEngine:
                 return reply, "stop"
             if len(reply) == limit:
                 return reply, "length"
-            logits, memory = self._forward([token], len(prompt) + len(reply) - 1, memory, sites)
+            logits, memory = self._forward([token], len(prompt) + len(reply) - 1, memory, sites, (*prompt, *reply))
 
-    def _forward(self, ids: Sequence[int], start: int, memory: Any, sites: dict[int, _Site]) -> tuple[Tensor, Any]:
-        """Logits [vocab] after the last of `ids`, which stand at start, start + 1, …; and the key-value cache."""
-        with self._hooked(sites, start):
+    def _forward(
+        self, ids: Sequence[int], start: int, memory: Any, sites: dict[int, _Site], seen: Sequence[int] = ()
+    ) -> tuple[Tensor, Any]:  # fmt: skip
+        """Logits [vocab] after the last of `ids`, which stand at start, start + 1, …, and end all tokens `seen`; and the key-value
+        cache."""
+        with self._hooked(sites, start, seen or ids):
             out = self.model(input_ids=torch.tensor([list(ids)], device=self.device), past_key_values=memory, use_cache=True)
         return out.logits[0, -1].float().cpu(), out.past_key_values
 
     @contextmanager
-    def _hooked(self, sites: dict[int, _Site], start: int) -> Iterator[None]:
+    def _hooked(self, sites: dict[int, _Site], start: int, seen: Sequence[int]) -> Iterator[None]:
         def hook(site: _Site, _module: nn.Module, _inputs: object, stream: Tensor) -> Tensor:
-            return site(stream[0], start)[None]
+            return site(stream[0], start, seen)[None]
 
         blocks = self.model.model.layers
         handles = [blocks[layer].register_forward_hook(partial(hook, site)) for layer, site in sites.items()]
@@ -223,17 +329,20 @@ class HfEngine:
     def _reading(self, sites: dict[int, _Site], n_rows: int) -> Reading | None:
         for site in sites.values():
             if site.capture is not None:
-                return read_rows(torch.cat(site.rows), site.captured.within(0, n_rows), site.capture, self.saes(site.capture.sae))
+                sae = self.saes(site.capture.sae) if site.capture.sae else None
+                return read_rows(torch.cat(site.rows), site.captured.within(0, n_rows), site.capture, sae)
         return None
 
 
-def read_rows(x: Tensor, positions: range, capture: Capture, sae: Sae) -> Reading:
+def read_rows(x: Tensor, positions: range, capture: Capture, sae: Sae | None) -> Reading:
     """What `capture` asks for of the streams x [rows, width] at `positions`."""
     if len(x) != len(positions):
         raise EngineError(f"a capture of {len(positions)} positions came back with {len(x)} rows")
     at = np.asarray(positions, dtype=np.int32)
     indices: np.ndarray | None = None
-    if capture.mode == "latents":
+    if capture.mode == "residual" or sae is None:
+        values = x
+    elif capture.mode == "latents":
         values = sae.encode(x, torch.tensor(capture.latents))
     else:
         f = sae.encode(x)

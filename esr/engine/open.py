@@ -20,7 +20,8 @@ _OPEN: dict[tuple[str, ...], Engine] = {}
 def open_engine(params: "Params", model: str, backend: Backend = "vllm", **options: Any) -> Engine:
     """The engine of params.yaml's `model`; the same one for the same block, SAEs and options, a new one where that has closed or died.
 
-    options: AsyncEngineArgs of vLLM (enforce_eager, max_num_seqs, …), for the `vllm` backend.
+    options, for the `vllm` backend: AsyncEngineArgs of vLLM (enforce_eager, max_num_seqs, …), where requests bring adapters
+    enable_lora, max_loras and max_lora_rank; `layers`, blocks to hook besides the model's own.
     """
     key = _key(params, model, backend, options)
     with _LOCK:
@@ -28,28 +29,53 @@ def open_engine(params: "Params", model: str, backend: Backend = "vllm", **optio
             _OPEN.pop(key).close()
         if key not in _OPEN:
             _OPEN[key] = _new(params, model, backend, options)
-        return _OPEN[key]
+        return _as(_OPEN[key], params, model)
+
+
+def _as(engine: Engine, params: "Params", model: str) -> Engine:
+    """The engine as this model: with its adapter, where it has one and the engine is shared."""
+    from esr.engine.shared import Adapted
+
+    adapter = params.model(model).adapter
+    return Adapted(engine, adapter) if adapter else engine
 
 
 def already_open(params: "Params", model: str, backend: Backend = "vllm", **options: Any) -> Engine | None:
     """The engine that `open_engine` would return without opening one; None: it would."""
     with _LOCK:
         found = _OPEN.get(_key(params, model, backend, options))
-    return None if found is None or found.closed else found
+    return None if found is None or found.closed else _as(found, params, model)
 
 
 def _key(params: "Params", model: str, backend: Backend, options: dict[str, Any]) -> tuple[str, ...]:
+    """The same for models that share an engine."""
+    from esr.engine.shared import SET_APART, adapters
+
+    block = params.model(model)
     saes = sorted((name, sae.model_dump_json()) for name, sae in params.saes.items())
-    return (backend, params.model(model).model_dump_json(), repr(saes), repr(sorted(options.items())))
+    apart = {field: getattr(block, field) for field in SET_APART}
+    return (backend, repr(apart), repr(adapters(params, model)), repr(saes), repr(sorted(options.items())))
+
+
+def close_engine(engine: Engine) -> None:
+    """Let one engine go, and all that it holds; the next `open_engine` like it opens anew."""
+    with _LOCK:
+        for key in [key for key, other in _OPEN.items() if other is getattr(engine, "engine", engine)]:
+            del _OPEN[key]
+    engine.close()
 
 
 def _new(params: "Params", model: str, backend: Backend, options: dict[str, Any]) -> Engine:
+    from esr.engine import shared
+
     if options and backend != "vllm":
         raise EngineError(f"engine options {sorted(options)} are for the backend 'vllm', not {backend!r}")
+    folders = shared.adapters(params, model)
+    params = shared.base(params, model)
     if backend == "vllm":
         from esr.engine.vllm import VllmEngine
 
-        return VllmEngine(params, model, **options)
+        return VllmEngine(params, model, **{**(shared.options(folders) if folders else {}), **options})
     if backend == "hf":
         from esr.engine.hf import HfEngine
 

@@ -1,8 +1,9 @@
 """A model of params.yaml in vLLM's terms: where it may be steered, and the options of its engine."""
 
-import json
+from collections.abc import Sequence
 from typing import Any
 
+from esr.engine.adapter import Adapter
 from esr.engine.plugin.spec import KEY, Sites
 from esr.errors import EngineError
 from esr.params import ModelParams, Params, resolve
@@ -49,17 +50,23 @@ def engine_options(block: ModelParams, sites: Sites) -> dict[str, Any]:
     if block.quantization:
         options["quantization"] = block.quantization
     if block.adapter:
-        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(block.adapter)}
+        options |= lora([Adapter.of(block.adapter)])
     return options
 
 
-def _rank(adapter: str) -> int:
+SLOTS = 16
+"""Adapters that one batch may mix at most; further ones wait for a place."""
+
+
+def lora(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """AsyncEngineArgs of an engine whose requests may bring any of these."""
+    return {"enable_lora": True, "max_loras": min(len(adapters), SLOTS), "max_lora_rank": max(map(_rank, adapters))}
+
+
+def _rank(adapter: Adapter) -> int:
     """The smallest rank that vLLM knows and the adapter fits in."""
-    path = resolve(adapter) / "adapter_config.json"
-    if not path.is_file():
-        raise EngineError(f"no adapter at {adapter!r}: it has no adapter_config.json")
-    rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
+    rank = adapter.rank
     fitting = [known for known in (8, 16, 32, 64, 128, 256) if known >= rank]
     if not fitting:
-        raise EngineError(f"the adapter {adapter!r} has rank {rank} and vLLM takes at most 256")
+        raise EngineError(f"the adapter {str(adapter.folder)!r} has rank {rank} and vLLM takes at most 256")
     return fitting[0]

@@ -17,18 +17,25 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from esr.engine import Output, Reading, Request
-from esr.engine.admission import Admission, fitting, span
+from esr.engine.adapter import Adapter
+from esr.engine.admission import Admission, fitting
 from esr.engine.chat import Chat
+from esr.engine.directions import read_directions
+from esr.engine.intervention import Intervention
 from esr.engine.options import engine_options, sites_for
-from esr.engine.plugin.spec import END, FIELD, Spec
+from esr.engine.plugin.admission import sites_of
+from esr.engine.plugin.loading import load_directions
+from esr.engine.plugin.spec import FIELD, Spec
+from esr.engine.scope import END, span
+from esr.engine.taken import Taken, applied, reading
 from esr.errors import EngineError, Halted, SpecError
 from esr.params import ModelParams, Params, resolve
 from esr.sae import open_sae
+from esr.types import Op
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,18 +49,6 @@ ONE_PROCESS = {"distributed_executor_backend": "vllm.v1.executor.uniproc_executo
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a worker says of one request."""
-
-    executed: int
-    expected: int
-    stays: int
-    """On the device; more than one where it was preempted."""
-    error: str | None
-    capture: dict[str, Any] | None
-
-
 @dataclass(slots=True)
 class Ticket:
     id: str
@@ -62,12 +57,14 @@ class Ticket:
 
 
 class VllmEngine:
-    """Engine over vLLM's AsyncLLM. `options` go to AsyncEngineArgs and win over what params.yaml implies."""
+    """Engine over vLLM's AsyncLLM. `options` go to AsyncEngineArgs and win over what params.yaml implies; `layers` are hooked besides
+    those of the model's experiments."""
 
-    def __init__(self, params: Params, name: str, **options: Any) -> None:
+    def __init__(self, params: Params, name: str, *, layers: Sequence[int] = (), **options: Any) -> None:
         self.params = params
         self.block: ModelParams = params.model(name)
-        self.sites = sites_for(params, name)
+        sites = sites_for(params, name)
+        self.sites = replace(sites, layers=tuple(sorted({*sites.layers, *layers})))
         for key, value in QUIET.items():
             os.environ.setdefault(key, value)
         self._loop = asyncio.new_event_loop()
@@ -90,8 +87,9 @@ class VllmEngine:
         self.vocabulary: int = config.get_vocab_size()
         self.admission = Admission(
             config.get_total_num_hidden_layers(), config.get_hidden_size(), lambda sae: open_sae(params, sae),
-            self.block.allow_layer_mismatch,
+            self.block.allow_layer_mismatch, sites_of(self._engine.vllm_config).known,
         )  # fmt: skip
+        self._adapters: set[str] = set()
 
     # the protocol
 
@@ -100,10 +98,15 @@ class VllmEngine:
         plans = [self._plan(request) for request in requests]
         return self._call(self._gather([self._generate(request, *plan) for request, plan in zip(requests, plans, strict=True)]))
 
+    def load_directions(self, name: str, path: Path, layer: int | None = None) -> str:
+        """A set of directions under a name, for requests from now on; its hash. `layer`: the block of a file of one tensor."""
+        self._check_open()
+        return self._call(load_directions(self._engine, name, read_directions(name, path, layer)))
+
     def read(self, requests: Sequence[Request]) -> list[Reading]:
         self._check_open()
         plans = [self._plan(request, reading=True) for request in requests]
-        return self._call(self._gather([self._read(ids, spec) for ids, spec in plans]))
+        return self._call(self._gather([self._read(request, *plan) for request, plan in zip(requests, plans, strict=True)]))
 
     def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
         return self.chat.render(prompt, prompt_format, prefill)
@@ -195,25 +198,27 @@ class VllmEngine:
 
     async def _generate(self, request: Request, ids: tuple[int, ...], spec: Spec) -> Output:
         limit = min(request.sampling.max_tokens, self.max_model_len - len(ids))
-        reply, finish, cached = await self._run(ids, spec, self._sampling(request, limit))
+        reply, finish, cached = await self._run(ids, spec, self._sampling(request, limit), request.adapter)
         n_rows = len(ids) + len(reply) - 1
         taken = await self._take(spec, n_rows)
         return Output(
             text=self.chat.decode(reply), token_ids=tuple(reply), prompt_token_ids=ids, finish_reason=finish,
-            applied=_applied(spec, taken, len(ids), n_rows, cached), reading=_reading(spec, taken),
+            applied=applied(spec, taken, (*ids, *reply)[:n_rows], len(ids), cached), reading=reading(spec, taken),
+            directions=tuple(sorted(spec.hashes(sites_of(self._engine.vllm_config)).items())),
         )  # fmt: skip
 
-    async def _read(self, ids: tuple[int, ...], spec: Spec) -> Reading:
+    async def _read(self, request: Request, ids: tuple[int, ...], spec: Spec) -> Reading:
         from vllm import SamplingParams
 
-        _, _, cached = await self._run(ids, spec, SamplingParams(max_tokens=1, temperature=0, detokenize=False))
+        sampling = SamplingParams(max_tokens=1, temperature=0, detokenize=False)
+        _, _, cached = await self._run(ids, spec, sampling, request.adapter)
         taken = await self._take(spec, len(ids))
-        _applied(spec, taken, len(ids), len(ids), cached)
-        reading = _reading(spec, taken)
-        assert reading is not None
-        return reading
+        applied(spec, taken, ids, len(ids), cached)
+        found = reading(spec, taken)
+        assert found is not None
+        return found
 
-    async def _run(self, ids: tuple[int, ...], spec: Spec, sampling: Any) -> tuple[list[int], str, int]:
+    async def _run(self, ids: tuple[int, ...], spec: Spec, sampling: Any, adapter: str) -> tuple[list[int], str, int]:
         """The reply, why it ended, and how much of the prompt came from the prefix cache."""
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind
@@ -221,10 +226,11 @@ class VllmEngine:
         sampling.output_kind = RequestOutputKind.FINAL_ONLY
         if spec.id:
             sampling.extra_args = {FIELD: spec.as_json()}
+        lora = await self._lora(adapter or self.block.adapter or "")
         done = False
         try:
             prompt = TokensPrompt(prompt_token_ids=list(ids))
-            async for output in self._engine.generate(prompt, sampling, request_id=uuid.uuid4().hex, lora_request=self._adapter):
+            async for output in self._engine.generate(prompt, sampling, request_id=uuid.uuid4().hex, lora_request=lora):
                 final, cached = output.outputs[0], output.num_cached_tokens or 0
             done = True
         except ValueError as error:
@@ -235,16 +241,35 @@ class VllmEngine:
             if spec.id and not done and not self._closed and not self._halted and not self._engine.errored:
                 await self._engine.collective_rpc("esr_forget", args=([spec.id],))
         if final.finish_reason not in ("stop", "length"):
-            raise EngineError(f"vLLM ended a request with {final.finish_reason!r}, neither stop nor length")
+            taken = await self._take(spec, len(ids)) if not self._engine.errored else None
+            why = taken.error if taken and taken.error else f"vLLM ended it with {final.finish_reason!r}, neither stop nor length"
+            raise EngineError(f"a request failed: {why}")
         return list(final.token_ids), str(final.finish_reason), cached
 
-    @cached_property
-    def _adapter(self) -> Any:
-        if not self.block.adapter:
+    async def _lora(self, folder: str) -> Any:
+        """vLLM's name for an adapter, which is loaded before the first request that wants it."""
+        if not folder:
             return None
         from vllm.lora.request import LoRARequest
 
-        return LoRARequest("adapter", 1, str(resolve(self.block.adapter)))
+        config = self._engine.vllm_config.lora_config
+        if config is None:
+            raise SpecError(
+                f"the adapter {folder!r} is asked of an engine without any; open it with enable_lora=True and max_lora_rank"
+            )
+        adapter = Adapter.of(folder)
+        if adapter.rank > config.max_lora_rank:
+            raise SpecError(
+                f"the adapter {folder!r} has rank {adapter.rank}; this engine takes {config.max_lora_rank} (max_lora_rank)"
+            )
+        lora = LoRARequest(adapter.name, adapter.number, str(adapter.folder))
+        if adapter.name not in self._adapters:
+            try:
+                await self._engine.add_lora(lora)
+            except Exception as error:  # vLLM's own kinds, which callers do not know
+                raise SpecError(f"vLLM cannot serve the adapter {folder!r}: {' '.join(str(error).split())[:300]}") from error
+            self._adapters.add(adapter.name)
+        return lora
 
     async def _take(self, spec: Spec, n_rows: int) -> Taken | None:
         """Ask together with whoever else waits: one call to the worker for many replies."""
@@ -309,9 +334,13 @@ class VllmEngine:
                 raise SpecError(f"a capture of mode 'max' over {capture.positions!r}, which holds no position of this sequence")
             if n_prompt != len(ids):
                 capture = replace(capture, positions=_absolute(capture.positions, n_prompt))
-        scope = request.scope if n_prompt == len(ids) else _absolute(request.scope, n_prompt)
         steered = bool(request.ops or capture)
-        return ids, Spec(ops=request.ops, scope=scope, capture=capture, id=uuid.uuid4().hex if steered else "")
+        spec = Spec(ops=request.ops, scope=request.scope, capture=capture, id=uuid.uuid4().hex if steered else "")
+        if n_prompt != len(ids):
+            spec = replace(spec, ops=tuple(_absolute_op(op, n_prompt) for op in spec.ops), scope=_absolute(spec.scope, n_prompt))
+        limit = min(request.sampling.max_tokens, self.max_model_len - len(ids))
+        spec.check(self.sites, len(ids), len(ids) if reading else len(ids) + limit - 1)
+        return ids, spec
 
     def _ids(self, request: Request) -> tuple[int, ...]:
         ids = request.token_ids or self.render(request.prompt, request.prompt_format, request.prefill)
@@ -341,40 +370,16 @@ def _succeeded(task: "asyncio.Task[Any]") -> bool:
 
 def _absolute(scope: str, n_prompt: int) -> str:
     found = span(scope, n_prompt)
-    return f"[{found.lo},{END if found.hi is None else found.hi})"
+    return f"[{found.lo},{END if found.hi is None else found.hi})" + ("" if found.after is None else f" after {found.after}")
 
 
-def _applied(spec: Spec, taken: Taken | None, n_prompt: int, n_rows: int, cached: int) -> int:
-    """Positions of the sequence steered, over the request's blocks. Those read from the prefix cache were steered when made; the
-    device must have steered the others itself. After a preemption more may come from the cache than vLLM tells."""
-    if taken is None or not spec.ops:
-        return 0
-    lo, hi = spec.steered(n_prompt)
-    blocks = len({op.layer for op in spec.ops})
-    due, fresh = (max(0, min(hi, n_rows) - first) * blocks for first in (lo, max(lo, cached)))
-    if taken.executed != taken.expected:
-        raise EngineError(
-            f"an intervention was applied {taken.executed} times where {taken.expected} were due; the reply is discarded"
-        )
-    if taken.executed < fresh and taken.stays == 1:
-        raise EngineError(
-            f"an intervention due {fresh} times outside the prefix cache was applied {taken.executed} times; the reply is discarded"
-        )
-    return due
-
-
-def _reading(spec: Spec, taken: Taken | None) -> Reading | None:
-    if spec.capture is None or taken is None:
-        return None
-    if taken.error or taken.capture is None:
-        raise EngineError(f"a capture failed: {taken.error or 'nothing came back'}")
-    found = taken.capture
-    indices = found["indices"]
-    positions = np.frombuffer(found["positions"], np.int32)
-    return Reading(
-        positions=positions, values=np.frombuffer(found["values"], np.float32).reshape(found["shape"]),
-        indices=None if indices is None else np.frombuffer(indices, np.int32).reshape(found["shape"]), expected=found["expected"],
-    )  # fmt: skip
+def _absolute_op(op: Op, n_prompt: int) -> Op:
+    """The same in a sequence that is all prompt: a reading's reply counts as generated."""
+    if not isinstance(op, Intervention):
+        return op
+    if op.schedule:
+        raise SpecError("a reading takes no schedule over generated tokens; give the ops the scopes and values that it means")
+    return replace(op, scope=op.scope and _absolute(op.scope, n_prompt))
 
 
 def _vllm_version() -> str:

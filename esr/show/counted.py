@@ -25,6 +25,8 @@ class Counted:
     estimates: Mapping[str, Estimate]
     differences: Mapping[str, Difference]
     """To the arm that it is compared with; empty where there is none, or it was not run."""
+    identical: bool = False
+    """Whether each of its trials has the scores of its pair in that arm."""
 
     @property
     def name(self) -> str:
@@ -50,9 +52,16 @@ def arms(found: Recorded) -> list[Counted]:
             continue
         base = groups.get(arm_of(arm.against)) if arm.against else None
         held = metrics.differences(rows, base, confidence=confidence) if base is not None else {}
+        equal = base is not None and _equal(rows, base)
         estimates = metrics.estimates(rows, confidence=confidence)
-        out.append(Counted(arm, rows, int(told["n_planned"]), int(told["n_missing"]), estimates, held))
+        out.append(Counted(arm, rows, int(told["n_planned"]), int(told["n_missing"]), estimates, held, equal))
     return out
+
+
+def _equal(rows: pd.DataFrame, base: pd.DataFrame) -> bool:
+    """Every pair has the same number of attempts and the same scores."""
+    a, b = metrics.paired(rows, base)
+    return len(a) > 0 and all(a[name].equals(b[name]) for name in ("n_attempts", "first_score", "last_score"))
 
 
 def arm_from(told: Mapping[str, object]) -> Arm:

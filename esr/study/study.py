@@ -113,6 +113,13 @@ class Study:
                 "or set ESR_STORE to a folder that is; nothing is lost"
             ) from None
 
+    def close(self) -> None:
+        """Lets the engine go, where it is open; the next step that needs it opens it anew."""
+        from esr.engine.open import close_engine
+
+        if self.opened is not None:
+            close_engine(self.opened)
+
     @property
     def opened(self) -> "Engine | None":
         """The engine where it is open already; None: nothing has been generated or read."""

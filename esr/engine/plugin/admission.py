@@ -1,29 +1,51 @@
 """Each request on its way in: checked, made canonical, and set apart in the prefix cache. A ValueError here is HTTP 400."""
 
+from copy import copy
 from functools import cache
 from typing import Any
 
 from esr.engine.admission import check_size
+from esr.engine.plugin import mark, wire
+from esr.engine.plugin.mark import SESSION
 from esr.engine.plugin.spec import FIELD, KEY, Sites, parse
 from esr.errors import SpecError
-from esr.types import content_id
 
-_SITES: dict[str, Sites] = {}
+_SITES: list[tuple[object, Sites]] = []
+"""Each engine's block of this process and what it says."""
 
 
 def sites_of(config: Any) -> Sites:
     block = (config.additional_config or {}).get(KEY)
     if not block:
         raise SpecError(f"the request asks for steering and this engine has none; start it with additional_config[{KEY!r}]")
-    key = content_id(block)
-    if key not in _SITES:
-        _SITES[key] = Sites.parse(block)
-    return _SITES[key]
+    for known, sites in _SITES:
+        if known is block:
+            return sites
+    _SITES.append((block, Sites.parse(block)))
+    return _SITES[-1][1]
 
 
 def admit(config: Any, request: Any) -> None:
+    """Of a request that vLLM's own front end has laid out; one without a spec is left as it is."""
+    params = request.sampling_params
+    if params is None or not params.extra_args:
+        return
     try:
-        _admit(config, request)
+        wire.check_keys({key: value for key, value in params.extra_args.items() if key != mark.MARK}, "extra_args")
+        if FIELD in params.extra_args:
+            _admit(config, request)
+    except SpecError as error:
+        raise refusal(str(error)) from None
+
+
+def recheck(config: Any, request: Any, params: Any = None) -> None:
+    """Of a request on its way to the engine, wherever it comes from; params: what else was handed over with it."""
+    own, beside = (getattr(holder, "extra_args", None) or {} for holder in (request.sampling_params, params))
+    try:
+        if FIELD in own:
+            mark.check_request(request, sites_of(config))
+        elif FIELD in beside:
+            raise SpecError("a request that was built before takes no steering spec; hand over the prompt itself")
     except SpecError as error:
         raise refusal(str(error)) from None
 
@@ -48,18 +70,23 @@ def _kind() -> type[SpecError]:
 
 
 def _admit(config: Any, request: Any) -> None:
-    params = request.sampling_params
+    params = request.sampling_params = copy(request.sampling_params)  # which the caller may use for another request
     sites = sites_of(config)
     model = config.model_config
-    spec = parse(params.extra_args[FIELD], sites, layers=model.get_total_num_hidden_layers(), width=model.get_hidden_size())
+    text = wire.spec(params.extra_args[FIELD])
+    spec = parse(text, sites, layers=model.get_total_num_hidden_layers(), width=model.get_hidden_size())
     if request.prompt_embeds is not None:
         raise SpecError("steering takes token ids, not prompt embeddings")
+    if request.resumable:
+        raise SpecError(SESSION)
+    n_prompt = len(request.prompt_token_ids)
+    entries = spec.check(sites, n_prompt, n_prompt + (params.max_tokens or model.max_model_len - n_prompt) - 1)
     if spec.capture is not None:
-        n_prompt = len(request.prompt_token_ids)
-        check_size(spec.capture, sites.sae(spec.capture.sae).d_sae, n_prompt, n_prompt + (params.max_tokens or 0))
+        wide = model.get_hidden_size() if spec.capture.mode == "residual" else sites.sae(spec.capture.sae).d_sae
+        check_size(spec.capture, wide, n_prompt, n_prompt + (params.max_tokens or 0))
     if spec.id and params.n > 1:
         raise SpecError(f"an `id` names one reply and n is {params.n}; send {params.n} requests")
-    request.cache_salt = spec.salt(sites, request.cache_salt)
+    request.cache_salt = spec.salt(sites, request.cache_salt, entries)
     if spec.capture is not None:
         params.skip_reading_prefix_cache = True
-    params.extra_args = {**params.extra_args, FIELD: spec.as_json()}
+    params.extra_args = mark.seal({**params.extra_args, FIELD: spec.as_json(n_prompt)}, request.cache_salt, n_prompt, sites)

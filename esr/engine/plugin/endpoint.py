@@ -3,13 +3,16 @@
     GET    /v1/sae                        sites, SAEs, limits and how full the store of captures is
     GET    /v1/sae/captures/{id}          a finished request's capture; ?rows=N checks its length, ?format=safetensors is compact
     DELETE /v1/sae/captures/{id}          forget it
+    POST   /v1/sae/directions?name=N      a set of directions, safetensors or a GGUF control vector; ?layer=N for a single tensor
 
 `executed` counts how often the device applied an op, `due` how often it was to; positions read from the prefix cache are in
-neither. vLLM loads endpoints only when they are named: VLLM_PLUGINS=esr,esr_captures. Paths under /v1 are behind --api-key.
+neither. A capture belongs to whoever sent its request, that is to the API key that came with it. vLLM loads endpoints only when they are named: VLLM_PLUGINS=esr,esr_captures. Paths under /v1 are behind --api-key.
 """
 
+import asyncio
 from argparse import Namespace
-from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,45 +21,21 @@ from fastapi.responses import JSONResponse
 from safetensors.numpy import save
 from starlette.datastructures import State
 
+from esr.engine.directions import Directions, read_directions
+from esr.engine.plugin.admission import sites_of
+from esr.engine.plugin.desk import Desk
+from esr.engine.plugin.door import desk_of, owner
+from esr.engine.plugin.loading import load_directions
+from esr.errors import EngineError
+
 DTYPES = {"positions": np.dtype("<i4"), "indices": np.dtype("<i4"), "values": np.dtype("<f4")}
 
 
-@dataclass(slots=True)
-class Desk:
-    """Hands out what the workers hold."""
-
-    client: Any
-    """vLLM's EngineClient."""
-
-    async def limits(self) -> dict[str, Any]:
-        steering = dict((self.client.vllm_config.additional_config or {}).get("sae_steering") or {})
-        saes = {
-            name: {key: block.get(key) for key in ("layer", "d_in", "d_sae", "sha256")}
-            for name, block in (steering.pop("saes", None) or {}).items()
-        }
-        return {"saes": saes, **steering, "now": await self._ask("esr_stats")}
-
-    async def take(self, id: str, rows: int | None) -> dict[str, Any] | None:
-        found: list[dict[str, Any] | None] | None = await self._ask("esr_take", [id], [rows])
-        return found[0] if found else None
-
-    async def forget(self, id: str) -> None:
-        await self._ask("esr_forget", [id])
-
-    async def _ask(self, method: str, *args: object) -> Any:
-        """Every rank answers; those that hold nothing answer None."""
-        answers = await self.client.collective_rpc(method, args=args)
-        return next((answer for answer in answers if answer is not None), None)
-
-
 def open_desk(request: Request) -> Desk:
-    desk: Desk | None = getattr(request.app.state, "esr_desk", None)
-    if desk is None:
+    client = getattr(request.app.state, "engine_client", None)
+    if client is None:
         raise HTTPException(503, "this server has no engine to ask for captures")
-    if getattr(request.app.state.args, "data_parallel_size", 1) > 1:
-        # a collective call reaches every engine core and returns the answer of only one, so a capture would be lost
-        raise HTTPException(501, "captures cannot be taken from a data-parallel server; run one server an engine")
-    return desk
+    return desk_of(request.app, client)
 
 
 Open = Annotated[Desk, Depends(open_desk)]
@@ -67,11 +46,15 @@ async def limits(desk: Open) -> dict[str, Any]:
 
 
 async def take(
-    id: str, desk: Open, rows: Annotated[int | None, Query(ge=0)] = None, format: Literal["json", "safetensors"] = "json"
+    id: str,
+    request: Request,
+    desk: Open,
+    rows: Annotated[int | None, Query(ge=0)] = None,
+    format: Literal["json", "safetensors"] = "json",
 ) -> Response:
-    found = await desk.take(id, rows)
+    found = await desk.take(f"{owner(request.scope)}:{id}", rows)
     if found is None:
-        raise HTTPException(404, f"no capture {id[:80]!r}: it was taken or forgotten, or no request by that id ran here")
+        raise HTTPException(404, f"no capture {id[:80]!r}: it was taken or forgotten, or you sent no request by that id here")
     if found.get("error"):
         raise HTTPException(409, str(found["error"]))
     head = {"id": id, "executed": found["executed"], "due": found["expected"]}
@@ -85,8 +68,46 @@ async def take(
     return JSONResponse({**head, **{key: value.tolist() for key, value in tensors.items()}})
 
 
-async def forget(id: str, desk: Open) -> Response:
-    await desk.forget(id)
+async def load(
+    request: Request, desk: Open, name: Annotated[str, Query(min_length=1, max_length=128)], layer: Annotated[int | None, Query(ge=0)] = None
+) -> Response:  # fmt: skip
+    """The body is a file as `read_directions` takes it, but for pickles."""
+    try:
+        limit = sites_of(desk.client.vllm_config).http_directions
+        if not limit:
+            raise HTTPException(
+                403, "this server takes no directions over HTTP; start it with http_directions, the bytes that a set may have"
+            )
+        if getattr(request.app.state.args, "api_server_count", None) not in (None, 0, 1):
+            raise HTTPException(
+                501, "directions sent to one of several API servers are not known to the others; load them at the start"
+            )
+        body = await _at_most(request, limit)
+        found = await asyncio.to_thread(_read, name, body, layer)
+        sha256 = await load_directions(desk.client, name, found)
+    except EngineError as error:
+        raise HTTPException(400, str(error)) from None
+    return JSONResponse({"name": name, "sha256": sha256, "width": found.shape.width, "layers": found.shape.layers})
+
+
+async def _at_most(request: Request, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HTTPException(413, f"the set has more than {limit} bytes, which is what this server takes (http_directions)")
+    return bytes(body)
+
+
+def _read(name: str, body: bytes, layer: int | None) -> Directions:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / ("body.gguf" if body[:4] == b"GGUF" else "body.safetensors")
+        path.write_bytes(body)
+        return read_directions(name, path, layer)
+
+
+async def forget(id: str, request: Request, desk: Open) -> Response:
+    await desk.forget([f"{owner(request.scope)}:{id}"])
     return JSONResponse({"id": id})
 
 
@@ -103,13 +124,19 @@ class Captures:
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
+        from vllm.v1.engine.input_processor import InputProcessor
+
+        if not getattr(InputProcessor.process_inputs, "esr", False):
+            raise EngineError(
+                "VLLM_PLUGINS names esr_captures without esr, so nothing would be steered; name both: esr,esr_captures"
+            )
         app.add_api_route("/v1/sae", limits, methods=["GET"])
+        app.add_api_route("/v1/sae/directions", load, methods=["POST"], response_model=None)
         app.add_api_route("/v1/sae/captures/{id:path}", take, methods=["GET"], response_model=None)
         app.add_api_route("/v1/sae/captures/{id:path}", forget, methods=["DELETE"], response_model=None)
 
     async def init_state(self, engine_client: Any, state: State, args: Namespace) -> None:
-        if engine_client is not None:
-            state.esr_desk = Desk(engine_client)
+        """What the routes need, vLLM keeps itself."""
 
 
 def register() -> Captures:

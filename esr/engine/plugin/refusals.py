@@ -3,11 +3,22 @@
 from typing import Any
 
 from esr.engine.plugin.site import ARCHITECTURES
-from esr.engine.plugin.spec import Sites
+from esr.engine.plugin.spec import KEY, Sites
 from esr.errors import EngineError, one_of
 
 TESTED = (0, 26), (0, 32)
 """First and last minor version of vLLM that the plugin is tested with."""
+
+
+def check_keys(additional: Any) -> None:
+    """additional_config has many readers, so only what looks like the plugin's own key and is not it is refused."""
+    import difflib
+
+    for key in additional or {}:
+        letters = "".join(letter for letter in str(key).casefold() if letter.isalpha())
+        near = letters.startswith(("sae", "steer", "esr")) or bool(difflib.get_close_matches(letters, ["saesteering"], cutoff=0.7))
+        if key != KEY and near:
+            raise EngineError(one_of("key", str(key), [KEY], "additional_config that the steering plugin reads"))
 
 
 def check(config: Any, sites: Sites) -> None:
@@ -58,7 +69,8 @@ def _engine(config: Any, sites: Sites) -> None:
         (getattr(passes, "enable_sp", False), "sequence parallelism (pass_config.enable_sp)"),
         (getattr(passes, "fuse_gemm_comms", False), "fused GEMM and communication (pass_config.fuse_gemm_comms)"),
         (getattr(config.cache_config, "kv_sharing_fast_prefill", False), "kv_sharing_fast_prefill"),
-        (_breakable(), "breakable CUDA graphs"),
+        (_env("VLLM_USE_BREAKABLE_CUDAGRAPH"), "breakable CUDA graphs"),
+        (_env("VLLM_USE_RUST_FRONTEND"), "the Rust front end (VLLM_USE_RUST_FRONTEND), which knows no plugin"),
         (getattr(config, "kv_transfer_config", None) is not None, "a KV connector, whose keys the plugin cannot see"),
         (getattr(config.model_config, "uses_mrope", False), "M-RoPE positions"),
         (getattr(config.model_config, "enable_prompt_embeds", False), "prompt embeddings"),
@@ -68,7 +80,7 @@ def _engine(config: Any, sites: Sites) -> None:
             raise EngineError(f"steering does not work with {what}; start the engine without it")
 
 
-def _breakable() -> bool:
+def _env(name: str) -> bool:
     import vllm.envs as envs
 
-    return bool(getattr(envs, "VLLM_USE_BREAKABLE_CUDAGRAPH", False))
+    return bool(getattr(envs, name, False))

@@ -27,7 +27,10 @@ class SteerModelState(DefaultModelState):
         super().add_request(req_index, new_req_data)
         params = new_req_data.sampling_params
         if params is not None:
-            self.steering.admit(new_req_data.req_id, params.extra_args, len(new_req_data.prompt_token_ids), req_index)
+            prompt = new_req_data.prompt_token_ids
+            self.steering.admit(
+                new_req_data.req_id, params.extra_args, len(prompt), new_req_data.prefill_token_ids or prompt, req_index
+            )
 
     def remove_request(self, req_id: str) -> None:
         super().remove_request(req_id)
@@ -42,7 +45,7 @@ class SteerModelState(DefaultModelState):
         self.steering.refresh(
             slots, input_batch.num_computed_tokens_np[:n].astype(np.int64), input_batch.num_scheduled_tokens[:n].astype(np.int64),
             spans=(input_batch.query_start_loc, input_batch.idx_mapping) if known and self.steering.device.type == "cuda" else None,
-            padded=input_batch.num_tokens_after_padding,
+            padded=input_batch.num_tokens_after_padding, tokens=input_batch.input_ids,
         )  # fmt: skip
 
     def prepare_inputs(self, input_batch: Any, req_states: Any) -> dict[str, Any]:
@@ -65,6 +68,11 @@ def prepare_v1(state: "SteerState", runner: Any, count: np.ndarray) -> None:
         if request not in state.slots:
             params = runner.requests[request].sampling_params
             if params is not None and params.extra_args:
-                state.admit(request, params.extra_args, int(batch.num_prompt_tokens[i]))
+                cached = runner.requests[request]
+                tokens = [*(cached.prompt_token_ids or ()), *cached.output_token_ids]
+                state.admit(request, params.extra_args, int(batch.num_prompt_tokens[i]), tokens)
     slots = np.array([state.slots.get(request, state.none) for request in ids], np.int64)
-    state.refresh(slots, batch.num_computed_tokens_cpu[:n].astype(np.int64), np.asarray(count[:n], np.int64))
+    state.refresh(
+        slots, batch.num_computed_tokens_cpu[:n].astype(np.int64), np.asarray(count[:n], np.int64),
+        tokens=getattr(runner.input_ids, "gpu", runner.input_ids),
+    )  # fmt: skip

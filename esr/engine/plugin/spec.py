@@ -4,19 +4,24 @@
                                           "layers": [50]}}
     extra_args = {"sae": '{"ops": [{"op": "add", "sae": "l50", "i": 12345, "v": 8.0}], "scope": "generated"}'}
 
-Client, frontend and workers read the same two forms with the same checks; vectors never travel.
+Client, frontend and workers read the same two forms with the same checks; vectors never travel with a request.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from esr.engine import Capture, Request
-from esr.engine.admission import LARGEST, Admission, span
+from esr.engine.admission import Admission
+from esr.engine.directions import Directions, Shape, read_directions
+from esr.engine.entries import Entry, Windows, check_apart, check_touching, resolved, windows
+from esr.engine.intervention import LARGEST, Condition, Intervention
+from esr.engine.scope import span
 from esr.errors import EngineError, ParamsError, SpecError, one_of
 from esr.params import SaeParams
 from esr.types import Op, Sampling, Scope, content_id
@@ -25,10 +30,8 @@ KEY = "sae_steering"
 """In `additional_config`; its absence leaves vLLM as it is."""
 FIELD = "sae"
 """In `extra_args`, or `vllm_xargs` over HTTP."""
-FORMAT = 1
+FORMAT = 2
 """Raised when the meaning of a spec or of a site changes; part of every cache key."""
-END = 2**31 - 1
-"""Beyond every position."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,23 @@ class Sites:
     """Of captured rows held by a worker until they are taken."""
     allow_layer_mismatch: bool = False
     allow_untested_vllm: bool = False
+    max_directions: int = 1024
+    """Rows kept free for named directions, over all sets and blocks."""
+    directions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Sets loaded at the start, by name: `path`, and `layer` for a file of one tensor."""
+    http_directions: int = 0
+    """Bytes of a set that may be sent to the server while it runs; 0: none may."""
+    known: dict[str, Shape] = field(default_factory=dict, compare=False)
+    """Sets loaded so far, as this process knows them."""
 
     @classmethod
     def parse(cls, block: object) -> "Sites":
         if not isinstance(block, Mapping):
             raise EngineError(f"additional_config[{KEY!r}] is {block!r:.200}, not a mapping with `saes` and `layers`")
-        known = ("format", "saes", "layers", "max_ops", "capture", "capture_bytes", "allow_layer_mismatch", "allow_untested_vllm")
+        known = (
+            "format", "saes", "layers", "max_ops", "capture", "capture_bytes", "allow_layer_mismatch", "allow_untested_vllm",
+            "max_directions", "directions", "http_directions",
+        )  # fmt: skip
         for key in block:
             if key not in known:
                 raise EngineError(one_of("key", str(key), list(known), f"additional_config[{KEY!r}]"))
@@ -68,12 +82,47 @@ class Sites:
             except (TypeError, ValueError) as error:
                 raise EngineError(f"SAE {name!r} in additional_config[{KEY!r}]: {' '.join(str(error).split())[:200]}") from None
         layers = tuple(sorted(set(block.get("layers") or [sae.layer for sae in saes.values()])))
-        if not saes or not layers or not all(isinstance(layer, int) and layer >= 0 for layer in layers):
+        if not layers or not all(isinstance(layer, int) and layer >= 0 for layer in layers):
             raise EngineError(
-                f"additional_config[{KEY!r}] needs at least one SAE and one block; it has {list(saes)} and {list(layers)}"
+                f"additional_config[{KEY!r}] needs at least one SAE, or one block to hook; it has {list(saes)} and {list(layers)}"
             )
         rest = {key: block[key] for key in known[3:] if key in block}
-        return cls(saes=saes, sha256=sha256, layers=layers, **rest)
+        sites = cls(saes=saes, sha256=sha256, layers=layers, **rest)
+        for found in sites.declared():
+            sites.know(found.shape)
+        return sites
+
+    def declared(self) -> Iterator[Directions]:
+        """The sets that are loaded at the start, read anew."""
+        for name, fields in self.directions.items():
+            if not isinstance(fields, Mapping) or not {"path"} <= fields.keys() <= {"path", "layer"}:
+                raise EngineError(
+                    f"directions {name!r} in additional_config[{KEY!r}] are {fields!r:.200}, not a `path` and perhaps a `layer`"
+                )
+            yield read_directions(name, Path(fields["path"]), fields.get("layer"))
+
+    def know(self, shape: Shape) -> bool:
+        """Admit what asks for this set from now on; whether it is new here."""
+        if shape.name in self.saes:
+            raise EngineError(f"directions {shape.name!r} have the name of an SAE; give them another")
+        if (has := self.known.get(shape.name)) is not None:
+            if has.sha256 != shape.sha256:
+                raise EngineError(
+                    f"directions {shape.name!r} are loaded with other content ({has.sha256[:16]}); give these another name"
+                )
+            return False
+        for layer in shape.layers:
+            if layer not in self.layers:
+                raise EngineError(
+                    f"directions {shape.name!r} are for block {layer}, which is not hooked; it has {', '.join(map(str, self.layers))}"
+                )
+        held = sum(sum(other.layers.values()) for other in self.known.values())
+        if held + sum(shape.layers.values()) > self.max_directions:
+            raise EngineError(
+                f"directions {shape.name!r} are {sum(shape.layers.values())} rows and {held} of {self.max_directions} are taken (max_directions)"
+            )
+        self.known[shape.name] = shape
+        return True
 
     def as_config(self) -> dict[str, Any]:
         """The block for `additional_config`; vLLM hashes it into its compile cache key."""
@@ -85,7 +134,8 @@ class Sites:
         return {
             "format": FORMAT, "saes": saes, "layers": list(self.layers), "max_ops": self.max_ops, "capture": self.capture,
             "capture_bytes": self.capture_bytes, "allow_layer_mismatch": self.allow_layer_mismatch,
-            "allow_untested_vllm": self.allow_untested_vllm,
+            "allow_untested_vllm": self.allow_untested_vllm, "max_directions": self.max_directions, "http_directions": self.http_directions,
+            "directions": {name: dict(fields) for name, fields in self.directions.items()},
         }  # fmt: skip
 
     @cached_property
@@ -108,42 +158,74 @@ class Spec:
     id: str = ""
     """By which `applied` and the capture are taken afterwards; chosen by the client, new for each request."""
 
-    def as_json(self) -> str:
-        out: dict[str, Any] = {}
+    def as_json(self, n_prompt: int | None = None) -> str:
+        """n_prompt: admitted for a prompt of so many tokens; a worker steers no request of another length."""
+        out: dict[str, Any] = {} if n_prompt is None else {"n": n_prompt}
         if self.id:
             out["id"] = self.id
         if self.ops:
-            out["ops"] = [{"op": op.kind, "sae": op.sae, "i": op.latent, "v": op.value, "layer": op.layer} for op in self.ops]
+            out["ops"] = [_op_json(op) for op in self.ops]
         if self.scope != "all":
             out["scope"] = self.scope
         if (c := self.capture) is not None:
-            out["capture"] = {"sae": c.sae, "layer": c.layer, "mode": c.mode} | {
+            out["capture"] = {"layer": c.layer, "mode": c.mode} | {
                 key: value
                 for key, value, default in (
-                    ("latents", list(c.latents), []), ("k", c.k, 0), ("positions", c.positions, "all"), ("stage", c.stage, "before"),
+                    ("sae", c.sae, ""), ("latents", list(c.latents), []), ("k", c.k, 0), ("positions", c.positions, "all"),
+                    ("stage", c.stage, "before"),
                 )
                 if value != default
             }  # fmt: skip
         return json.dumps(out, separators=(",", ":"))
 
-    def salt(self, sites: Sites, user: str | None) -> str | None:
-        """Of the prefix cache: equal interventions share it, everything else is apart; a plain request keeps its own."""
-        if not self.ops:
+    def salt(self, sites: Sites, user: str | None, entries: Sequence[Entry]) -> str | None:
+        """Of the prefix cache: what is done alike at equal positions shares it, everything else is apart; a plain request keeps
+        its own. Positions are absolute: in a conversation's next turn `generated` means others than in this one."""
+        if not entries:
             return user
-        ops = sorted((op.kind, op.sae, op.latent, op.value, op.layer) for op in self.ops)
-        return "esr:" + hashlib.sha256(repr((user, sites.digest, ops, self.scope)).encode()).hexdigest()[:32]
+        done = sorted(map(repr, map(tuple, entries)))
+        return (
+            "esr:" + hashlib.sha256(repr((user, sites.digest, done, sorted(self.hashes(sites).items()))).encode()).hexdigest()[:32]
+        )
 
-    def steered(self, n_prompt: int) -> tuple[int, int]:
-        """[lo, hi) in absolute positions."""
-        return _bounds(self.scope, n_prompt)
+    def hashes(self, sites: Sites) -> dict[str, str]:
+        """Of the sets of directions that it names."""
+        named = {op.sae for op in self.ops} | {op.when.sae for op in self.ops if isinstance(op, Intervention) and op.when}
+        return {name: sites.known[name].sha256 for name in named if name in sites.known}
+
+    def entries(self, n_prompt: int) -> tuple[Entry, ...]:
+        return resolved(self.ops, self.scope, n_prompt)
+
+    def windows(self, n_prompt: int) -> Windows:
+        return windows(self.entries(n_prompt))
 
     def captured(self, n_prompt: int) -> tuple[int, int]:
-        return _bounds(self.capture.positions, n_prompt) if self.capture else (0, 0)
+        return span(self.capture.positions, n_prompt).bounds if self.capture else (0, 0)
+
+    def check(self, sites: Sites, n_prompt: int, rows: int) -> tuple[Entry, ...]:
+        """What can only be told with the prompt at hand: it has `n_prompt` tokens and at most `rows` positions are computed."""
+        check_touching(self.ops, self.scope, n_prompt, rows)
+        check_apart(self.ops, self.scope, n_prompt)
+        entries = self.entries(n_prompt)
+        if len(entries) > sites.max_ops:
+            for layer in sites.layers:
+                if (n := sum(entry.layer == layer for entry in entries)) > sites.max_ops:
+                    raise SpecError(
+                        f"{n} interventions, pieces of schedules counted, after block {layer}; this engine takes {sites.max_ops} (max_ops)"
+                    )
+        return entries
 
 
-def _bounds(scope: Scope, n_prompt: int) -> tuple[int, int]:
-    found = span(scope, n_prompt)
-    return min(found.lo, END), min(END if found.hi is None else found.hi, END)
+def _op_json(op: Op) -> dict[str, Any]:
+    out: dict[str, Any] = {"op": op.kind, "sae": op.sae, "i": op.latent, "v": op.value, "layer": op.layer}
+    if isinstance(op, Intervention):
+        if op.scope:
+            out["scope"] = op.scope
+        if op.schedule:
+            out["schedule"] = {"shape": op.shape, "points": [list(point) for point in op.schedule]}
+        if op.when:
+            out["when"] = {"sae": op.when.sae, "i": op.when.latent, "above": op.when.above}
+    return out
 
 
 def parse(text: object, sites: Sites, *, layers: int, width: int) -> Spec:
@@ -167,14 +249,33 @@ def parse(text: object, sites: Sites, *, layers: int, width: int) -> Spec:
     return spec
 
 
-def read(text: str) -> Spec:
+@dataclass(frozen=True, slots=True)
+class Admitted:
     """What `as_json` wrote, as a worker gets it: admission has checked it."""
-    block = json.loads(text)
-    ops = tuple(Op(op["op"], op["i"], op["v"], op["layer"], op["sae"]) for op in block.get("ops", ()))
-    capture = block.get("capture")
-    if capture is not None:
-        capture = Capture(**{**capture, "latents": tuple(capture.get("latents", ()))})
-    return Spec(ops, block.get("scope", "all"), capture, block.get("id", ""))
+
+    spec: Spec
+    n_prompt: int | None
+    """Of the prompt that it was admitted for; None: it never passed admission."""
+
+    @classmethod
+    def read(cls, text: str) -> "Admitted":
+        block = json.loads(text)
+        capture = block.get("capture")
+        if capture is not None:
+            capture = Capture(**{**capture, "latents": tuple(capture.get("latents", ()))})
+        spec = Spec(tuple(map(_read_op, block.get("ops", ()))), block.get("scope", "all"), capture, block.get("id", ""))
+        return cls(spec, block.get("n"))
+
+
+def _read_op(op: dict[str, Any]) -> Op:
+    plain = op["op"], op["i"], op["v"], op["layer"], op["sae"]
+    if not (op.keys() & OP_MORE):
+        return Op(*plain)
+    schedule, when = op.get("schedule") or {"points": [], "shape": "linear"}, op.get("when")
+    points = tuple((token, factor) for token, factor in schedule["points"])
+    return Intervention(
+        *plain, op.get("scope", ""), points, schedule["shape"], Condition(when["sae"], when["i"], when["above"]) if when else None
+    )
 
 
 def _check(spec: Spec, sites: Sites, layers: int, width: int) -> None:
@@ -182,7 +283,7 @@ def _check(spec: Spec, sites: Sites, layers: int, width: int) -> None:
     request = Request(token_ids=(0,), sampling=sampling, ops=spec.ops, scope=spec.scope, capture=spec.capture)
     sae = cast("Any", sites.sae)  # an Admission asks an SAE's d_sae, d_in and layer, which its block has too
     try:
-        Admission(layers, width, sae, sites.allow_layer_mismatch).check(request)
+        Admission(layers, width, sae, sites.allow_layer_mismatch, sites.known).check(request)
     except ParamsError as error:
         raise SpecError(str(error)) from None
     for layer in {op.layer for op in spec.ops} | ({spec.capture.layer} if spec.capture else set()):
@@ -205,25 +306,62 @@ def _op(given: object, sites: Sites) -> Op:
     kind, sae, latent, number = block["op"], block["sae"], block["i"], block["v"]
     if not type(kind) is type(sae) is str:
         raise SpecError(f"`op` and `sae` are {kind!r:.100} and {sae!r:.100}, not text")
-    layer = block.get("layer", sites.sae(sae).layer)
+    layer = block.get("layer")
+    if layer is None:
+        layer = _layer(sae, sites)
     if not type(latent) is type(layer) is int:
         raise SpecError(f"`i` and `layer` are {latent!r:.100} and {layer!r:.100}, not whole numbers")
-    if type(number) is not float and type(number) is not int:
-        raise SpecError(f"`v` is {number!r:.200}, not a number")
-    value = number if type(number) is float else float(number) if abs(number) <= LARGEST else math.inf  # not every int is a float
-    return Op(cast("Literal['add', 'clamp']", kind), latent, value, layer, sae)
+    plain = cast("Any", kind), latent, _number(number, "v"), layer, sae
+    if not (block.keys() & OP_MORE):
+        return Op(*plain)
+    schedule = _fields(block.get("schedule", {"points": []}), "a schedule", {"shape", "points"}, {"points"})
+    points = schedule["points"]
+    if not isinstance(points, list) or not all(isinstance(p, list) and len(p) == 2 and type(p[0]) is int for p in points):
+        raise SpecError(f"`points` is {points!r:.200}, not a list of [generated token, factor]")
+    return Intervention(
+        *plain, _typed(block, "scope", str, ""), tuple((token, _number(factor, "points")) for token, factor in points),
+        cast("Any", _typed(schedule, "shape", str, "linear")), _when(block["when"]) if "when" in block else None,
+    )  # fmt: skip
+
+
+def _layer(name: str, sites: Sites) -> int:
+    """The block of an SAE, or of a set of directions that has one only."""
+    if name in sites.known:
+        layers = list(sites.known[name].layers)
+        if len(layers) > 1:
+            raise SpecError(f"directions {name!r} are for blocks {', '.join(map(str, layers))}; name a `layer`")
+        return layers[0]
+    return sites.sae(name).layer
+
+
+def _when(given: object) -> Condition:
+    block = _fields(given, "a condition", {"sae", "i", "above"}, {"sae", "i", "above"})
+    return Condition(_typed(block, "sae", str, ""), _typed(block, "i", int, 0), _number(block["above"], "above"))
+
+
+def _number(number: object, what: str) -> float:
+    if type(number) is float:
+        return number
+    if type(number) is not int:
+        raise SpecError(f"`{what}` is {number!r:.200}, not a number")
+    return float(number) if abs(number) <= LARGEST else math.inf  # not every int is a float
 
 
 def _capture(value: object, sites: Sites) -> Capture:
-    block = _fields(value, "a capture", {"sae", "layer", "mode", "latents", "k", "positions", "stage"}, {"sae", "mode"})
+    block = _fields(value, "a capture", {"sae", "layer", "mode", "latents", "k", "positions", "stage"}, {"mode"})
+    mode = _typed(block, "mode", str, "")
+    if mode != "residual":
+        _fields(value, "a capture", set(block), {"sae", "mode"})
     sae = _typed(block, "sae", str, "")
     latents = block.get("latents", [])
     if not isinstance(latents, list) or not all(type(latent) is int for latent in latents):
         raise SpecError(f"`latents` is {latents!r:.200}, not a list of numbers")
+    if mode == "residual" and "layer" not in block:
+        raise SpecError("a capture of mode 'residual' lacks layer")
     return Capture(
-        layer=_typed(block, "layer", int, sites.sae(sae).layer),
+        layer=_typed(block, "layer", int, sites.sae(sae).layer if sae else 0),
         sae=sae,
-        mode=cast("Literal['latents', 'topk', 'max', 'all']", _typed(block, "mode", str, "")),
+        mode=cast("Any", mode),
         latents=tuple(latents),
         k=_typed(block, "k", int, 0),
         positions=_typed(block, "positions", str, "all"),
@@ -231,7 +369,8 @@ def _capture(value: object, sites: Sites) -> Capture:
     )
 
 
-OP_KNOWS, OP_NEEDS = {"op", "sae", "i", "v", "layer"}, {"op", "sae", "i", "v"}
+OP_MORE = {"scope", "schedule", "when"}
+OP_KNOWS, OP_NEEDS = {"op", "sae", "i", "v", "layer"} | OP_MORE, {"op", "sae", "i", "v"}
 
 
 def _fields(value: object, what: str, known: set[str], needed: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]  # an empty frozenset is never changed

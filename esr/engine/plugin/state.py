@@ -7,20 +7,24 @@ row. What the device says it applied is compared with what the host had schedule
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from esr.engine.entries import NEVER, Entry, Windows, windows
 from esr.engine.plugin import capture as capturing
+from esr.engine.plugin import mark
+from esr.engine.plugin import table as tables
+from esr.engine.plugin.bank import Bank
 from esr.engine.plugin.capture import Holding, Span
-from esr.engine.plugin.ops import ADD, AFTER, BEFORE, CLAMP, HEAD, row_width
-from esr.engine.plugin.site import Bank
-from esr.engine.plugin.spec import END, FIELD, Sites, Spec, read
+from esr.engine.plugin.records import BROKEN, Check, Record, Stay
+from esr.engine.plugin.spec import FIELD, Admitted, Sites, Spec
+from esr.engine.plugin.staging import RING, Staging
+from esr.engine.scope import END
 from esr.errors import EngineError
-from esr.types import Op
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -29,34 +33,10 @@ RECORDS = 65536
 """Finished requests whose counts are kept for whoever asks by id; the oldest go first."""
 KEPT = 1800.0
 """Seconds that a finished or aborted request's counts and capture are kept at least."""
+LOOKS = RING - 1
+"""Looks for broken streams under way at once."""
 MARGIN = 512
 """Tokens by which a padded step may exceed max_num_batched_tokens."""
-
-
-@dataclass(slots=True)
-class Record:
-    """One request over all its stays on the device; preemption ends a stay."""
-
-    id: str
-    request: str = ""
-    """vLLM's name, by which a preempted request comes back."""
-    left: float = 0.0
-    """When it last left the device; 0: it is there."""
-    expected: int = 0
-    """Times that an op should have been applied, over ended stays."""
-    executed: list[Tensor] = field(default_factory=list)
-    """Times that the device counted, one scalar a stay."""
-    holding: Holding | None = None
-    error: str | None = None
-
-
-@dataclass(slots=True)
-class Check:
-    """Counts under way to the host."""
-
-    counted: Tensor
-    expected: np.ndarray
-    event: Any
 
 
 class SteerState:
@@ -72,14 +52,15 @@ class SteerState:
         self.none, self.probe = n, n + 1
         width = bank.W_enc.shape[1]
         with torch.device(device):
-            self.table = torch.zeros(n + 2, row_width(len(sites.layers), sites.max_ops), dtype=torch.int32)
+            self.table = torch.zeros(n + 2, tables.row_width(len(sites.layers), sites.max_ops), dtype=torch.int32)
             self.applied = torch.zeros(n + 2, dtype=torch.int32)
+            self.broken = torch.zeros(n + 2, dtype=torch.int32)
+            self.since = torch.full((n + 2,), END, dtype=torch.int32)
             self.tok2slot = torch.full((tokens,), n, dtype=torch.int32)
             self.rows = torch.zeros(tokens if sites.capture else 1, width, dtype=torch.float32)
-        self.lo, self.hi = np.zeros(n + 2, np.int64), np.zeros(n + 2, np.int64)
-        self.hooked = np.zeros(n + 2, np.int64)
-        """Blocks after which the slot's request is steered."""
-        self.expected = np.zeros(n + 2, np.int64)
+        self.staging = Staging(device, back=3 * (n + 2))
+        self.begin, self.end = np.full(n + 2, -1, np.int64), np.zeros(n + 2, np.int64)
+        """Positions of the slot's request computed in this stay."""
         self.reading = np.zeros(n + 2, bool)
         self.slots: dict[str, int] = {}
         """By vLLM's request id."""
@@ -87,54 +68,86 @@ class SteerState:
         """V1 only."""
         self.records: dict[str, Record] = {}
         self.live: dict[int, Record] = {}
-        self.staged: dict[int, np.ndarray] = {}
+        self.windows: dict[int, Windows] = {}
+        self.staged: dict[int, tuple[np.ndarray, int]] = {}
+        """Rows to be written, and where the marker ends for each."""
+        self.ended: dict[int, Stay] = {}
+        """By slot: stays whose numbers are still on the device."""
         self.pending: list[Span] = []
         self.held = 0
         self.clean = True
         """The map points at the empty row throughout."""
         self.probing = False
-        self.leaving: list[tuple[Tensor, int]] = []
         self.checks: deque[Check] = deque()
+        self.looks: deque[tuple[Tensor, dict[int, Record], Any]] = deque()
+        """Which slots were broken after a step, and whose they were; on their way through `mirrors`."""
+        self.mirrors = Staging(device, there=0, back=n + 2)
+        self.owners: dict[int, Record] | None = None
+        """`live` as it is; None when it has changed since."""
+        self.empty = np.zeros(self.table.shape[1], np.int32)
+        self.failing: dict[str, str] = {}
+        """Requests that shall end in an error, by vLLM's id, with the reason; until the engine has been told."""
+        self.refused: dict[str, str] = {}
+        """Requests here that are not steered as they ask, and are about to end."""
         self.failed = ""
         """What was not applied as it was due; the engine answers no more."""
         self.swept = time.monotonic()
 
     # what comes and goes
 
-    def admit(self, request: str, extra: dict[str, Any] | None, n_prompt: int, slot: int | None = None) -> None:
-        """A request enters the device; those without a spec need nothing."""
+    def admit(
+        self, request: str, extra: dict[str, Any] | None, n_prompt: int, tokens: Sequence[int] = (), slot: int | None = None
+    ) -> None:  # fmt: skip
+        """A request enters the device with the tokens that it has so far; those without a spec need nothing."""
         text = (extra or {}).get(FIELD)
-        if text is None:
+        if text is None or request in self.refused:
             return
-        spec = read(text)
+        try:
+            mark.check(extra, n_prompt, self.sites)
+            admitted = Admitted.read(text)
+            spec = admitted.spec
+            if admitted.n_prompt != n_prompt:
+                raise EngineError(f"the steering spec was admitted for {admitted.n_prompt} prompt tokens and comes with {n_prompt}")
+            entries = spec.entries(n_prompt)
+            where = windows(entries)
+            row = self._row(spec, entries, where, n_prompt)
+        except Exception as error:  # whatever has gone round admission ends this request and no other
+            self.refused[request] = self.failing[request] = f"a steering spec that admission has not let in: {error!r:.300}"
+            return
         if slot is None:
             slot = self.free.pop()
         self.slots[request] = slot
-        record = self._record(spec, n_prompt, request)
-        self.live[slot] = record
-        self.lo[slot], self.hi[slot] = spec.steered(n_prompt)
-        self.hooked[slot] = len({op.layer for op in spec.ops})
-        self.expected[slot] = 0
+        self.live[slot] = record = self._record(spec, n_prompt, request)
         self.reading[slot] = record.holding is not None
-        self.staged[slot] = self._row(spec, n_prompt)
+        since = END
+        if spec.ops:
+            self.windows[slot] = where
+            since = where.since(tokens)
+        self.begin[slot] = -1
+        self.staged[slot] = row, since
+        self.owners = None
 
     def leave(self, request: str, *, pooled: bool = False) -> None:
         """It finished, was aborted or preempted."""
+        self.refused.pop(request, None)
         slot = self.slots.pop(request, None)
         if slot is None:
             return
-        record = self.live.pop(slot)
-        if self.hooked[slot]:
-            count = self.applied[slot].clone()
-            record.executed.append(count)
-            record.expected += int(self.expected[slot])
-            self.leaving.append((count, int(self.expected[slot])))
+        record, windows = self.live.pop(slot), self.windows.pop(slot, None)
+        if windows is not None and slot not in self.staged:
+            self.ended[slot] = Stay(record, windows, int(self.begin[slot]), int(self.end[slot]))
         record.left = time.monotonic()
-        self.hooked[slot] = self.expected[slot] = 0
+        self.begin[slot] = -1
         self.reading[slot] = False
-        self.staged[slot] = np.zeros(self.table.shape[1], np.int32)
+        self.staged[slot] = self.empty, END
+        self.owners = None
         if pooled:
             self.free.append(slot)
+
+    def failures(self) -> dict[str, str]:
+        """Requests that shall end in an error since the last call."""
+        out, self.failing = self.failing, {}
+        return out
 
     def _record(self, spec: Spec, n_prompt: int, request: str) -> Record:
         record = self.records.get(spec.id) if spec.id else None
@@ -161,36 +174,29 @@ class SteerState:
             for id in [id for id, record in self.records.items() if record.left and record.left < now - KEPT]:
                 self._drop(id)
 
-    def _row(self, spec: Spec, n_prompt: int) -> np.ndarray:
+    def _row(self, spec: Spec, entries: Sequence[Entry], where: Windows, n_prompt: int) -> np.ndarray:
         row = np.zeros(self.table.shape[1], np.int32)
-        row[0], row[1] = spec.steered(n_prompt)
         if spec.capture is not None:
             row[2] = self.site[spec.capture.layer] + 1
-            row[3] = AFTER if spec.capture.stage == "after" else BEFORE
+            row[3] = tables.AFTER if spec.capture.stage == "after" else tables.BEFORE
             row[4], row[5] = spec.captured(n_prompt)
-        for site, ops in self._by_site(spec).items():
-            at = HEAD + site * (1 + 3 * self.max_ops)
-            entries = row[at + 1 : at + 1 + 3 * len(ops)].reshape(-1, 3)
-            row[at] = len(ops)
-            entries[:, 0] = [CLAMP if op.kind == "clamp" else ADD for op in ops]
-            entries[:, 1] = [self.bank.start[op.sae] + op.latent for op in ops]
-            entries[:, 2] = np.array([op.value for op in ops], np.float32).view(np.int32)
+        if entries:
+            tables.fill(
+                row, entries, where, max_ops=self.max_ops, site=self.site.__getitem__, find=self.bank.row,
+                encoded=self.bank.start.__contains__,
+            )  # fmt: skip
         return row
-
-    def _by_site(self, spec: Spec) -> dict[int, list[Op]]:
-        out: dict[int, list[Op]] = {}
-        for op in spec.ops:
-            out.setdefault(self.site[op.layer], []).append(op)
-        return out
 
     # before each step
 
     def refresh(
-        self, slots: np.ndarray, first: np.ndarray, count: np.ndarray, *, spans: tuple[Tensor, Tensor] | None = None, padded: int | None = None
+        self, slots: np.ndarray, first: np.ndarray, count: np.ndarray, *, spans: tuple[Tensor, Tensor] | None = None,
+        padded: int | None = None, tokens: Tensor | None = None,
     ) -> None:  # fmt: skip
         """The next step holds `count[i]` tokens of slot `slots[i]`, from position `first[i]`, in this order.
 
-        spans: (query_start_loc, slots) on the device, where there are such; padded: tokens of the step with padding.
+        spans: (query_start_loc, slots) on the device, where there are such; padded: tokens of the step with padding;
+        tokens: ids of the step's tokens on the device.
         """
         self.flush()
         self._write()
@@ -200,8 +206,10 @@ class SteerState:
             return
         ends = np.cumsum(count)
         self._map(slots, count, int(ends[-1]), spans, padded)
-        overlap = np.minimum(first + count, self.hi[slots]) - np.maximum(first, self.lo[slots])
-        np.add.at(self.expected, slots, np.maximum(overlap, 0) * self.hooked[slots])
+        self.begin[slots] = np.where(self.begin[slots] < 0, first, self.begin[slots])
+        self.end[slots] = first + count
+        if any(where.marker != NEVER for where in self.windows.values()):
+            self._mark(slots, first, count, ends, tokens)
         for i in np.flatnonzero(self.reading[slots]):
             self._capture(int(slots[i]), int(first[i]), int(count[i]), int(ends[i] - count[i]))
 
@@ -225,7 +233,16 @@ class SteerState:
             return
         owners = np.full(len(self.tok2slot), self.none, np.int32)
         owners[:total] = np.repeat(slots, count)
-        self.tok2slot.copy_(capturing.to_device(torch.from_numpy(owners), self.device), non_blocking=True)
+        self.tok2slot.copy_(self.staging.send(owners))
+
+    def _mark(self, slots: np.ndarray, first: np.ndarray, count: np.ndarray, ends: np.ndarray, tokens: Tensor | None) -> None:
+        """Note where a marker stands among the tokens of this step."""
+        assert tokens is not None, "a marker is waited for and the step's tokens are not known"
+        found = tables.searched(self.windows, slots, first, count, ends)
+        if found is not None:
+            place, behind, slot, marker = self.staging.send(found).view(found.shape).long()
+            since = torch.where(tokens[place] == marker, behind, END).to(torch.int32)
+            self.since.scatter_reduce_(0, slot, since, "amin")
 
     def _capture(self, slot: int, first: int, count: int, start: int) -> None:
         holding = self.live[slot].holding
@@ -236,13 +253,23 @@ class SteerState:
             self.pending.append(Span(holding, start + lo - first, hi - lo, lo))
 
     def _write(self) -> None:
-        """Changed rows, in one copy."""
+        """Changed rows, as far as they are used and in one copy, once the numbers of those who had them are under way."""
+        if self.ended:
+            ended = self.staging.send(np.fromiter(self.ended, np.int32, len(self.ended))).long()
+            stacked = torch.stack([self.applied[ended], self.since[ended], self.broken[ended]])
+            counted = self.staging.fetch(stacked, len(self.checks))
+            self.checks.append(Check(counted, list(self.ended.values()), self.staging.event()))
+            self.ended.clear()
         if not self.staged:
             return
-        at = capturing.to_device(torch.tensor(list(self.staged), dtype=torch.int64), self.device)
-        rows = capturing.to_device(torch.from_numpy(np.stack(list(self.staged.values()))), self.device)
-        self.table.index_copy_(0, at, rows)
+        k, numbers = tables.packed(self.staged, len(self.site), self.max_ops)
+        sent = self.staging.send(numbers)
+        at = sent[:k].long()
+        c = (len(numbers) - 2 * k) // (k + 1)
+        self.table.index_put_((at[:, None], sent[2 * k : 2 * k + c].long()[None]), sent[2 * k + c :].view(k, c))
+        self.since.index_copy_(0, at, sent[k : 2 * k])
         self.applied.index_fill_(0, at, 0)
+        self.broken.index_fill_(0, at, 0)
         self.staged.clear()
 
     def flush(self) -> None:
@@ -250,7 +277,7 @@ class SteerState:
         if not self.pending:
             return
         spans, self.pending = self.pending, []
-        self.held += capturing.flush(spans, self.rows, self.bank, exact=self.exact)
+        self.held += capturing.flush(spans, self.rows, self.bank, self.staging.send, exact=self.exact)
         if self.held > self.sites.capture_bytes:
             grown = {id(span.holding) for span in spans}
             for record in reversed([r for r in self.records.values() if id(r.holding) in grown]):
@@ -272,51 +299,59 @@ class SteerState:
     # what was applied
 
     def _follow(self) -> None:
-        """Compare counts of requests that left with the host's, a few steps later."""
-        if self.leaving:
-            counted = capturing.to_host(torch.stack([count for count, _ in self.leaving]))
-            event: Any = None
-            if self.device.type == "cuda":
-                event = torch.cuda.current_stream(self.device).record_event()
-            self.checks.append(Check(counted, np.array([expected for _, expected in self.leaving]), event))
-            self.leaving.clear()
-        while self.checks and (self.checks[0].event is None or self.checks[0].event.query()):
-            check = self.checks.popleft()
-            wrong = np.flatnonzero(check.counted.numpy() != check.expected)
-            if len(wrong):
-                self.failed = (
-                    f"an intervention was applied {int(check.counted[wrong[0]])} times where {int(check.expected[wrong[0]])} were due; "
-                    "the engine stops rather than answer unsteered"
-                )
+        """Compare counts of requests that left with the host's, and see whose stream broke, a few steps later."""
+        if self.windows and len(self.looks) < LOOKS:
+            if self.owners is None:
+                self.owners = dict(self.live)
+            seen = self.mirrors.fetch(self.broken, len(self.looks))
+            self.looks.append((seen, self.owners, self.staging.event()))
+        self._settle()
         if self.failed:
             raise EngineError(self.failed)
 
+    def _settle(self) -> None:
+        while self.checks and self.checks[0].arrived():
+            self.failed = self.checks.popleft().settle() or self.failed
+        while self.looks and (self.looks[0][2] is None or self.looks[0][2].query()):
+            broken, live, _ = self.looks.popleft()
+            for slot in np.flatnonzero(broken.numpy()).tolist():
+                record = live.get(slot)
+                if record is not None and record.error is None:
+                    record.error = self.failing[record.request] = BROKEN
+
     def synchronize(self) -> None:
         self.flush()
+        self._write()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        self._settle()
 
-    def take(self, id: str, n_rows: int | None) -> dict[str, Any] | None:
-        """Counts and capture of one request, once; call after `synchronize`."""
+    def count(self, id: str) -> dict[str, Any] | None:
+        """Counts of one request and vLLM's name for it; call after `synchronize`."""
         record = self.records.get(id)
         if record is None:
             return None
-        expected, executed, stays = record.expected, sum(int(count) for count in record.executed), len(record.executed)
-        for slot, other in self.live.items():
-            if other is record:
-                expected += int(self.expected[slot])
-                executed += int(self.applied[slot]) if slot not in self.staged else 0
+        expected, executed, stays = record.expected, record.executed, record.stays
+        for slot in (slot for slot, other in self.live.items() if other is record):
+            if (windows := self.windows.get(slot)) is not None:
+                stay = Stay(record, windows, int(self.begin[slot]), int(self.end[slot]))
+                expected, executed = expected + stay.due(int(self.since[slot])), executed + int(self.applied[slot])
                 stays += 1
-                self.reading[slot] = False
-        out: dict[str, Any] = {
-            "executed": executed, "expected": expected, "stays": stays, "error": record.error, "capture": None,
-        }  # fmt: skip
+                record.error = BROKEN if int(self.broken[slot]) else record.error
+        return {"request": record.request, "executed": executed, "expected": expected, "stays": stays, "error": record.error}
+
+    def take(self, id: str, n_rows: int | None) -> dict[str, Any] | None:
+        """Counts and capture of one request, once; call after `synchronize`."""
+        counts, record = self.count(id), self.records.get(id)
+        if counts is None or record is None:
+            return None
+        del counts["request"]
+        for slot in (slot for slot, other in self.live.items() if other is record):
+            self.reading[slot] = False
+        out: dict[str, Any] = {**counts, "capture": None}
         if record.holding is not None:
             found = capturing.assemble(record.holding, n_rows)
-            if "error" in found:
-                out["error"] = found["error"]
-            else:
-                out["capture"] = found
+            out |= found if "error" in found else {"capture": found}
         self._drop(id)
         return out
 
@@ -335,13 +370,13 @@ class SteerState:
 
     def stats(self) -> dict[str, int]:
         """What is held; the counts of the last requests, which no step follows, are compared here."""
-        self._write()
-        self._follow()
         self.synchronize()
         self._follow()
+        asked = [*range(tables.HEAD), *(tables.offset(i, self.max_ops) for i in range(len(self.site)))]
         return {
             "live": len(self.live), "records": len(self.records), "held_bytes": self.held, "pending": len(self.pending),
-            "nonzero": int(self.table[: self.none].count_nonzero()), "free": len(self.free), "unchecked": len(self.checks),
+            "nonzero": int(self.table[: self.none, asked].count_nonzero()), "free": len(self.free), "unchecked": len(self.checks),
+            "directions": len(self.bank.loaded),
         }  # fmt: skip
 
     def begin_probe(self) -> None:
@@ -349,7 +384,8 @@ class SteerState:
         row = torch.zeros_like(self.table[self.probe])
         row[1] = END
         for i in range(len(self.sites.layers)):
-            row[HEAD + i * (1 + 3 * self.max_ops)] = 1
+            at = tables.offset(i, self.max_ops)
+            row[at], row[at + 1 + 4] = 1, END  # an entry: add nothing of row 0, at every position
         self.table[self.probe] = row
         self.applied[self.probe] = 0
         self.probing = True

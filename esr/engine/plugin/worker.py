@@ -7,12 +7,15 @@ vLLM imports it through `worker_extension_cls`, which the plugin sets when addit
 
 import logging
 from collections.abc import Callable
+from copy import copy
 from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from esr.engine.plugin import FAILED
+from esr.engine.plugin.loading import unpacked
 from esr.engine.plugin.site import install, state_of
 from esr.engine.plugin.spec import KEY
 from esr.errors import EngineError
@@ -34,9 +37,24 @@ class SteeringWorker:
         state.synchronize()
         return [state.take(id, n) for id, n in zip(ids, rows, strict=True)]
 
+    def esr_count(self, ids: list[str], keep: list[bool]) -> list[dict[str, Any] | None]:
+        """By id: what was applied so far, and whose it is; what is not to be kept is forgotten."""
+        state = self.esr_state()
+        state.synchronize()
+        counts = [state.count(id) for id in ids]
+        for id in (id for id, kept in zip(ids, keep, strict=True) if not kept):
+            state.forget(id)
+        return counts
+
     def esr_forget(self, ids: list[str]) -> None:
         for id in ids:
             self.esr_state().forget(id)
+
+    def esr_load(self, directions: dict[str, Any]) -> str:
+        """A set of directions, as loading.py sends it; its hash."""
+        found = unpacked(directions)
+        self.esr_state().bank.load(found)
+        return found.shape.sha256
 
     def esr_stats(self) -> dict[str, int]:
         return self.esr_state().stats()
@@ -130,15 +148,43 @@ def _resting(plain: Any) -> Any:
     return _dummy_run
 
 
+def _telling(plain: Any) -> Any:
+    """A step's answer takes along which requests shall end in an error."""
+
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        out = plain(self, *args, **kwargs)
+        state = state_of(self.vllm_config)
+        if out is None or state is None or not state.failing:
+            return out
+        failed = state.failures()
+        log.warning("%d requests end in an error: %s", len(failed), next(iter(failed.values())))
+        if hasattr(out, "get_output"):
+            answer = out.get_output
+            out.get_output = lambda: _with(answer(), failed)
+            return out
+        return _with(out, failed)
+
+    return step
+
+
+def _with(out: Any, failed: dict[str, str]) -> Any:
+    told = copy(out)
+    setattr(told, FAILED, failed)
+    return told
+
+
 def _patch() -> None:
     from vllm.model_executor.model_loader.base_loader import BaseModelLoader
     from vllm.platforms import current_platform
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+    from vllm.v1.worker.gpu_worker import Worker
 
     _wrapped(BaseModelLoader, "load_model", _loading)
     _wrapped(GPUModelRunner, "_update_states", _updating)
     _wrapped(GPUModelRunner, "_prepare_inputs", _preparing)
     _wrapped(GPUModelRunner, "_dummy_run", _resting)
+    for name in ("execute_model", "sample_tokens"):
+        _wrapped(Worker, name, _telling)
     module, name = ("cpu_worker", "CPUWorker") if current_platform.is_cpu() else ("gpu_worker", "Worker")
     _wrapped(getattr(import_module(f"vllm.v1.worker.{module}"), name), "compile_or_warm_up_model", _warming)
 

@@ -1,5 +1,7 @@
-"""Tags around texts that a judge is shown, which no text can close: a text that holds anything like a tag gets tags with a number that
-it does not hold."""
+"""Tags around texts that a judge is shown, which no text can close.
+
+A text that holds anything like a tag gets tags with a number that it does not hold.
+"""
 
 import re
 import unicodedata

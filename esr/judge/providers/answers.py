@@ -175,7 +175,9 @@ class Answers:
 
     def release(self, keys: Iterable[str]) -> "Future[None]":
         mine = [(key, self.owner) for key in keys]
-        return self._writer.submit(lambda db: void(db.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", mine)))
+        return self._writer.submit(
+            lambda db: void(db.executemany("DELETE FROM claims WHERE key = ? AND owner = ? AND batch IS NULL", mine))
+        )
 
     def free(self, batch: str, keys: Iterable[str]) -> "Future[None]":
         """What a batch left open anybody may ask now; not what is part of another batch by now."""

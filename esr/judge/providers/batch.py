@@ -11,15 +11,16 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from esr.errors import JudgeBusy, JudgeError
-from esr.judge.providers.answers import Answers
+from esr.errors import JudgeBusy, JudgeError, StoreError
+from esr.judge.providers.answers import Answers, Claim
 from esr.judge.providers.budget import Budget, priced
 from esr.judge.providers.call import Call
 from esr.judge.providers.client import BatchClient, Outcome
-from esr.judge.providers.orphans import FIRST_LOOK, LAST_LOOK, PER_CALL, SETTLED, Orphans
+from esr.judge.providers.orphans import FIRST_LOOK, LAST_LOOK, Orphans
 from esr.judge.providers.retry import NotThere, Rejected, TryLater, delay
 from esr.params import JudgeParams
 
@@ -104,36 +105,49 @@ class BatchCaller:
         gathered, self._gathered, self._gathering = self._gathered, [], None
         self._wanted |= {waiting.key: waiting for waiting in gathered}
         try:
-            mine = [waiting for waiting in gathered if await self._is_mine(waiting)]
-            for part in parts(mine):
+            claims = await asyncio.gather(*(asyncio.wrap_future(self._answers.claim(waiting.key)) for waiting in gathered))
+            mine = [waiting for waiting, claim in zip(gathered, claims, strict=True) if self._is_mine(waiting, claim)]
+            affordable = [waiting for waiting in mine if self._is_affordable(waiting)]
+            beyond = [waiting.key for waiting in mine if waiting.told.done()]
+            for part in parts(affordable):
                 self._start(part)
+            await asyncio.wrap_future(self._answers.release(beyond))
         except Exception as error:  # whoever waits must hear of it
             for waiting in gathered:
                 waiting.fail(error)
 
-    async def _is_mine(self, waiting: Waiting) -> bool:
-        claim = await asyncio.wrap_future(self._answers.claim(waiting.key))
+    def _is_mine(self, waiting: Waiting, claim: Claim) -> bool:
+        if waiting.told.done():  # by the collector of a batch that it was part of; it is being asked anew
+            return False
         if claim.batch is not None:
             self._collect(claim.batch)
         elif claim.answered:
             waiting.tell("stored")
         elif not claim.mine:
             waiting.tell("elsewhere")
-        elif (reserved := self._budget.reserve(waiting.call.characters, batch=True)) is None:
-            await asyncio.wrap_future(self._answers.release([waiting.key]))
+        return claim.mine
+
+    def _is_affordable(self, waiting: Waiting) -> bool:
+        reserved = self._budget.reserve(waiting.call.characters, batch=True)
+        if reserved is None:
             waiting.tell("budget")
-        else:
-            waiting.reserved = reserved
-            return True
-        return False
+            return False
+        waiting.reserved = reserved
+        return True
 
     def _start(self, part: Sequence[Waiting]) -> None:
         task = asyncio.ensure_future(self._hand_over(part))
         self._handing.add(task)
         task.add_done_callback(self._handing.discard)
 
-    async def _hand_over(self, part: Sequence[Waiting]) -> None:
+    async def _hand_over(self, gathered: Sequence[Waiting]) -> None:
         name = uuid.uuid4().hex
+        part = [waiting for waiting in gathered if not waiting.told.done()]  # the others are being asked anew
+        for waiting in gathered:
+            if waiting.told.done():
+                self._settle(waiting, None, answered=False)
+        if not part:
+            return
         try:
             await asyncio.wrap_future(self._answers.write_batch(name, self._target, [waiting.key for waiting in part]))
             provider_id = await self._receipt(name, part)
@@ -141,14 +155,15 @@ class BatchCaller:
         except Rejected as error:
             await asyncio.wrap_future(self._answers.close_batch(name))
             self._rejected(part, error)
-        except Unknown as error:
-            await asyncio.wrap_future(self._answers.leave_batch(name))
-            self._failed(part, error.cause)
-        except asyncio.CancelledError:
-            self._answers.leave_batch(name)
-            raise
-        except Exception as error:
+        except NotTaken as error:
             await asyncio.wrap_future(self._answers.close_batch(name))
+            self._failed(part, error.cause)
+        except BaseException as error:  # whether the provider has taken it, whoever comes next finds out
+            left = self._answers.leave_batch(name)
+            if not isinstance(error, Exception):
+                raise
+            with suppress(StoreError):
+                await asyncio.wrap_future(left)
             self._failed(part, error)
         else:
             log.info("judge %s: %d questions handed over as batch %s", self._judge.name, len(part), provider_id)
@@ -171,7 +186,11 @@ class BatchCaller:
     async def _receipt(self, name: str, part: Sequence[Waiting]) -> str:
         """The provider's name of the batch. Before every hand-over what is there is looked at, and after one that broke off twice."""
         calls, keys = [(waiting.key, waiting.call) for waiting in part], {waiting.key for waiting in part}
-        if found := await self._orphans.ended(keys, len(part)):
+        try:
+            found = await self._orphans.ended(keys, len(part))
+        except JudgeError as error:
+            raise NotTaken(error) from None
+        if found:
             log.info("judge %s: %d questions were answered before, in batch %s", self._judge.name, len(part), found)
             return found
         reason = ""
@@ -183,20 +202,12 @@ class BatchCaller:
             except TryLater as broken:
                 reason, wait = str(broken), delay(tried, broken.wait, self._rng)
                 log.info("judge %s: handing over %d questions broke off: %s", self._judge.name, len(part), reason)
-                if broken.sent and (found := await self._taken(keys, len(part), began)):
+                if broken.sent and (found := await self._orphans.found(keys, len(part), since=began)):
                     return found
                 await asyncio.sleep(wait)
-            except (Rejected, JudgeError) as error:
-                raise error if isinstance(error, Rejected) else self._said(error) from None
-        raise self._busy(reason)
-
-    async def _taken(self, keys: set[str], n: int, began: float) -> str | None:
-        """Where the provider may have accepted what it gave no receipt for."""
-        settled = time.time() + SETTLED + PER_CALL * n
-        try:
-            return await self._orphans.found(keys, n, since=began, settled=settled)
-        except Exception as error:
-            raise Unknown(error) from None
+            except JudgeError as error:
+                raise NotTaken(self._said(error)) from None
+        raise NotTaken(self._busy(reason))
 
     def _collect(self, name: str) -> None:
         """One collector per batch; it tells everybody who waits for one of its keys."""
@@ -328,8 +339,8 @@ class BatchCaller:
         return JudgeBusy(f"judge {self._judge.name!r}: {reason}; batches already handed over are collected by the next run")
 
 
-class Unknown(Exception):
-    """Whether the provider has taken a batch could not be found out."""
+class NotTaken(Exception):
+    """The provider certainly has not taken a batch."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))

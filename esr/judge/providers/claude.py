@@ -84,8 +84,11 @@ class ClaudeClient:
                     yield outcome(redacted(rest.decode("utf-8", "replace"), self._secrets))
         except self._sdk.APIError as error:
             raise self._failure(error) from None
-        except self._sdk.AnthropicError as error:  # ended long ago: the results are no longer kept
-            raise NotThere(redacted(str(error), self._secrets)) from None
+        except self._sdk.AnthropicError as error:
+            found = json_object(await self._sent(self._client.messages.batches.with_raw_response.retrieve(provider_id), LOOKUP))
+            if found.get("archived_at"):
+                raise NotThere("its results are no longer kept") from None
+            raise TryLater(redacted(str(error), self._secrets)) from None
         except (OSError, EOFError, RuntimeError) as error:
             raise TryLater(redacted(str(error), self._secrets)) from None
         except Exception as error:

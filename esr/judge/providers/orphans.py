@@ -36,17 +36,19 @@ class Orphans:
         self._inside: dict[str, str] = {}
         """Of each ended batch, the name of a call in it; empty: it holds nothing that can be read."""
 
-    async def found(self, keys: set[str], n: int, *, since: float, settled: float | None = None) -> str | None:
-        """The provider's name of the batch of `n` calls, `keys` among them, that was handed over at `since`; None: it was never taken,
-        which is known at `settled` at the earliest."""
-        settled = settled if settled is not None else since + SETTLED + PER_CALL * n
+    async def found(self, keys: set[str], n: int, *, since: float) -> str | None:
+        """The provider's name of the batch of `n` calls, `keys` among them, whose hand-over began at `since`; None: it was never taken,
+        which is known a while after whoever handed it over has ended, and that may have been a moment ago."""
+        began = time.time()
+        settled = began + (SETTLED + PER_CALL * n if began < since + LATEST else 0.0)
         look = FIRST_LOOK
         while True:
+            looked = time.time()
             candidates = await self._candidates(n, since - SKEW, since + LATEST)
             for batch in candidates:
                 if batch.ended and await self._holds(batch.provider_id) in keys:
                     return batch.provider_id
-            if all(batch.ended for batch in candidates) and time.time() >= settled:
+            if all(batch.ended for batch in candidates) and looked >= settled:
                 return None
             if look == FIRST_LOOK and candidates:
                 log.info("a batch of %d questions has no receipt; %d that may be it are waited for", n, len(candidates))

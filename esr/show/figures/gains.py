@@ -24,8 +24,8 @@ def rows(found: Sequence[Recorded], arm: str, title: str) -> tuple[Figure, dict[
     with style.canvas(len(counted), 3, 0.9 + 1.25 * len(counted), width_ratios=[2, 1, 1], sharex="col") as (figure, axes):
         data = {r.model: _row(line, r, a) for line, (r, a) in zip(axes, counted, strict=True)}
         for panel, metric in zip(axes[0][1:], RATES, strict=True):
-            panel.set_title(TITLES[metric], loc="left")
-        axes[0][0].set_title("Last minus first score, multi-attempt trials", loc="left")
+            panel.set_title(TITLES[metric], loc="left", fontsize=7.5)
+        axes[0][0].set_title("Last − first score, multi-attempt; dark: improved", loc="left", fontsize=7.5)
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         style.footnote(figure, _foot(counted))
     return figure, {"title": title, "models": data}
@@ -33,14 +33,15 @@ def rows(found: Sequence[Recorded], arm: str, title: str) -> tuple[Figure, dict[
 
 def _row(axes: Sequence[Axes], found: Recorded, arm: Counted) -> dict[str, object]:
     gains = arm.rows.loc[arm.rows["multi"] > 0, "gain"].to_numpy()
-    density, _ = np.histogram(gains, EDGES, density=True) if gains.size else (np.zeros(31), EDGES)
-    axes[0].bar(EDGES[:-1], density, width=WIDTH, align="edge", color=style.SHADES[2], edgecolor=style.INK, linewidth=0.5)
+    better, other = (np.histogram(part, EDGES)[0] / max(gains.size, 1) * 100 for part in (gains[gains > 0], gains[gains <= 0]))
+    for share, below, shade in ((other, 0 * other, 6), (better, other, 0)):
+        axes[0].bar(EDGES[:-1], share, WIDTH, below, align="edge", color=style.SHADES[shade], edgecolor=style.INK, linewidth=0.4)
     axes[0].axvline(0, color=style.INK, linestyle="--", linewidth=0.8)
     improved = drawn(arm, "improvement_rate")
     said = f"{improved.value:.0f} % improved (n {improved.n})" if improved.value is not None else "no multi-attempt trial"
     axes[0].text(0.02, 0.95, said, transform=axes[0].transAxes, va="top", fontsize=7)
-    axes[0].set_ylabel(found.model)
-    axes[0].set_yticks([])
+    axes[0].set_ylabel(f"{found.model}\n% of them")
+    axes[0].set_xlim(-103.4, 103.4)
     for panel, metric in zip(axes[1:], RATES, strict=True):
         d = drawn(arm, metric)
         panel.barh([0], [d.value or 0.0], height=0.5, **style.bar_look(0))
@@ -53,7 +54,9 @@ def _row(axes: Sequence[Axes], found: Recorded, arm: Counted) -> dict[str, objec
         panel.set_xlim(left=0)
         panel.set_xlabel(f"{d.value or 0.0:.1f} % ({d.k}/{d.n})", fontsize=7)
     numbers = as_json(arm, [*RATES, "improvement_rate", "first_score_mean", "gain_all_mean", "gain_multi_mean"], found.model)
-    return numbers | {"histogram": {"edges": EDGES.tolist(), "density": density.tolist(), "n": int(gains.size)}}
+    return numbers | {
+        "histogram": {"edges": EDGES.tolist(), "improved": better.tolist(), "other": other.tolist(), "n": int(gains.size)}
+    }
 
 
 def _foot(counted: Sequence[tuple[Recorded, Counted]]) -> str:

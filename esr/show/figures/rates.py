@@ -14,17 +14,26 @@ from esr.show.recorded import Recorded
 
 PANELS = ["first_score_mean", "multi_attempt_rate", "esr_rate"]
 BASELINE = "baseline"
+DIFFERENCE = "multi_attempt_rate"
 
 
 def panels(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
-    """Three panels, a bar for each arm; counts underneath, the paper's values as diamonds."""
+    """A line an arm: first score, the two rates, and what each arm takes off or adds in pairs; the paper's values as diamonds."""
     counted = arms(found)
-    with style.canvas(1, 3, 2.4 + 0.12 * max(len(name) for name in names(counted)) * (len(counted) > 3)) as (figure, axes):
-        for panel, metric in zip(axes[0], PANELS, strict=True):
-            bars(panel, counted, metric, found.model)
+    with style.canvas(1, 4, 1.25 + 0.24 * len(counted), width_ratios=[1, 1, 1, 1.15], sharey=True) as (figure, axes):
+        lines(axes[0], counted, found.model)
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         style.footnote(figure, foot(found, counted))
     return figure, {"title": title, "about": found.about, "arms": [as_json(arm, PANELS, found.model) for arm in counted]}
+
+
+def lines(axes: Sequence[Axes], counted: Sequence[Counted], model: str) -> None:
+    """The arms from top to bottom over three panels of bars and one of differences."""
+    for panel, metric in zip(axes, PANELS, strict=False):
+        bars(panel, counted, metric, model)
+    differences(axes[-1], counted)
+    axes[0].set_yticks(range(len(counted)), names(counted))
+    axes[0].set_ylim(len(counted) - 0.5, -0.5)
 
 
 def bars(panel: Axes, counted: Sequence[Counted], metric: str, model: str) -> None:
@@ -32,24 +41,38 @@ def bars(panel: Axes, counted: Sequence[Counted], metric: str, model: str) -> No
     for i, arm in enumerate(counted):
         d = drawn(arm, metric)
         if d.value is None:
-            panel.text(i, 0, "none", ha="center", va="bottom", fontsize=6)
+            panel.text(0, i, " none", ha="left", va="center", fontsize=6)
             continue
-        panel.bar([i], [d.value], width=0.72, **style.bar_look(look(arm, i)))
-        style.error_bar(panel, i, d.value, d.bounds)
+        panel.barh([i], [d.value], height=0.72, **style.bar_look(look(arm, i)))
+        style.error_bar(panel, i, d.value, d.bounds, flat=True)
         ours = paper(arm.arm, model, metric)
         if ours is not None:
-            style.mark_paper(panel, i + 0.22, ours)
+            style.mark_paper(panel, ours, i + 0.22)
         top = max(top, d.value, d.bounds[1] if d.bounds else 0.0, ours or 0.0)
-    panel.set_title(TITLES[metric], loc="left")
-    panel.set_ylim(0, top * 1.08 if top else 1)
-    panel.set_xticks(range(len(counted)), [_under(arm, metric, name) for arm, name in zip(counted, names(counted), strict=True)])
-    if len(counted) > 3:
-        panel.tick_params(axis="x", labelrotation=90, labelsize=6.5)
+    panel.set_title(TITLES[metric], loc="left", fontsize=7)
+    panel.tick_params(axis="y", length=0)
+    panel.set_xlim(0, top * 1.08 if top else 1)
+
+
+def differences(panel: Axes, counted: Sequence[Counted]) -> None:
+    """The multi-attempt rate minus the baseline's, over pairs of the same latent, question and seed."""
+    by = words.scale(DIFFERENCE)
+    for i, arm in enumerate(counted):
+        d = arm.differences.get(DIFFERENCE)
+        if d is None or d.value is None or not d.n:
+            continue
+        if d.interval:
+            panel.plot([by * d.interval.low, by * d.interval.high], [i, i], color=style.INK, linewidth=1.1)
+        same = arm.identical
+        panel.plot([by * d.value], [i], marker="o", markersize=4, color=style.INK, markerfacecolor="white" if same else style.INK)
+    panel.axvline(0, color=style.FAINT, linewidth=0.8, zorder=0)
+    panel.tick_params(axis="y", length=0)
+    panel.set_title("Multi − baseline, in pairs", loc="left", fontsize=7)
 
 
 def look(arm: Counted, i: int) -> int:
     """Baseline plain dark, sets of one kind alike, everything else by its place."""
-    kinds = {"baseline": 0, "ablated": 1, "matched": 2, "uniform": 4, "unsteered": 2}
+    kinds = {"baseline": 0, "ablated": 1, "matched": 2, "uniform": 4, "unsteered": 2, "meta-prompt": 2}
     return kinds.get(arm.arm.kind, 1 + (i - 1) % 7)
 
 
@@ -57,30 +80,44 @@ def names(counted: Sequence[Counted]) -> list[str]:
     return [arm.name.replace("_", " ") for arm in counted]
 
 
-def _under(arm: Counted, metric: str, name: str) -> str:
-    d = drawn(arm, metric)
-    count = f"({d.k}/{d.n})" if d.k is not None else f"(n {d.n})"
-    return f"{name}\n{count}"
-
-
 def foot(found: Recorded, counted: Sequence[Counted]) -> str:
-    """n, missing, method, and the paired difference of the ESR rate to the baseline."""
+    """n, missing, method, the paired difference of the ESR rate, and whatever a reader should be told of an arm."""
     about = found.about
-    n = ", ".join(f"{arm.name} {arm.n:,}" + (f" (+{arm.missing} missing)" if arm.missing else "") for arm in counted[:10])
-    lines = [
+    n = ", ".join(f"{arm.name} {arm.n:,}" + (f" (+{arm.missing} missing)" if arm.missing else "") for arm in counted[:12])
+    told = [
         f"{found.model}, judge {about['judge']}, scale {about['scale']}; n: {n}.",
         words.method(about["confidence"], methods(counted, PANELS)),
     ]
     paired = []
-    for arm in counted[:9]:
+    for arm in counted[:12]:
         d = arm.differences.get("esr_rate")
-        if d and d.value is not None and d.n:
+        if d and d.value is not None and d.n and not arm.identical:
             paired.append(f"{arm.name} {words.difference(d)}" + (f" (p {d.p:.2g})" if d.p is not None else ""))
     if paired:
-        lines.append("ESR rate minus baseline in pairs of latent, question and seed, points: " + "; ".join(paired) + ".")
+        told.append("ESR rate minus baseline in pairs of latent, question and seed, points: " + "; ".join(paired) + ".")
+    told += remarks(counted)
     if any(paper(a.arm, found.model, m) is not None for a in counted for m in PANELS):
-        lines.append("Diamonds: the paper.")
-    return "\n".join(style.wrapped(line) for line in lines)
+        told.append("Diamonds: the paper.")
+    return "\n".join(style.wrapped(line) for line in told)
+
+
+def remarks(counted: Sequence[Counted]) -> list[str]:
+    """Arms that equal the baseline reply by reply, and arms that make the first attempt easier or harder: their rates are then not those
+    of equal difficulty."""
+    same = [arm.name for arm in counted if arm.identical]
+    told = (
+        [f"Equal to the baseline in every pair (open circles): {', '.join(same)}; what is clamped there is never active."]
+        if same
+        else []
+    )
+    moved = []
+    for arm in counted:
+        d = arm.differences.get("first_score_mean")
+        if d and d.interval and arm.arm.kind != "unsteered" and (d.interval.low > 0 or d.interval.high < 0):
+            moved.append(f"{arm.name} {words.difference(d)}")
+    if moved:
+        told.append("First-attempt score minus baseline, where its interval leaves out 0: " + "; ".join(moved) + ".")
+    return told
 
 
 def by_model(found: Sequence[Recorded], variant: str, title: str) -> tuple[Figure, dict[str, object]]:

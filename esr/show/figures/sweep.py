@@ -15,8 +15,6 @@ from esr.show.recorded import Recorded
 from esr.types import Arm
 
 PANELS = ["multi_attempt_rate", "improvement_rate", "esr_rate"]
-SMOOTHING = 0.5
-"""Width of the authors' Gaussian smoothing, in levels."""
 
 
 def ladders(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
@@ -69,23 +67,20 @@ def _axis(rungs: Sequence[tuple[float, Counted]], kind: str) -> tuple[list[float
     return [(level - mean) / std for level in levels], f"(boost − m)/σ, m {mean:.3g}, σ {std:.3g}", 0.0
 
 
+FEW = 5
+"""Trials behind a value below which its point is open."""
+
+
 def _curve(panel: Axes, x: Sequence[float], rungs: Sequence[Counted], metric: str) -> None:
     values = [drawn(arm, metric) for arm in rungs]
-    known = [(at, d.value, d.bounds) for at, d in zip(x, values, strict=True) if d.value is not None]
-    for at, value, bounds in known:
-        style.error_bar(panel, at, value, bounds)
-    panel.plot([k[0] for k in known], [k[1] for k in known], "o", color=style.SHADES[0], markersize=3.5)
-    if len(known) > 2:
-        panel.plot([k[0] for k in known], smoothed([k[1] for k in known]), "-", color=style.SHADES[1], linewidth=1.2)
+    known = [(at, d.value, d.bounds, d.n) for at, d in zip(x, values, strict=True) if d.value is not None]
+    panel.plot([k[0] for k in known], [k[1] for k in known], "-", color=style.SHADES[1], linewidth=1.0, zorder=1)
+    for at, value, bounds, n in known:
+        if bounds is not None:
+            panel.plot([at, at], bounds, color=style.FAINT, linewidth=1.6, zorder=2, solid_capstyle="butt")
+        full = style.SHADES[0] if n >= FEW else "white"
+        panel.plot([at], [value], "o", color=style.SHADES[0], markerfacecolor=full, markersize=4, zorder=3)
     panel.set_ylim(bottom=0)
-
-
-def smoothed(values: Sequence[float]) -> list[float]:
-    """A Gaussian of half a level over neighbouring levels, as the authors draw it."""
-    at = np.arange(len(values), dtype=float)
-    weights = np.exp(-0.5 * ((at[:, None] - at[None, :]) / SMOOTHING) ** 2)
-    out = (weights @ np.asarray(values, dtype=float)) / weights.sum(axis=1)
-    return [float(value) for value in out]
 
 
 def _foot(found: Recorded, counted: dict[str, list[tuple[float, Counted]]]) -> str:
@@ -96,7 +91,7 @@ def _foot(found: Recorded, counted: dict[str, list[tuple[float, Counted]]]) -> s
             n = [arm.n for _, arm in rungs]
             parts.append(f"{kind}: {len(rungs)} levels, n {min(n)}" + (f" to {max(n)}" if max(n) > min(n) else "") + " each")
     return (
-        f"{found.model}, judge {about['judge']}, scale {about['scale']}; {'; '.join(parts)}. Line: Gaussian of half a level over the points.\n"
+        f"{found.model}, judge {about['judge']}, scale {about['scale']}; {'; '.join(parts)}. Open points rest on fewer than {FEW} trials.\n"
         + words.method(about["confidence"], methods([arm for rungs in counted.values() for _, arm in rungs], PANELS))
         + (" Diamonds: the paper's peaks." if _peak(found, "esr_rate") else "")
     )

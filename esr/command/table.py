@@ -1,0 +1,73 @@
+"""python -m esr table: the closing table of an experiment again, with every interval and how it came about."""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from esr.show.closing_table import Line
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("experiment", help="an experiment of flows/, such as exp01")
+    parser.add_argument("model", help="a model of params.yaml, or the name under which results were imported")
+    parser.add_argument("--scale", default="full", help="full or smoke (full)")
+    parser.add_argument("--judge", help="whose grades; the model's own judge when left out")
+    parser.add_argument("--json", action="store_true", help="every metric of every arm, with methods and effective n")
+
+
+def run(args: Namespace) -> int:
+    from esr import experiment as experiments
+    from esr import params as parameters
+    from esr.errors import DataError
+    from esr.show import closing_table
+    from esr.store import Store
+
+    experiment, params = experiments.find(args.experiment), parameters.load(scale=args.scale)
+    known = args.model in params.models
+    judge = args.judge or (params.model(args.model).judge if known else "")
+    store = Store()
+    if not judge:
+        there = store.sql("select distinct judge from outcomes where experiment = ? and model = ?", [experiment.name, args.model])
+        judge = next(iter(sorted(there["judge"].to_pylist())), "")
+    params = parameters.load(args.model, args.scale) if known else params
+    found = closing_table.lines(store, params, experiment, experiment.selection(args.model, args.scale, judge))
+    if not any(line.counted for line in found):
+        raise DataError(
+            f"{experiment.name} has no graded trials of {args.model!r} at scale {args.scale!r} by {judge or 'any judge'!r}; "
+            '`python -m esr sql "from summary"` shows what there is'
+        )
+    told = {"experiment": experiment.name, "model": args.model, "scale": args.scale, "judge": judge}
+    if args.json:
+        sys.stdout.write(json.dumps({**told, "arms": [_arm(line) for line in found]}, indent=1) + "\n")
+    else:
+        _show(f"{experiment.name} on {args.model}, scale {args.scale}, judge {judge}", found)
+    return 0
+
+
+def _arm(line: "Line") -> dict[str, Any]:
+    one = line.counted
+    numbers = {} if one is None else {name: asdict(e) for name, e in one.estimates.items()}
+    held = {} if one is None else {name: asdict(d) for name, d in one.differences.items()}
+    return {"arm": line.key, "n": one.n if one else 0, "missing": line.missing, "metrics": numbers, "minus_baseline": held}
+
+
+def _show(title: str, found: "list[Line]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from esr.show.closing_table import HEADER, NOTE, SHOWN
+
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in (*HEADER, "effective n"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name == "arm")
+    for line in found:
+        sizes = [e.n_effective for name in SHOWN if line.counted and (e := line.counted.estimates[name]).n_effective]
+        table.add_row(*(cell.replace(" [", "\n[") for cell in line.cells()), ", ".join(f"{size:.0f}" for size in sizes))
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 150)
+    console.print(table)
+    console.print(f"{NOTE} Effective n: of the multi-attempt and the ESR rate.", soft_wrap=True)
+    methods = {e.method for line in found if line.counted for e in line.counted.estimates.values() if e.method}
+    console.print("Methods: " + "; ".join(sorted(methods)), soft_wrap=True)

@@ -1,0 +1,181 @@
+"""What is done, entry by entry: a spec resolved to absolute positions and float32 values for one request.
+
+The salt of the prefix cache hashes these entries and the tables on the device hold them: what is set apart is what is done.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from esr.engine.intervention import Condition, Intervention, place
+from esr.engine.scope import END, span
+from esr.errors import SpecError
+from esr.types import Op, Scope
+
+NEVER = -1
+"""No marker: every position of the window."""
+
+
+class Entry(NamedTuple):
+    """One op over the window lo, …, hi − 1 of one block; its value runs straight from `value` at `start` to `last` at `stop`."""
+
+    layer: int
+    kind: str
+    sae: str
+    latent: int
+    value: float
+    lo: int
+    hi: int
+    last: float
+    start: int = 0
+    stop: int = 0
+    """Equal to `start`: the value is the same throughout."""
+    after: int = NEVER
+    """Only behind the first token of this id at one of the positions `search`."""
+    search: tuple[int, int] = (0, 0)
+    when: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Where the ops of one request stand."""
+
+    blocks: tuple[tuple[tuple[int, int, bool], ...], ...]
+    """By block: lo, hi, and whether only behind the marker."""
+    marker: int = NEVER
+    search: tuple[int, int] = (0, 0)
+
+    def touched(self, start: int, stop: int, since: int = END) -> int:
+        """Positions among start, …, stop − 1 in any window of a block, summed over blocks; the marked ones begin at `since`."""
+        return sum(_covered(sorted(self._within(block, start, stop, since))) for block in self.blocks)
+
+    @staticmethod
+    def _within(
+        block: tuple[tuple[int, int, bool], ...], start: int, stop: int, since: int
+    ) -> Iterator[tuple[int, int]]:  # fmt: skip
+        for lo, hi, marked in block:
+            a, b = max(lo, start, since if marked else 0), min(hi, stop)
+            if a < b:
+                yield a, b
+
+    def since(self, ids: Sequence[int]) -> int:
+        """The first position behind the marker in a sequence of these tokens."""
+        if self.marker == NEVER:
+            return END
+        lo, hi = self.search
+        return next((at + 1 for at in range(lo, min(hi, len(ids))) if ids[at] == self.marker), END)
+
+    @property
+    def hull(self) -> tuple[int, int]:
+        every = [window for block in self.blocks for window in block]
+        return min((lo for lo, _, _ in every), default=0), max((hi for _, hi, _ in every), default=0)
+
+
+def _covered(pieces: list[tuple[int, int]]) -> int:
+    total, end = 0, 0
+    for a, b in pieces:
+        total += max(0, b - max(a, end))
+        end = max(end, b)
+    return total
+
+
+def resolved(ops: Sequence[Op], scope: Scope, n_prompt: int) -> tuple[Entry, ...]:
+    """In the order of the ops; a schedule becomes one entry a piece."""
+    lo, hi, plain = 0, END, True
+    if any(type(op) is Op for op in ops):
+        where = span(scope, n_prompt)
+        (lo, hi), plain = where.bounds, where.after is None and where.bounds[0] < where.bounds[1]
+    entries = tuple(
+        entry
+        for op in ops
+        for entry in (
+            (Entry(op.layer, op.kind, op.sae, op.latent, single(op.value), lo, hi, single(op.value)),)
+            if plain and type(op) is Op
+            else _pieces(op, scope, n_prompt)
+        )
+    )
+    if plain and all(entry.after == NEVER for entry in entries):
+        return entries
+    markers = {(entry.after, entry.search) for entry in entries if entry.after != NEVER}
+    if len(markers) > 1:
+        raise SpecError(f"the ops of a request wait for {len(markers)} markers; one and the same is possible")
+    return entries
+
+
+def windows(entries: Sequence[Entry]) -> Windows:
+    by_block: dict[int, list[tuple[int, int, bool]]] = {}
+    marker, search = NEVER, (0, 0)
+    for entry in entries:
+        by_block.setdefault(entry.layer, []).append((entry.lo, entry.hi, entry.after != NEVER))
+        if entry.after != NEVER:
+            marker, search = entry.after, entry.search
+    return Windows(tuple(tuple(dict.fromkeys(block)) for block in by_block.values()), marker, search)
+
+
+def check_touching(ops: Sequence[Op], scope: Scope, n_prompt: int, rows: int) -> None:
+    """Every op has a position to be done at in a sequence of at most `rows` computed positions."""
+    touching: dict[Scope, bool] = {}
+    for op in ops:
+        text = op.scope if isinstance(op, Intervention) else ""
+        if text not in touching:
+            touching[text] = bool(place(op, scope, n_prompt).within(0, rows))
+        if not touching[text]:
+            own = op.scope if isinstance(op, Intervention) and op.scope else scope
+            raise SpecError(
+                f"{op.kind} of {op.latent} in scope {own!r} touches no position: the prompt has {n_prompt} tokens and at most {rows} "
+                "are computed"
+            )
+
+
+def check_apart(ops: Sequence[Op], scope: Scope, n_prompt: int) -> None:
+    """Of one latent two clamps, or two projections, never meet."""
+    alike: dict[tuple[int, str, int, bool], list[Op]] = {}
+    for op in ops:
+        if op.kind not in ("add", "add_norm"):
+            alike.setdefault((op.layer, op.sae, op.latent, op.kind == "clamp"), []).append(op)
+    for several in alike.values():
+        pieces = [(entry.lo, entry.hi) for entry in resolved(several, scope, n_prompt)] if len(several) > 1 else []
+        pieces.sort()
+        if any(right[0] < left[1] for left, right in pairwise(pieces)):
+            op = several[0]
+            verb = "clamped" if op.kind == "clamp" else "projected"
+            raise SpecError(f"latent {op.latent} of {op.sae!r} is {verb} twice after block {op.layer}; one value would do")
+
+
+def _pieces(op: Op, scope: Scope, n_prompt: int) -> Iterator[Entry]:
+    where = place(op, scope, n_prompt)
+    lo, hi = where.bounds
+    after = NEVER if where.after is None else where.after
+    own = op if isinstance(op, Intervention) else None
+    points = own.schedule if own else ()
+
+    def piece(a: int, b: int, first: float, last: float, start: int = 0, stop: int = 0) -> Iterator[Entry]:
+        a, b = max(a, lo), min(b, hi)
+        if a < b:
+            yield Entry(
+                op.layer, op.kind, op.sae, op.latent, single(op.value * first), a, b, single(op.value * last), start, stop, after,
+                (lo, hi) if after != NEVER else (0, 0), own.when if own else None,
+            )  # fmt: skip
+
+    if not points:
+        yield from piece(0, END, 1.0, 1.0)
+        return
+    at = [n_prompt + token for token, _ in points]
+    factors = [factor for _, factor in points]
+    yield from piece(0, at[0], factors[0], factors[0])
+    for i in range(len(points) - 1):
+        straight = own is not None and own.shape == "linear" and factors[i] != factors[i + 1]
+        last, start, stop = (factors[i + 1], at[i], at[i + 1]) if straight else (factors[i], 0, 0)
+        yield from piece(at[i], at[i + 1], factors[i], last, start, stop)
+    yield from piece(at[-1], END, factors[-1], factors[-1])
+
+
+def single(value: float) -> float:
+    """As it travels to the device."""
+    (rounded,) = FLOAT.unpack(FLOAT.pack(value))
+    return float(rounded)
+
+
+FLOAT = struct.Struct("f")

@@ -1,0 +1,71 @@
+"""README's table `paper | tiny` from the recorded exports: every number with its n and its interval.
+
+    python scripts/headline.py            write it between README's marks
+    python scripts/headline.py --show     print it
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from esr.show import recorded, words
+from esr.show.counted import Counted, arms
+
+HOME = Path(__file__).resolve().parent.parent
+MARKS = "<!-- headline -->", "<!-- /headline -->"
+
+
+@dataclass(frozen=True)
+class Row:
+    says: str
+    paper: str
+    folder: str
+    arms: tuple[str, ...]
+    metric: str
+
+
+MULTI, ESR = "multi_attempt_rate", "esr_rate"
+ROWS = (
+    Row("steered: replies with a second attempt", "7.4 %", "exp01/tiny", ("exp01/baseline",), MULTI),
+    Row("steered: corrected (ESR)", "3.8 %", "exp01/tiny", ("exp01/baseline",), ESR),
+    Row("not steered: second attempt", "0 of 13,118", "exp08/tiny", ("exp08/no-steering",), MULTI),
+    Row("detectors clamped: second attempt", "5.5 %", "exp03/tiny", ("exp03/detectors",), MULTI),
+    Row("detectors clamped: corrected", "2.8 %", "exp03/tiny", ("exp03/detectors",), ESR),
+    Row("told to watch itself (`self_monitor`): second attempt", "31.7 %", "exp05/tiny", ("exp05/self_monitor",), MULTI),
+    Row("told to watch itself: corrected", "14.8 %", "exp05/tiny", ("exp05/self_monitor",), ESR),
+    *(
+        Row(f"other latents clamped, matched set {i}: second attempt", "7.9 % (uniform draw)", "exp10/tiny", (f"exp10/matched-{i}",), MULTI)
+        for i in range(3)
+    ),
+    Row("sweep, at 0.75 of each latent's threshold: second attempt", "peak 2.7 % at −0.3 σ", "exp02/tiny", ("exp02/relative-0.75",), MULTI),
+    Row("steered `tiny-plain`, which never learnt it: second attempt", "–", "exp01/tiny-plain", ("exp01/baseline",), MULTI),
+)
+
+
+def counted() -> dict[str, dict[str, Counted]]:
+    folders = {row.folder for row in ROWS}
+    return {folder: {one.arm.key: one for one in arms(recorded.read(HOME / "store" / "export" / folder))} for folder in folders}
+
+
+def table() -> str:
+    """Rows whose results are recorded."""
+    known = counted()
+    lines = ["| | paper (70B) | `tiny` | n | difference to steered, in pairs |", "|---|---|---|---|---|"]
+    for row in ROWS:
+        for key in row.arms:
+            one = known[row.folder][key]
+            e, d = one.estimates[row.metric], one.differences.get(row.metric)
+            lines.append(f"| {row.says} | {row.paper} | {words.estimate(e)} | {e.n:,} | {words.difference(d)} |")
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    before, rest = (HOME / "README.md").read_text(encoding="utf-8").split(MARKS[0])
+    return f"{before}{MARKS[0]}\n{table()}{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--show"]:
+        sys.stdout.write(table())
+    else:
+        (HOME / "README.md").write_text(page(), encoding="utf-8")
