@@ -1,7 +1,7 @@
 """README's table `paper | tiny` from the recorded exports: every number with its n and its interval.
 
-    python scripts/headline.py            write it between README's marks
-    python scripts/headline.py --show     print it
+python scripts/headline.py            write it between README's marks
+python scripts/headline.py --show     print it
 """
 
 import sys
@@ -34,10 +34,22 @@ ROWS = (
     Row("told to watch itself (`self_monitor`): second attempt", "31.7 %", "exp05/tiny", ("exp05/self_monitor",), MULTI),
     Row("told to watch itself: corrected", "14.8 %", "exp05/tiny", ("exp05/self_monitor",), ESR),
     *(
-        Row(f"other latents clamped, matched set {i}: second attempt", "7.9 % (uniform draw)", "exp10/tiny", (f"exp10/matched-{i}",), MULTI)
+        Row(
+            f"other latents clamped, matched set {i}: second attempt",
+            "7.9 % (uniform draw)",
+            "exp10/tiny",
+            (f"exp10/matched-{i}",),
+            MULTI,
+        )
         for i in range(3)
     ),
-    Row("sweep, at 0.75 of each latent's threshold: second attempt", "peak 2.7 % at −0.3 σ", "exp02/tiny", ("exp02/relative-0.75",), MULTI),
+    Row(
+        "sweep, at 0.75 of each latent's threshold: second attempt",
+        "peak 2.7 % at −0.3 σ",
+        "exp02/tiny",
+        ("exp02/relative-0.75",),
+        MULTI,
+    ),
     Row("steered `tiny-plain`, which never learnt it: second attempt", "–", "exp01/tiny-plain", ("exp01/baseline",), MULTI),
 )
 
