@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 STOPPED = 130
 FAILED = 2
-PATIENCE = 8.0
+PATIENCE = 5.0
 """Seconds that a run gets to stop in good order. After that it ends as if killed, which loses no more than the batches at work."""
 SHOW_CURSOR = b"\x1b[?25h"
 
