@@ -14,8 +14,10 @@ DOC, RAW = HOME / "docs" / "engine.md", HOME / "docs" / "benchmarks" / "engine-g
 BEGIN, END = "<!-- overheads -->\n", "<!-- /overheads -->\n"
 COLUMNS = {
     "idle": "loaded, nobody steers",
+    "zero": "each a boost of 0",
     "steered": "each its own boost",
     "clamp": "each its own 26 clamps to 0",
+    "directions": "each its own direction after 4 blocks",
     "capture": "top-64 capture",
 }
 

@@ -116,17 +116,13 @@ def forgotten_residual(patch: pytest.MonkeyPatch, _: Inside) -> None:
 
 def sequential(patch: pytest.MonkeyPatch, _: Inside) -> None:
     """Each intervention sees what the one before it did, where all should see the same stream."""
-    right = ops._intervene
+    right = ops._sum
 
-    def one_by_one(h: torch.Tensor, r: torch.Tensor, at: Any, slots: Any, state: Any, table: Any, offset: int) -> None:
-        first, n = offset + 1, table[:, offset]
-        for j in range(int(n[slots].max(initial=0))):
-            one = table.copy()
-            one[:, offset] = n > j
-            one[:, first : first + ops.ENTRY] = table[:, first + ops.ENTRY * j : first + ops.ENTRY * (j + 1)]
-            right(h, r, at, slots, state, one, offset)
+    def one_by_one(total: torch.Tensor, x: torch.Tensor, part: torch.Tensor, entries: Any, at: Any, bank: Any) -> None:
+        for j in range(len(part)):
+            right(total, x + total, part[j : j + 1], entries[j : j + 1], at[j : j + 1], bank)
 
-    patch.setattr(ops, "_intervene", one_by_one)
+    patch.setattr(ops, "_sum", one_by_one)
 
 
 @pytest.mark.parametrize("fault", [wrong_layer, forgotten_residual, sequential], ids=lambda fault: fault.__name__)

@@ -69,9 +69,8 @@ class Admission:
         span(request.scope, 1)
         for op in request.ops:
             self._op(op)
-        for own in {op.scope if isinstance(op, Intervention) else "" for op in request.ops}:  # differing scopes need the prompt
-            alike = [op for op in request.ops if (op.scope if isinstance(op, Intervention) else "") == own]
-            check_apart(alike, request.scope, 1)
+        for own in {getattr(op, "scope", "") for op in request.ops}:  # differing scopes need the prompt
+            check_apart([op for op in request.ops if getattr(op, "scope", "") == own], request.scope, 1)
         if request.capture is not None:
             self._capture(request.capture)
 

@@ -3,6 +3,7 @@
 The salt of the prefix cache hashes these entries and the tables on the device hold them: what is set apart is what is done.
 """
 
+import marshal
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ class Entry(NamedTuple):
     """Only behind the first token of this id at one of the positions `search`."""
     search: tuple[int, int] = (0, 0)
     when: Condition | None = None
+
+    def as_bytes(self) -> bytes:
+        """The same for equal entries, and for no others."""
+        when = self.when and (self.when.sae, self.when.latent, self.when.above)
+        return marshal.dumps((*self[:-1], when), 2)  # of this version: without references, whose bytes depend on the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,35 +89,34 @@ def _covered(pieces: list[tuple[int, int]]) -> int:
 
 def resolved(ops: Sequence[Op], scope: Scope, n_prompt: int) -> tuple[Entry, ...]:
     """In the order of the ops; a schedule becomes one entry a piece."""
-    lo, hi, plain = 0, END, True
-    if any(type(op) is Op for op in ops):
-        where = span(scope, n_prompt)
-        (lo, hi), plain = where.bounds, where.after is None and where.bounds[0] < where.bounds[1]
-    entries = tuple(
-        entry
-        for op in ops
-        for entry in (
-            (Entry(op.layer, op.kind, op.sae, op.latent, single(op.value), lo, hi, single(op.value)),)
-            if plain and type(op) is Op
-            else _pieces(op, scope, n_prompt)
-        )
-    )
-    if plain and all(entry.after == NEVER for entry in entries):
-        return entries
+    entries: list[Entry] = []
+    bounds: tuple[int, int] | None = None
+    for op in ops:
+        if type(op) is Op:  # in short what _pieces does at length
+            if bounds is None:
+                where = span(scope, n_prompt)
+                bounds = where.bounds if where.after is None and where.bounds[0] < where.bounds[1] else (0, 0)
+            if bounds[1]:
+                value = single(op.value)
+                entries.append(Entry(op.layer, op.kind, op.sae, op.latent, value, *bounds, value))
+                continue
+        entries.extend(_pieces(op, scope, n_prompt))
+    if len(entries) == len(ops) and not any(entry.after != NEVER for entry in entries):
+        return tuple(entries)
     markers = {(entry.after, entry.search) for entry in entries if entry.after != NEVER}
     if len(markers) > 1:
         raise SpecError(f"the ops of a request wait for {len(markers)} markers; one and the same is possible")
-    return entries
+    return tuple(entries)
 
 
 def windows(entries: Sequence[Entry]) -> Windows:
-    by_block: dict[int, list[tuple[int, int, bool]]] = {}
+    by_block: dict[int, dict[tuple[int, int, bool], None]] = {}
     marker, search = NEVER, (0, 0)
     for entry in entries:
-        by_block.setdefault(entry.layer, []).append((entry.lo, entry.hi, entry.after != NEVER))
+        by_block.setdefault(entry.layer, {})[entry.lo, entry.hi, entry.after != NEVER] = None
         if entry.after != NEVER:
             marker, search = entry.after, entry.search
-    return Windows(tuple(tuple(dict.fromkeys(block)) for block in by_block.values()), marker, search)
+    return Windows(tuple(map(tuple, by_block.values())), marker, search)
 
 
 def check_touching(ops: Sequence[Op], scope: Scope, n_prompt: int, rows: int) -> None:
@@ -131,17 +136,17 @@ def check_touching(ops: Sequence[Op], scope: Scope, n_prompt: int, rows: int) ->
 
 def check_apart(ops: Sequence[Op], scope: Scope, n_prompt: int) -> None:
     """Of one latent two clamps, or two projections, never meet."""
-    alike: dict[tuple[int, str, int, bool], list[Op]] = {}
-    for op in ops:
-        if op.kind not in ("add", "add_norm"):
-            alike.setdefault((op.layer, op.sae, op.latent, op.kind == "clamp"), []).append(op)
-    for several in alike.values():
-        pieces = [(entry.lo, entry.hi) for entry in resolved(several, scope, n_prompt)] if len(several) > 1 else []
-        pieces.sort()
+    keys = [(op.layer, op.sae, op.latent, op.kind == "clamp") for op in ops if op.kind not in ("add", "add_norm")]
+    if len(set(keys)) == len(keys):
+        return
+    for key in {key for key in keys if keys.count(key) > 1}:
+        several = [
+            op for op in ops if op.kind not in ("add", "add_norm") and (op.layer, op.sae, op.latent, op.kind == "clamp") == key
+        ]
+        pieces = sorted((entry.lo, entry.hi) for entry in resolved(several, scope, n_prompt))
         if any(right[0] < left[1] for left, right in pairwise(pieces)):
-            op = several[0]
-            verb = "clamped" if op.kind == "clamp" else "projected"
-            raise SpecError(f"latent {op.latent} of {op.sae!r} is {verb} twice after block {op.layer}; one value would do")
+            verb = "clamped" if key[3] else "projected"
+            raise SpecError(f"latent {key[2]} of {key[1]!r} is {verb} twice after block {key[0]}; one value would do")
 
 
 def _pieces(op: Op, scope: Scope, n_prompt: int) -> Iterator[Entry]:

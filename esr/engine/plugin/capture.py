@@ -54,7 +54,7 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Slice:
     """Rows [start, start + count) of the buffer are positions first, first + 1, … of a request."""
 
     holding: Holding
@@ -115,16 +115,16 @@ def largest(f: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top.values, best.gather(1, top.indices // 128) * 128 + top.indices % 128
 
 
-def flush(spans: list[Span], rows: Tensor, bank: Bank, send: Send, *, exact: bool) -> int:
+def flush(spans: list[Slice], rows: Tensor, bank: Bank, send: Send, *, exact: bool) -> int:
     """Encode the rows of one step; the bytes that holdings grew by."""
-    groups: dict[tuple[Any, ...], list[Span]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[Slice]] = defaultdict(list)
     for span in spans:
         c = span.holding.capture
         groups[c.sae, c.mode, c.k, c.latents].append(span)
     return sum(_group(group, rows, bank, send, exact) for group in groups.values())
 
 
-def _group(spans: list[Span], rows: Tensor, bank: Bank, send: Send, exact: bool) -> int:
+def _group(spans: list[Slice], rows: Tensor, bank: Bank, send: Send, exact: bool) -> int:
     c = spans[0].holding.capture
     if c.mode == "residual":
         return sum(_keep(span, to_host(_gather([span], rows, send).clone()), None) for span in spans)
@@ -156,15 +156,15 @@ def _group(spans: list[Span], rows: Tensor, bank: Bank, send: Send, exact: bool)
     return grown
 
 
-def _chunks(spans: list[Span], size: int) -> Iterator[list[Span]]:
+def _chunks(spans: list[Slice], size: int) -> Iterator[list[Slice]]:
     """The same rows in groups of at most `size`."""
-    part: list[Span] = []
+    part: list[Slice] = []
     room = size
     for span in spans:
         start, first, left = span.start, span.first, span.count
         while left:
             n = min(left, room)
-            part.append(Span(span.holding, start, n, first))
+            part.append(Slice(span.holding, start, n, first))
             start, first, left, room = start + n, first + n, left - n, room - n
             if not room:
                 yield part
@@ -173,14 +173,14 @@ def _chunks(spans: list[Span], size: int) -> Iterator[list[Span]]:
         yield part
 
 
-def _gather(part: list[Span], rows: Tensor, send: Send) -> Tensor:
+def _gather(part: list[Slice], rows: Tensor, send: Send) -> Tensor:
     if len(part) == 1:
         return rows[part[0].start : part[0].start + part[0].count]
     at = np.concatenate([np.arange(span.start, span.start + span.count) for span in part])
     return rows[send(at).long()]
 
 
-def _keep(span: Span, values: Tensor, indices: Tensor | None) -> int:
+def _keep(span: Slice, values: Tensor, indices: Tensor | None) -> int:
     holding = span.holding
     holding.pieces.append(Piece(span.first, values, indices))
     holding.last = max(holding.last, span.first + span.count - 1)
@@ -189,7 +189,7 @@ def _keep(span: Span, values: Tensor, indices: Tensor | None) -> int:
     return grown
 
 
-def _fold(span: Span, f: Tensor) -> int:
+def _fold(span: Slice, f: Tensor) -> int:
     holding, size = span.holding, span.holding.size
     if holding.best is None:
         holding.best = torch.full_like(f[0], -torch.inf)

@@ -205,7 +205,8 @@ class Spec:
     def check(self, sites: Sites, n_prompt: int, rows: int) -> tuple[Entry, ...]:
         """What can only be told with the prompt at hand: it has `n_prompt` tokens and at most `rows` positions are computed."""
         check_touching(self.ops, self.scope, n_prompt, rows)
-        check_apart(self.ops, self.scope, n_prompt)
+        if any(isinstance(op, Intervention) for op in self.ops):  # others have one scope, and were compared without the prompt
+            check_apart(self.ops, self.scope, n_prompt)
         entries = self.entries(n_prompt)
         if len(entries) > sites.max_ops:
             for layer in sites.layers:

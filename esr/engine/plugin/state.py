@@ -19,7 +19,7 @@ from esr.engine.plugin import capture as capturing
 from esr.engine.plugin import mark
 from esr.engine.plugin import table as tables
 from esr.engine.plugin.bank import Bank
-from esr.engine.plugin.capture import Holding, Span
+from esr.engine.plugin.capture import Holding, Slice
 from esr.engine.plugin.records import BROKEN, Check, Record, Stay
 from esr.engine.plugin.spec import FIELD, Admitted, Sites, Spec
 from esr.engine.plugin.staging import RING, Staging
@@ -73,7 +73,7 @@ class SteerState:
         """Rows to be written, and where the marker ends for each."""
         self.ended: dict[int, Stay] = {}
         """By slot: stays whose numbers are still on the device."""
-        self.pending: list[Span] = []
+        self.pending: list[Slice] = []
         self.held = 0
         self.clean = True
         """The map points at the empty row throughout."""
@@ -250,7 +250,7 @@ class SteerState:
             return
         lo, hi = max(first, holding.lo), min(first + count, holding.hi)
         if lo < hi:
-            self.pending.append(Span(holding, start + lo - first, hi - lo, lo))
+            self.pending.append(Slice(holding, start + lo - first, hi - lo, lo))
 
     def _write(self) -> None:
         """Changed rows, as far as they are used and in one copy, once the numbers of those who had them are under way."""
