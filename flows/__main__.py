@@ -119,7 +119,7 @@ def carry_out(experiment: str, model: str, scale: str, judge: str | None, presse
     from esr.experiment import module
     from esr.study.workload import there
     from flows import foreground
-    from flows.leash import leash
+    from flows.server_guard import guard
     from tasks.run import Run
 
     run = Run.of(experiment, model, scale, judge)
@@ -127,7 +127,7 @@ def carry_out(experiment: str, model: str, scale: str, judge: str | None, presse
     out.print(foreground.plan(run, already))
     run.check()
     foreground.reach_server()
-    leash()
+    guard()
     ready = foreground.own_server()
     flow = getattr(module(experiment), experiment)
     foreground.head_start(run, already)

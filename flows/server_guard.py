@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
-MARK = "ESR_LEASH"
+MARK = "ESR_SERVER_GUARD"
 SERVER = b"prefect.server.api.server"
 LOOKS = (0.0, 1.0, 3.0)
 """Seconds between looks, once the run is gone: a server that it was just starting has not its name yet."""
 
 
 @cache
-def leash() -> "subprocess.Popen[bytes] | None":
+def guard() -> "subprocess.Popen[bytes] | None":
     """Holds what this process starts from now on, until it ends; a server that PREFECT_API_URL names is not its."""
     if os.environ.get("PREFECT_API_URL") or not Path("/proc/self/environ").exists():
         return None
