@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from esr.engine import Engine, Output, Reading, Request
 from esr.engine.adapter import Adapter
-from esr.engine.options import lora
 
 if TYPE_CHECKING:
     from esr.params import Params
@@ -31,6 +30,8 @@ def base(params: "Params", model: str) -> "Params":
 
 def options(folders: Sequence[str]) -> dict[str, Any]:
     """vLLM's options for an engine that serves all of these."""
+    from esr.engine.options import lora
+
     return lora([Adapter.of(folder) for folder in folders])
 
 
