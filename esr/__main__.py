@@ -20,7 +20,8 @@ COMMANDS = {
         "read the authors' result files into the store",
         "python -m esr import-reference ~/esr-data/experiment_results",
     ),
-    "doctor": ("esr.command.doctor", "what is installed, which keys and GPUs, what would run", "python -m esr doctor"),
+    "doctor": ("esr.command.doctor", "what is installed, what would run, and what a model lacks", "python -m esr doctor 70b"),
+    "labels": ("esr.command.labels", "fetch or import what an SAE's latents stand for", "python -m esr labels fetch gemma-9b"),
     "plan": ("esr.command.plan", "what a run would take, without running", "python -m esr plan exp01 70b"),
     "experiments": ("esr.command.experiments", "what can be run, and what it asks", "python -m esr experiments"),
     "rejudge": (

@@ -66,7 +66,7 @@ class SaeParams(Block):
     d_in: int = Field(ge=1)
     d_sae: int = Field(ge=1)
     labels: str | None = None
-    """CSV with index_in_sae,label; relative to the store or the checkout. null: done without, see `esr.study.study.Study.concreteness`."""
+    """CSV with index_in_sae,label; relative to the store or the checkout. null: done without, see Study.concreteness."""
     neuronpedia: str | None = None
     """`model/source` of Neuronpedia's public exports that `python -m esr labels fetch` reads; null: a saelens release knows its own."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from esr.errors import ParamsError, one_of
 from esr.params.blocks import JudgeParams, ModelParams, SaeParams, Search
 from esr.params.places import resolve
 
@@ -28,10 +29,13 @@ def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
     return {name: field.get_default() for name, field in kind.model_fields.items() if not field.is_required()}
 
 
-def settle(model: dict[str, Any], saes: Mapping[str, Any]) -> dict[str, Any]:
+def settle(model: dict[str, Any], saes: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A model's block after the overlays: what still is open follows from its SAE, its search bounds and its folder."""
     settled = dict(model)
-    sae = saes.get(str(model.get("sae")))
+    name = model.get("sae")
+    if isinstance(name, str) and name not in saes:
+        raise ParamsError(one_of("SAE", name, list(saes), where))
+    sae = saes.get(str(name))
     layer = sae.get("layer") if isinstance(sae, dict) else None
     for name in LAYERS:
         if settled.get(name) is None and layer is not None:

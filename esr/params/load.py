@@ -51,7 +51,7 @@ def parse(tree: dict[str, Any], model: str | None, scale: str, *, where: str = "
     if model is not None:
         base = overlay(base, groups["by_model"].get(model), f"by_model.{model}", where)
     base = overlay(base, groups["scales"][scale], f"scales.{scale}", where)
-    base["models"] = {name: settle(block, base["saes"]) for name, block in base["models"].items()}
+    base["models"] = {name: settle(block, base["saes"], where) for name, block in base["models"].items()}
     base["experiments"] = {name: base.pop(name) for name in experiments() if name in base}
     try:
         params = Params.model_validate_json(json.dumps({**base, "scale": scale}, default=repr), strict=True)
