@@ -26,7 +26,9 @@ def read(path: Path, *, index: str | None = None, label: str | None = None) -> d
         try:
             at = int(str(row[number]))
         except (KeyError, ValueError):
-            raise SaeError(f"{path.name} row {n}: {number} is {row.get(number)!r:.80}, not a number; --index names another column") from None
+            raise SaeError(
+                f"{path.name} row {n}: {number} is {row.get(number)!r:.80}, not a number; --index names another column"
+            ) from None
         said = " ".join(str(row.get(text) or "").split())
         if found.setdefault(at, said) != said:
             raise SaeError(f"{path.name} labels latent {at} twice, {found[at]!r:.80} and {said!r:.80}; keep one")

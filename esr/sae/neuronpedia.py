@@ -105,7 +105,9 @@ def _download(batch: Batch, file: Path, base: str) -> None:
             except (OSError, HTTPException) as error:
                 raise _offline(base, error) from None
     if aside.stat().st_size < batch.size:
-        raise SaeError(f"{batch.name} was cut off after {aside.stat().st_size:,} of {batch.size:,} bytes; the same line goes on from there")
+        raise SaeError(
+            f"{batch.name} was cut off after {aside.stat().st_size:,} of {batch.size:,} bytes; the same line goes on from there"
+        )
     if not batch.whole(aside):
         aside.unlink()
         raise SaeError(f"{batch.name} came with another checksum than {base} lists; the same line fetches it again")
@@ -158,10 +160,14 @@ def _lines(file: Path, d_sae: int) -> Iterator[tuple[int, str, str]]:
                 row = json.loads(line)
                 index, text = int(row["index"]), " ".join(str(row.get("description") or "").split())
                 if not 0 <= index < d_sae:
-                    raise SaeError(f"{file.name} line {n} explains latent {index} and the SAE has {d_sae}; it is another SAE's export")
+                    raise SaeError(
+                        f"{file.name} line {n} explains latent {index} and the SAE has {d_sae}; it is another SAE's export"
+                    )
                 if text:
                     yield index, str(row.get("explanationModelName") or "unknown"), text
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, SaeError):
             raise
-        raise SaeError(f"{file.name} is no export of explanations ({type(error).__name__}: {error}); delete it and fetch again") from None
+        raise SaeError(
+            f"{file.name} is no export of explanations ({type(error).__name__}: {error}); delete it and fetch again"
+        ) from None

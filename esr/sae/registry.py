@@ -43,5 +43,8 @@ def _read(release: str, id: str) -> dict[str, str]:
     block = (yaml.load("".join(lines), yaml.CSafeLoader) or {}).get(release, {})
     for entry in block.get("saes", []):
         if entry.get("id") == id:
-            return {"repo": str(block.get("repo_id")), **{key: str(value) for key, value in entry.items() if isinstance(value, str)}}
+            return {
+                "repo": str(block.get("repo_id")),
+                **{key: str(value) for key, value in entry.items() if isinstance(value, str)},
+            }
     return {}
