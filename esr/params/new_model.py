@@ -31,10 +31,10 @@ class Draft:
     def added(self, yaml: str) -> str:
         """The text of params.yaml with the blocks in their groups."""
         for group, block in self.groups.items():
-            yaml, n = re.subn(
-                rf"^{group}:[ \t]*(#.*)?$", lambda found, block=block: f"{found[0]}\n{block}", yaml, count=1, flags=re.M
-            )  # type: ignore[misc]  # the default binds the loop's value
-            if not n:
+            head = re.search(rf"^{group}:[ \t]*(#.*)?$", yaml, flags=re.M)
+            if head:
+                yaml = f"{yaml[: head.end()]}\n{block}{yaml[head.end() :]}"
+            else:
                 yaml = f"{yaml.rstrip()}\n\n{group}:\n{block}\n"
         return yaml
 
