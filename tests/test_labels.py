@@ -158,3 +158,23 @@ def test_columns_may_be_named(tmp_path: Path, store: Path) -> None:
 def test_a_run_without_labels_names_the_command_that_says_what_would_do(tmp_path: Path) -> None:
     with pytest.raises(SaeError, match=r"python -m esr doctor gemma-9b"):
         Study.of("gemma-9b", store=Store(tmp_path)).check([])
+
+
+def test_the_lines_of_the_docs_do_what_they_say(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from esr.params.__main__ import main as of_params
+
+    (tmp_path / "params.yaml").write_text(params.path().read_text())
+    (tmp_path / "mine.csv").write_text("feature,description\n7,castles\n")
+    monkeypatch.setenv("ESR_PARAMS", str(tmp_path / "params.yaml"))
+    monkeypatch.chdir(params.HOME)
+    text = (params.HOME / "docs" / "models.md").read_text()
+    shown = [line.partition("#")[0].split() for line in text.splitlines() if line.startswith("python -m ")]
+    assert len(shown) == 6
+    for words in shown:
+        given = [str(tmp_path / "mine.csv") if word == "FILE" else word for word in words[3:]]
+        given += ["--from", bucket.url] if given[:1] == ["fetch"] or given[:2] == ["labels", "fetch"] else []
+        code = of_params(given) if words[2] == "esr.params" else main(given)
+        assert code == (1 if given[0] == "doctor" else 0), (words, capsys.readouterr().err)
+    assert params.load("mine").model("mine").family == "tiny"

@@ -32,10 +32,8 @@ class Draft:
         """The text of params.yaml with the blocks in their groups."""
         for group, block in self.groups.items():
             head = re.search(rf"^{group}:[ \t]*(#.*)?$", yaml, flags=re.M)
-            if head:
-                yaml = f"{yaml[: head.end()]}\n{block}{yaml[head.end() :]}"
-            else:
-                yaml = f"{yaml.rstrip()}\n\n{group}:\n{block}\n"
+            at = head.end() if head else len(yaml)
+            yaml = f"{yaml[:at]}{'' if head else f'{chr(10)}{group}:'}\n{block}{yaml[at:]}"
         return yaml
 
 
