@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 from xml.etree import ElementTree
@@ -97,7 +97,7 @@ def _download(batch: Batch, file: Path, base: str) -> None:
     have = aside.stat().st_size if aside.is_file() else 0
     if have < batch.size:
         headers = {"Range": f"bytes={have}-", "If-Match": f'"{batch.etag}"'} if have else {}
-        with _asked(Request(f"{base}/{quote(batch.key)}", headers=headers), base) as answer:
+        with _asked(f"{base}/{quote(batch.key)}", base, headers) as answer:
             try:
                 with aside.open("ab" if answer.status == 206 else "wb") as out:
                     while chunk := answer.read(CHUNK):
@@ -115,20 +115,21 @@ def _download(batch: Batch, file: Path, base: str) -> None:
 
 
 def _read(url: str, base: str) -> bytes:
-    with _asked(Request(url), base) as answer:
+    with _asked(url, base, {}) as answer:
         try:
             return bytes(answer.read())
         except (OSError, HTTPException) as error:
             raise _offline(base, error) from None
 
 
-def _asked(request: Request, base: str):  # type: ignore[no-untyped-def]  # urlopen's own answer, which has no public type
+def _asked(url: str, base: str, headers: Mapping[str, str]) -> HTTPResponse:
     try:
-        return urlopen(request, timeout=TIMEOUT)
+        answer: HTTPResponse = urlopen(Request(url, headers=dict(headers)), timeout=TIMEOUT)
     except HTTPError as error:
-        raise SaeError(f"{base} answered {error.code} {error.reason} to {request.selector[:200]!r}; try again later") from None
-    except (URLError, OSError, HTTPException, ValueError) as error:
+        raise SaeError(f"{base} answered {error.code} {error.reason} to {url[:300]!r}; try again later") from None
+    except (OSError, HTTPException, ValueError) as error:
         raise _offline(base, error) from None
+    return answer
 
 
 def _offline(base: str, error: Exception) -> SaeError:
