@@ -10,6 +10,7 @@ from uuid import UUID
 
 from rich.console import Console
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 
 from esr.errors import EsrError
@@ -27,7 +28,7 @@ class ServerError(EsrError, ConnectionError):
 
 
 WIDE = 150
-"""Columns that the closing table takes on one line an arm."""
+"""Columns that lines are laid out for where nothing says how many there are."""
 LINES_EVERY = 15.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -43,11 +44,13 @@ def plan(run: Run, there: There) -> str:
     if asked.own:
         parts.append(f"{asked.own:,} in {asked.arms} arm{'s' if asked.arms > 1 else ''} of its own")
     stored = f"{there.replies:,} replies and {there.grades:,} grades of {there.trials:,} planned trials are there and are not computed again"
+    unlabelled = run.study.unlabelled
     return (
         f"{run.title}, engine {backend()}\n"
         f"plan: at most {' + '.join(parts)} = {asked.replies:,} replies; {asked.judge_calls:,} judge calls; "
         f"{asked.tokens / 1e6:.3g} M tokens\n"
-        f"store {run.study.store.root}: {stored if there.trials else 'nothing of it is there yet'}"
+        + (f"{unlabelled}\n" if unlabelled else "")
+        + f"store {run.study.store.root}: {stored if there.trials else 'nothing of it is there yet'}"
     )
 
 
@@ -169,14 +172,29 @@ def history(run: Run, patience: float = 10.0) -> Iterator[None]:
 def close(run: Run, console: Console) -> None:
     """Arm, n, missing, first score, multi-attempt, ESR with intervals, paired difference; and where the figure is."""
     found = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
-    table = Table(title=run.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    narrow = console.is_terminal and console.width < WIDE
-    for name in closing_table.HEADER:
-        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=not narrow)
-    for line in found:
-        table.add_row(*(cell.replace(" [", "\n[") if narrow else cell for cell in line.cells()))
-    shown = Console(width=console.width if narrow else max(console.width, WIDE), highlight=False, soft_wrap=True)
-    shown.print(table)
+    room = console.width if console.is_terminal else None
+    closing(run.title, [line.cells() for line in found], room)
     console.print(closing_table.NOTE)
     for picture in run.pictures:
         console.print(f"figure: {picture}")
+
+
+def closing(title: str, rows: list[list[str]], room: int | None) -> None:
+    """One line an arm in `room` columns; where that is too narrow intervals go under their numbers, and then each number has a line."""
+    for stacked in (False, True):
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for name in closing_table.HEADER:
+            table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+        for cells in rows:
+            table.add_row(*(cell.replace(" [", "\n[") if stacked else cell for cell in cells))
+        out = Console(width=WIDE, highlight=False, soft_wrap=True, markup=False)
+        wide = Measurement.get(out, out.options.update(max_width=1000), table).maximum
+        if room is None or wide <= room:
+            Console(width=max(wide, len(title)), highlight=False, soft_wrap=True).print(table)
+            return
+    out.print(title)
+    for arm, *cells in rows:
+        out.print(arm)
+        for name, cell in zip(closing_table.HEADER[1:], cells, strict=True):
+            if cell:
+                out.print(f"  {name:<18}{cell}")

@@ -15,6 +15,7 @@ from esr.store import Store
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
+    (tmp_path / "store").mkdir()
     return Store()
 
 
@@ -33,6 +34,31 @@ def test_sql_answers_from_first_queries_as_a_table_and_as_json(store, capsys):
     assert json.loads(asked(capsys, "sql", "select 'nan'::double as x, timestamp '2026-01-02' as t", "--json")) == [
         {"x": None, "t": "2026-01-02T00:00:00"}
     ]
+
+
+ROW = "select 'exp05/steered_latent_label' as arm, 'gemma-2-27b-it' as model, " + ", ".join(f"{i}.5 as rate_{i}" for i in range(12))
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_names_stay_whole_however_narrow_the_terminal_is(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    for terminal in ("1", ""):
+        monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
+        monkeypatch.setattr("rich.console.Console.is_terminal", bool(terminal))
+        out = asked(capsys, "sql", ROW)
+        assert "exp05/steered_latent_label" in out
+        assert "rate_11" in out
+        assert "…" not in out
+
+
+@pytest.mark.parametrize("words", [["sql", "from summary"], ["agreement"], ["rejudge", "lexical"]])
+def test_a_store_that_is_not_there_is_one_sentence_for_a_command_that_reads(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ESR_STORE", str(tmp_path / "stoer"))
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert f"no store at '{tmp_path / 'stoer'}'; correct ESR_STORE" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "stoer").exists()
 
 
 def test_a_sum_is_a_number_in_json(capsys):

@@ -46,6 +46,20 @@ def test_a_run_says_its_plan_its_table_and_where_the_figure_is(done: tuple[Place
     assert Path(line.removeprefix("figure: ")).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("room", [None, 80, 110, 150])
+def test_the_closing_table_keeps_names_and_intervals_whole(room: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+    from flows.foreground import closing
+
+    cells = ["exp05/steered_latent_label", "1,152", "0", "29.9 [28.4, 31.4]", "28.8 % [26.3, 31.5]", "17.7 % [15.6, 20.0]",
+             "+11.7 [+8.6, +14.7]", "+6.6 [+4.0, +9.0]"]  # fmt: skip
+    closing("exp05 tiny full", [cells], room)
+    said = capsys.readouterr().out
+    assert "exp05/steered_latent_label" in said
+    assert "[+8.6, +14.7]" in said
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= (room or 170)
+
+
 def test_its_own_server_keeps_the_history_in_the_store(done: tuple[Place, str]) -> None:
     import sqlite3
 

@@ -5,6 +5,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
+from esr.command.reading import existing
+
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--where", default="true", help="SQL over o (outcomes), for instance \"o.experiment = 'exp01'\"")
@@ -17,10 +19,9 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     from esr.count import agreement
     from esr.params import load
-    from esr.store import Store
     from esr.study import rejudge
 
-    params, store = load(), Store()
+    params, store = load(), existing()
     rows = store.sql(f"select o.* from outcomes o where ({args.where})").to_pandas()
     if args.sampled_by:
         rows = rejudge.weighted(rows, args.sampled_by)

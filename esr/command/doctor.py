@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -14,6 +13,9 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "model", nargs="?", help="a model of params.yaml: everything that a run of it lacks, and the line that mends it"
+    )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
 
 
@@ -21,9 +23,12 @@ def run(args: Namespace) -> int:
     from esr import params as parameters
     from esr.record.manifest import libraries, revision
     from esr.store import Store
+    from esr.study.needs import gpu_memory
 
+    if args.model:
+        return _lacks(args.model, as_json=args.json)
     params = parameters.load()
-    gpus = _gpus()
+    gpus = gpu_memory()
     found: dict[str, Any] = {
         "python": sys.version.split()[0],
         "revision": revision(),
@@ -37,15 +42,23 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _gpus() -> list[str]:
-    if not shutil.which("nvidia-smi"):
-        return []
-    try:
-        words = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+def _lacks(name: str, *, as_json: bool) -> int:
+    """What one model needs, what of it is here, and what mends the rest. Exit code 1 when something lacks."""
+    from dataclasses import asdict
+
+    from esr import params as parameters
+    from esr.study.needs import needs
+
+    found = needs(parameters.load(name), name, parameters.store())
+    lacking = [need for need in found if not need.there]
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(need) for need in found], indent=1) + "\n")
+        return 1 if lacking else 0
+    for need in found:
+        sys.stdout.write(f"{'ok     ' if need.there else 'MISSING'} {need.what:<8} {need.said}\n")
+        sys.stdout.write(f"                 do: {need.mend}\n" if need.mend else "")
+    sys.stdout.write(f"{name}: {f'{len(lacking)} missing' if lacking else 'runs here'}\n")
+    return 1 if lacking else 0
 
 
 def _keys(params: "Params") -> dict[str, bool]:
@@ -90,16 +103,11 @@ def _ailing(store: dict[str, Any]) -> list[str]:
 
 def _model(params: "Params", name: str, gpus: list[str]) -> str:
     """Whether a run of this model could start here."""
-    from esr.params import resolve
+    from esr import params as parameters
+    from esr.study.needs import needs
 
-    model = params.models[name]
-    if model.revision == "local":
-        there = (resolve(model.hub) / "config.json").is_file()
-        return "runs here, on a CPU too" if there else f"its folder {model.hub} lacks config.json; `make organism` makes it"
-    key = params.judge(model.judge).key_env
-    needs = [] if gpus else ["a GPU"]
-    needs += [f"the key {key} for its judge {model.judge}"] if key and not _keys(params)[key] else []
-    return f"needs {' and '.join(needs)}" if needs else f"runs here; {model.hub} is downloaded when it is not there"
+    lacking = dict.fromkeys(need.what for need in needs(parameters.load(name), name, parameters.store(), gpus) if not need.there)
+    return f"lacks {', '.join(lacking)}; `python -m esr doctor {name}` says what would do" if lacking else "runs here"
 
 
 def _told(found: dict[str, Any]) -> str:

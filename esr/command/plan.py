@@ -25,6 +25,7 @@ def run(args: Namespace) -> int:
     from esr import params as parameters
     from esr.errors import ParamsError
     from esr.judge.estimate import estimate
+    from esr.study.needs import needs
     from esr.study.workload import workload
 
     params = parameters.load(args.model, args.scale)
@@ -36,6 +37,7 @@ def run(args: Namespace) -> int:
     speed = params.model(args.model).tokens_per_second if told is None else told
     if speed is not None and not 0 < speed < float("inf"):
         raise ParamsError(f"--tokens-per-second is {speed:g} and should be above 0; give the rate that you measured")
+    wanting = needs(params, args.model, parameters.store(), judge=judge)
     found: dict[str, Any] = {
         "experiment": args.experiment,
         "model": args.model,
@@ -56,6 +58,8 @@ def run(args: Namespace) -> int:
         "judge_tokens_out": judging.output_tokens,
         "judge_cost": None if judging.cost is None else round(judging.cost, 2),
         "judge_hours_at_least": None if judging.hours is None else round(judging.hours, 1),
+        "labels": next(need.said for need in wanting if need.what == "labels"),
+        "missing": [f"{need.what}: {need.said}" for need in wanting if not need.there],
     }
     sys.stdout.write(json.dumps(found, indent=1) + "\n" if args.json else _told(found))
     return 0
@@ -78,6 +82,9 @@ def _told(found: dict[str, Any]) -> str:
         f"  judge {found['judge']}  {found['judge_calls']:,} calls, {found['judge_tokens_in']:,} tokens in, {found['judge_tokens_out']:,} out: "
         + (f"about ${cost:,.2f}" if cost is not None else "price unknown")
         + (f", at least {wait:,} h" if wait else ""),
+        f"  labels      {found['labels']}" if found["labels"].startswith("done without") else "",
+        *(f"  not here    {said}" for said in found["missing"]),
+        f"it cannot start yet; `python -m esr doctor {found['model']}` has the lines that mend it" if found["missing"] else "",
         "what is in the store already is not done again",
     ]
     return "\n".join(line for line in lines if line) + "\n"

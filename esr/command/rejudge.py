@@ -3,6 +3,8 @@
 import sys
 from argparse import ArgumentParser, Namespace
 
+from esr.command.reading import existing
+
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("judge", help="a name under judges: in params.yaml")
@@ -17,10 +19,9 @@ def run(args: Namespace) -> int:
     from esr.errors import DataError
     from esr.judge.open import open_judge
     from esr.params import load
-    from esr.store import Store
     from esr.study import rejudge
 
-    params, store = load(), Store()
+    params, store = load(), existing()
     judge = open_judge(params, args.judge, store=store.root)
     questions = rejudge.stored(store, args.where)
     if not questions:

@@ -3,10 +3,15 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from esr.command.reading import existing
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -16,9 +21,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from esr.store import Store
-
-    table = Store().sql(sys.stdin.read() if args.query == "-" else args.query)
+    table = existing().sql(sys.stdin.read() if args.query == "-" else args.query)
     table = table.rename_columns(distinct(table.schema.names))
     if args.json:
         sys.stdout.write(json.dumps([_plain(row) for row in table.to_pylist()], ensure_ascii=False, indent=1) + "\n")
@@ -51,9 +54,28 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
+WIDEST = 100_000
+"""Columns that a table may ask for."""
+
+
+def _record(console: "Console", row: Mapping[str, Any]) -> None:
+    """One row a column a line: names and values whole where the table would cut them."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    lines.add_column(no_wrap=True)
+    lines.add_column(overflow="fold")
+    for name, value in row.items():
+        lines.add_row(escape(name), escape(_cell(value)))
+    console.print(lines)
+
+
 def _show(table: Any, limit: int) -> None:
+    """As a table where it fits, else row by row; nothing is cut for want of columns."""
     from rich.console import Console
     from rich.markup import escape
+    from rich.measure import Measurement
     from rich.table import Table
 
     shown = Table(header_style="bold")
@@ -64,9 +86,15 @@ def _show(table: Any, limit: int) -> None:
     for row in table.slice(0, limit).to_pylist() if table.num_columns else []:
         shown.add_row(*(escape(_cell(value)) for value in row.values()))
     console = Console()
+    wide = Measurement.get(console, console.options.update(max_width=WIDEST), shown).maximum
     if not console.is_terminal:
-        console = Console(width=max(80, 24 * max(1, table.num_columns)))
-    console.print(shown if table.num_columns else "done")
+        console = Console(width=max(80, wide))
+    if wide <= console.width:
+        console.print(shown if table.num_columns else "done")
+    else:
+        for i, row in enumerate(table.slice(0, limit).to_pylist(), 1):
+            console.print(f"[bold]row {i}[/bold]")
+            _record(console, row)
     if table.num_rows > limit:
         console.print(f"{limit} of {table.num_rows} rows; --limit or --json shows more")
 

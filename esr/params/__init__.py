@@ -1,7 +1,8 @@
 """params.yaml, typed on load and frozen: every number and name of the study.
 
 `load("70b", scale="smoke")` overlays, in this order, the preset, the scale, `by_model[70b]` … on the tree and returns what one
-run works with. Scales overlay last, so a smoke run stays small for every model. Python holds no scientific default.
+run works with. Scales overlay last, so a smoke run stays small for every model. The study's numbers
+have no default in Python; a block of a model, SAE or judge may leave out what esr.params.blocks says.
 """
 
 from esr.params.blocks import Block, JudgeParams, Judging, ModelParams, Params, Protocol, SaeParams, Search, Settings, Work

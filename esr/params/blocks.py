@@ -36,10 +36,13 @@ class Protocol(Block):
 
 
 class Search(Block):
-    lower: float
+    lower: float = 0.0
     upper: float
-    prior_mean: float
-    prior_std: float = Field(gt=0)
+    """Boost above which no threshold is looked for. It follows the scale of the SAE's activations and cannot be guessed."""
+    prior_mean: float = None  # type: ignore[assignment]  # the middle of the bounds
+    """Default: the middle of the bounds."""
+    prior_std: float = Field(default=None, gt=0)  # type: ignore[assignment]  # half the distance of the bounds
+    """Default: half the distance of the bounds."""
 
     @model_validator(mode="after")
     def bounds_in_order(self) -> "Search":
@@ -63,30 +66,40 @@ class SaeParams(Block):
     d_in: int = Field(ge=1)
     d_sae: int = Field(ge=1)
     labels: str | None = None
-    """CSV with index_in_sae,label; relative to the checkout or the store."""
+    """CSV with index_in_sae,label; relative to the store or the checkout. null: done without, see Study.concreteness."""
+    neuronpedia: str | None = None
+    """`model/source` of Neuronpedia's public exports that `python -m esr labels fetch` reads; null: a saelens release knows its own."""
 
 
 class ModelParams(Block):
     name: str
     hub: str
     """Hub id, or a folder relative to the checkout."""
-    revision: str
+    revision: str = None  # type: ignore[assignment]  # follows from hub
+    """Default: `local` where hub is a folder with a config.json, else `main`."""
     family: Literal["llama3", "gemma2", "tiny"]
     """Chooses the chat rendering; never guessed from a path."""
     layers: int = Field(ge=1)
     width: int = Field(ge=1)
-    dtype: Literal["float32", "bfloat16", "float16"]
-    quantization: str | None
-    max_model_len: int = Field(ge=16)
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Default: what all published models are served in."""
+    quantization: str | None = None
+    max_model_len: int = Field(default=4096, ge=16)
+    """Default: room for every prompt and reply of the study, eight times over."""
     sae: str
-    steer_layer: int = Field(ge=0)
-    read_layer: int = Field(ge=0)
-    ablate_layer: int = Field(ge=0)
-    allow_layer_mismatch: bool
-    repetition_penalty: float = Field(gt=0)
+    steer_layer: int = Field(default=None, ge=0)  # type: ignore[assignment]  # the SAE's
+    """Default: the SAE's own layer."""
+    read_layer: int = Field(default=None, ge=0)  # type: ignore[assignment]  # the SAE's
+    """Default: the SAE's own layer."""
+    ablate_layer: int = Field(default=None, ge=0)  # type: ignore[assignment]  # the SAE's
+    """Default: the SAE's own layer."""
+    allow_layer_mismatch: bool = False
+    repetition_penalty: float = Field(default=1.1, gt=0)
+    """Default: the paper's, for all of its models."""
     search: Search
-    judge: str
-    reference_names: tuple[str, ...]
+    judge: str = "haiku-4.5"
+    """Default: the paper's."""
+    reference_names: tuple[str, ...] = ()
     """What the authors' files call this model."""
     adapter: str | None = None
     """Folder of a LoRA adapter served on top."""
@@ -106,13 +119,17 @@ class JudgeParams(Block):
     name: str
     client: Literal["anthropic", "litellm", "lexical"]
     model: str
-    max_tokens: int
-    concurrency: int = Field(ge=1)
-    per_minute: int = Field(ge=0)
+    max_tokens: int = 4096
+    """Of one answer. Default: more than any grading has taken."""
+    concurrency: int = Field(default=16, ge=1)
+    """Calls under way at once."""
+    per_minute: int = Field(default=0, ge=0)
     """Calls a minute over all processes of one machine; 0: no limit."""
-    timeout: float = Field(ge=0)
-    price_in: float | None
-    price_out: float | None
+    timeout: float = Field(default=120.0, ge=0)
+    """Seconds that one call may take."""
+    price_in: float | None = None
+    """US dollars per million tokens; null: unknown, and max_cost cannot be kept."""
+    price_out: float | None = None
     price_in_batch: float | None = None
     price_out_batch: float | None = None
     api_base: str | None = None
@@ -213,15 +230,28 @@ def settings(experiments: dict[str, dict[str, Any]], kind: type[S], where: str =
 
 
 def first(error: ValidationError, where: str, kind: type[Block], at: tuple[str, ...] = ()) -> str:
-    """The first problem as one sentence, with the nearest valid key for an unknown one; every missing key at once."""
-    found = error.errors()[0]
+    """What is wrong as one sentence: an unknown key with the nearest valid one, else every missing key, else the first value."""
+    problems = error.errors()
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    lacking = [".".join([*at, *map(str, problem["loc"])]) for problem in problems if problem["type"] == "missing"]
+    found = (unknown or problems)[0]
     *parents, last = [*at, *(str(part) for part in found["loc"])] or ["?"]
     spot = ".".join([*parents, last])
-    if found["type"] == "extra_forbidden":
+    if unknown:
         return one_of("key", spot, [".".join([*parents, k]) for k in _fields(kind, parents[len(at) :])], where)
-    if found["type"] == "missing":
-        return f"{where} lacks the key {spot!r}; add it"
+    if lacking:
+        return _lacks(lacking, where)
     return f"{where}: {spot} is {found.get('input')!r:.200}: {found['msg']}"
+
+
+def _lacks(spots: list[str], where: str) -> str:
+    if len(spots) == 1:
+        return f"{where} lacks the key {spots[0]!r}; add it" + (NEW_MODEL if spots[0].startswith("models.") else "")
+    of_models = any(spot.startswith("models.") for spot in spots)
+    return f"{where} lacks the keys {', '.join(map(repr, spots))}; add them" + (NEW_MODEL if of_models else "")
+
+
+NEW_MODEL = "; `python -m esr.params new-model FOLDER_OR_HUB_ID` prints a whole block"
 
 
 def _fields(kind: type[Block], parents: list[str]) -> list[str]:

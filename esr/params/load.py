@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from esr.errors import ParamsError, one_of
 from esr.params.blocks import Block, Params, first
+from esr.params.defaults import KINDS, open_up, settle
 from esr.params.places import experiments, path
 from esr.params.tree import mapping, overlay, read_tree
 
@@ -28,11 +29,14 @@ def parse(tree: dict[str, Any], model: str | None, scale: str, *, where: str = "
     for group in ("models", "saes", "judges"):
         blocks = mapping(base.get(group), group, where)
         base[group] = {name: {**mapping(block, f"{group}.{name}", where), "name": name} for name, block in blocks.items()}
+        for name, block in base[group].items():
+            _known(block, KINDS[group], f"{group}.{name}", where)
+        base[group] = {name: open_up(group, block) for name, block in base[group].items()}
     for name in [name for name in experiments() if name in base]:
         mapping(base[name], name, where)
     for key, field in Params.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Block) and key in base:
-            mapping(base[key], key, where)
+            _known(mapping(base[key], key, where), field.annotation, key, where)
     for ours in ("scale", "experiments"):
         if ours in tree:
             raise ParamsError(one_of("key", ours, sorted(tree), where))
@@ -47,6 +51,7 @@ def parse(tree: dict[str, Any], model: str | None, scale: str, *, where: str = "
     if model is not None:
         base = overlay(base, groups["by_model"].get(model), f"by_model.{model}", where)
     base = overlay(base, groups["scales"][scale], f"scales.{scale}", where)
+    base["models"] = {name: settle(block, base["saes"], where) for name, block in base["models"].items()}
     base["experiments"] = {name: base.pop(name) for name in experiments() if name in base}
     try:
         params = Params.model_validate_json(json.dumps({**base, "scale": scale}, default=repr), strict=True)
@@ -54,6 +59,17 @@ def parse(tree: dict[str, Any], model: str | None, scale: str, *, where: str = "
         raise ParamsError(first(error, where, Params)) from None
     _check(params, where)
     return params
+
+
+def _known(block: dict[str, Any], kind: type[BaseModel], spot: str, where: str) -> None:
+    """A key that no block of this kind has is said before any overlay can stumble over the one that it was meant to be."""
+    keys = [name for name in kind.model_fields if name != "name"]
+    for key, value in block.items():
+        if key not in kind.model_fields:
+            raise ParamsError(one_of("key", f"{spot}.{key}", [f"{spot}.{name}" for name in keys], where))
+        inner = kind.model_fields[key].annotation
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):
+            _known(value, inner, f"{spot}.{key}", where)
 
 
 def _names_exist(

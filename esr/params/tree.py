@@ -69,16 +69,12 @@ def mapping(tree: object, spot: str, where: str) -> dict[str, Any]:
     return tree
 
 
-OPEN = {"protocol", "adapter", "tensor_parallel", "api_base", "price_in_batch", "price_out_batch", "labels", "file"}
-"""Keys that a block may leave out and an overlay may add."""
-
-
 def overlay(base: dict[str, Any], over: object, source: str, where: str, at: str = "") -> dict[str, Any]:
     """`base` with `over` laid on it; a key that base does not have is refused by name."""
     out = dict(base)
     spot = f"{source}.{at}".rstrip(".")
     for key, value in ({} if over is None else mapping(over, spot, where)).items():
-        if key not in base and key not in OPEN:
+        if key not in base:
             raise ParamsError(one_of("key", f"{at}{key}", [f"{at}{k}" for k in base], f"{where} (asked by {source})"))
         inner = base.get(key)
         if isinstance(inner, dict):

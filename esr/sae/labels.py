@@ -1,12 +1,21 @@
 """What latents are said to stand for: a CSV with the columns index_in_sae and label."""
 
 import csv
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from esr.errors import SaeError
+from esr.params import resolve
 from esr.types import Latent
 
 COLUMNS = ("index_in_sae", "label")
+
+
+def labels_file(store: Path, labels: str) -> Path:
+    """Where the labels lie that params.yaml names: in the store when they are there, else in the checkout."""
+    inside = store / labels
+    return inside if inside.is_file() else resolve(labels)
 
 
 def read_labels(path: Path, *, d_sae: int | None = None) -> list[Latent]:
@@ -22,6 +31,17 @@ def read_labels(path: Path, *, d_sae: int | None = None) -> list[Latent]:
     except OSError as error:
         raise SaeError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
     return [Latent(index, label) for index, label in sorted(labels.items()) if label]
+
+
+def write_labels(path: Path, labels: Mapping[int, str]) -> None:
+    """Written aside and put in place in one step, so that a reader never meets half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        rows.writerows(sorted(labels.items()))
+    os.replace(aside, path)
 
 
 def _read(path: Path, d_sae: int | None) -> dict[int, str]:

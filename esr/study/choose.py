@@ -39,7 +39,7 @@ class Baseline(Settings):
     trials_per_latent: int = Field(ge=1)
 
 
-PLACEHOLDER = re.compile(r"(feature_.*)?", re.IGNORECASE)
+PLACEHOLDER = re.compile(r"(feature_.*|latent \d+)?", re.IGNORECASE)
 """Labels that say nothing."""
 
 
@@ -47,9 +47,10 @@ def latents(study: "Study", n: int) -> list[Latent]:
     """At most n latents to steer: concrete by their label, and silent on the evaluation questions."""
     p = study.params.protocol
     drawn = candidates(study.params, study.labels, n)
-    if p.concreteness != "off":
+    policy = study.concreteness
+    if policy != "off":
         rated = zip(drawn, ratings(study, [latent.label for latent in drawn]), strict=True)
-        drawn = concrete(drawn, {latent.index: rating for latent, rating in rated if rating is not None}, p.concreteness)
+        drawn = concrete(drawn, {latent.index: rating for latent, rating in rated if rating is not None}, policy)
     if p.relevance != "off":
         drawn = irrelevant(drawn, maxima(study, evaluation()), p.relevance)
     if len(drawn) < n:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-from esr.errors import ParamsError, StoreError, one_of
-from esr.params import ModelParams, Params, load, resolve
+from esr.errors import JudgeError, ParamsError, SaeError, StoreError, one_of
+from esr.params import ModelParams, Params, load
 from esr.params.weights import identity
 from esr.store import Store
 from esr.store.locks import exclusive
@@ -63,13 +63,28 @@ class Study:
     @cached_property
     def labels(self) -> list[Latent]:
         """Every labelled latent of the model's SAE."""
-        from esr.sae.labels import read_labels
+        from esr.sae.labels import labels_file, read_labels
 
         sae = self.params.sae(self.spec.sae)
         if sae.labels is None:
-            return [Latent(index) for index in range(sae.d_sae)]
-        inside = self.store.root / sae.labels
-        return read_labels(inside if inside.is_file() else resolve(sae.labels), d_sae=sae.d_sae)
+            return [Latent(index, f"latent {index}") for index in range(sae.d_sae)]
+        try:
+            return read_labels(labels_file(self.store.root, sae.labels), d_sae=sae.d_sae)
+        except SaeError as error:
+            raise SaeError(f"{error}; `python -m esr doctor {self.model}` says what else is missing and what would do") from None
+
+    @property
+    def concreteness(self) -> str:
+        """The policy in force: an SAE without labels is done without it, as the paper did for Gemma 2B and 27B."""
+        return "off" if self.params.sae(self.spec.sae).labels is None else self.params.protocol.concreteness
+
+    @property
+    def unlabelled(self) -> str | None:
+        """What it means that the SAE has no labels, in a sentence; None: it has."""
+        if self.params.sae(self.spec.sae).labels is not None:
+            return None
+        told = "the judge is blind" if self.params.judging.blind else 'the judge is told "latent N"'
+        return f"SAE {self.spec.sae} has no labels: latents are drawn without the concreteness filter, and {told}"
 
     @property
     def engine(self) -> "Engine":
@@ -99,9 +114,10 @@ class Study:
     def check(self, judges: Sequence[str]) -> None:
         """Whatever would stop a run is said before it begins: weights, labels, judges and their keys, a store that can be written."""
         _ = self.weights, self.labels
-        rater = [] if self.params.protocol.concreteness == "off" else [self.params.judging.concreteness_judge]
-        for name in {*judges, *rater, self.spec.judge}:
+        for name in dict.fromkeys((*judges, self.spec.judge)):
             self.judge(name)
+        if self.concreteness != "off":
+            self._rater_answers()
         probe = self.store.root / f".writable-{os.getpid()}"
         try:
             self.store.root.mkdir(parents=True, exist_ok=True)
@@ -119,6 +135,18 @@ class Study:
 
         if self.opened is not None:
             close_engine(self.opened)
+
+    def _rater_answers(self) -> None:
+        name = self.params.judging.concreteness_judge
+        try:
+            self.judge(name)
+        except JudgeError as error:
+            said = str(error).partition(", or choose ")[0]
+            raise JudgeError(
+                f"{said}; it says how concrete labels are (judging.concreteness_judge), so "
+                f"`by_model: {{{self.model}: {{judging: {{concreteness_judge: {self.spec.judge}}}}}}}` or `protocol: {{concreteness: off}}` "
+                f"in params.yaml would do as well; `python -m esr doctor {self.model}` lists what is missing"
+            ) from None
 
     @property
     def opened(self) -> "Engine | None":
