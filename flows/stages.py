@@ -24,7 +24,7 @@ from esr.study.plan import plan
 from esr.study.workload import UNKNOWN, There, workload
 from esr.study.workload import there as stored
 from esr.types import BASELINE, Arm, Latent, Member
-from tasks import cache, calibrate, choose, judge, record, steer
+from tasks import cache, calibrate, choose, judge, page, record, steer
 from tasks.run import Run, begun
 
 log = logging.getLogger(f"esr.{__name__}")
@@ -50,6 +50,8 @@ def run(experiment: Experiment, model: str, scale: str, judge: str | None) -> It
     this, started = begun(experiment.name, model, scale, judge), datetime.now(UTC)
     this.check()
     this.flow_run = runtime.flow_run.id
+    page.told_once()
+    page.tag(experiment.name, model, scale)
     row = None
     try:
         row = record.begun(this, started)
