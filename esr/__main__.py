@@ -24,6 +24,18 @@ COMMANDS = {
     "labels": ("esr.command.labels", "fetch or import what an SAE's latents stand for", "python -m esr labels fetch gemma-9b"),
     "plan": ("esr.command.plan", "what a run would take, without running", "python -m esr plan exp01 70b"),
     "table": ("esr.command.table", "the closing table again, with every interval and its method", "python -m esr table exp01 tiny"),
+    "runs": ("esr.command.runs", "every run with its judge, status, cost and duration; names and hides them", "python -m esr runs"),
+    "show": ("esr.command.show", "one trial whole: its reply with the attempts marked, every verdict", "python -m esr show 3f2a"),
+    "compare": (
+        "esr.command.compare",
+        "two arms, models or judges in pairs, with intervals",
+        "python -m esr compare exp05/self_monitor exp01/baseline --model tiny",
+    ),
+    "export": (
+        "esr.command.export",
+        "an experiment's graded trials as one CSV or Parquet file",
+        "python -m esr export exp01 tiny --to exp01.csv",
+    ),
     "experiments": ("esr.command.experiments", "what can be run, and what it asks", "python -m esr experiments"),
     "rejudge": (
         "esr.command.rejudge",

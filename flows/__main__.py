@@ -118,13 +118,12 @@ def carry_out(experiment: str, model: str, scale: str, judge: str | None, presse
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # in the engine's processes
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
     from esr.experiment import module
-    from esr.study.workload import there
-    from flows import foreground
+    from flows import foreground, stages
     from flows.server_guard import guard
     from tasks.run import Run
 
     run = Run.of(experiment, model, scale, judge)
-    already = there(run.study, run.experiment, run.judge)
+    already = stages.there(run)
     out.print(foreground.plan(run, already))
     run.check()
     foreground.reach_server()

@@ -1,5 +1,6 @@
 """What a person at a terminal sees of a run: the plan before, progress meanwhile, the table after."""
 
+import logging
 import os
 import signal
 import threading
@@ -43,20 +44,31 @@ def plan(run: Run, there: There) -> str:
         parts.append(f"{asked.baseline:,} of experiment 1")
     if asked.own:
         parts.append(f"{asked.own:,} in {asked.arms} arm{'s' if asked.arms > 1 else ''} of its own")
-    stored = f"{there.replies:,} replies and {there.grades:,} grades of {there.trials:,} planned trials are there and are not computed again"
-    unlabelled = run.study.unlabelled
+    labelled, unlabelled = len(run.study.labels), run.study.unlabelled
+    few = f"; {asked.latents:,} latents are asked for and {labelled:,} have a label" if labelled < asked.latents else ""
     return (
         f"{run.title}, engine {backend()}\n"
         f"plan: at most {' + '.join(parts)} = {asked.replies:,} replies; {asked.judge_calls:,} judge calls; "
-        f"{asked.tokens / 1e6:.3g} M tokens\n"
+        f"{asked.tokens / 1e6:.3g} M tokens{few}\n"
         + (f"{unlabelled}\n" if unlabelled else "")
-        + f"store {run.study.store.root}: {stored if there.trials else 'nothing of it is there yet'}"
+        + f"store {run.study.store.root}: {said(there, asked.trials)}"
+    )
+
+
+def said(there: There, trials: int) -> str:
+    """How much is there of the trials that this run will ask for; a stored trial that it will not ask for counts for nothing."""
+    if not there.known:
+        return "thresholds have not been searched with these settings, so which of its trials are there is not known yet"
+    if not there.replies:
+        return "nothing of it is there yet"
+    return (
+        f"{there.replies:,} replies and {there.grades:,} grades of at most {trials:,} trials are there and are not computed again"
     )
 
 
 def head_start(run: Run, there: There) -> None:
     """The engine opens while the run's own server starts, where replies are certain to be missing."""
-    if there.replies < max(there.trials, 1):
+    if not there.known or there.replies < max(there.trials, 1):
         _aside(lambda: run.study.engine)
 
 
@@ -102,7 +114,8 @@ def reach_server() -> None:
 @contextmanager
 def progress(shown: Progress, console: Console) -> Iterator[None]:
     """Stage, done of total, rate, remaining, missing, cost: a live table on a terminal, now and then a line elsewhere."""
-    done = threading.Event()
+    done, told = threading.Event(), Warnings(console)
+    logging.getLogger("esr").addHandler(told)
     how = _live if console.is_terminal else _lines
     thread = threading.Thread(target=how, args=(shown, console, done), daemon=True)
     thread.start()
@@ -111,6 +124,21 @@ def progress(shown: Progress, console: Console) -> Iterator[None]:
     finally:
         done.set()
         thread.join(5)
+        logging.getLogger("esr").removeHandler(told)
+
+
+class Warnings(logging.Handler):
+    """What a person should know while a run goes on, each sentence once: a judge that does not answer, latents that are lacking."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self.console, self.heard = console, set[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self.heard:
+            self.heard.add(text)
+            self.console.print(f"note: {text}")
 
 
 def _live(shown: Progress, console: Console, done: threading.Event) -> None:

@@ -1,5 +1,6 @@
 """The one path that the experiments share: choose, calibrate, plan, steer and grade, record, draw."""
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,14 +18,17 @@ from esr.experiment import Experiment
 from esr.prompts import evaluation
 from esr.study.batches import cut
 from esr.study.calibrate import Threshold
-from esr.study.choose import Baseline
+from esr.study.choose import Baseline, shortfall
 from esr.study.grade import finished, key
 from esr.study.plan import plan
-from esr.study.workload import workload
+from esr.study.workload import UNKNOWN, There, workload
+from esr.study.workload import there as stored
 from esr.types import BASELINE, Arm, Latent, Member
-from tasks import calibrate, choose, judge, record, steer
+from tasks import cache, calibrate, choose, judge, page, record, steer
 from tasks.run import Run, begun
 
+log = logging.getLogger(f"esr.{__name__}")
+"""Below esr, whose lines go into the flow run's log."""
 SHARDS = 50
 """At most so many shards a stage, so that a flow run stays well under 300 task runs, beyond which Prefect's history suffers."""
 AHEAD = 2
@@ -46,20 +50,28 @@ def run(experiment: Experiment, model: str, scale: str, judge: str | None) -> It
     this, started = begun(experiment.name, model, scale, judge), datetime.now(UTC)
     this.check()
     this.flow_run = runtime.flow_run.id
+    page.told_once()
+    page.tag(experiment.name, model, scale)
+    row = None
     try:
+        row = record.begun(this, started)
         yield this
         for ending in experiment.endings:
             ending(this)
     except BaseException as error:
         with suppress(EsrError, OSError):  # what stopped the run may stop this too, and is what should be told
-            record.ended(this, started, f"failed: {type(error).__name__}")
+            record.ended(this, started, f"failed: {type(error).__name__}", row)
         raise
-    record.ended(this, started, "completed")
+    record.ended(this, started, "completed", row)
 
 
 def latents(run: Run) -> list[Latent]:
     """The latents that experiment 1 steers."""
-    return choose.latents(run, run.params.of(Baseline).latents)
+    wanted = run.params.of(Baseline).latents
+    found: list[Latent] = choose.latents(run, wanted)
+    if said := shortfall(wanted, len(found)):
+        log.warning(said)  # also where the choice was made in another run
+    return found
 
 
 def thresholds(run: Run) -> list[Threshold]:
@@ -78,6 +90,24 @@ def thresholds(run: Run) -> list[Threshold]:
             f"none of {len(found)} latents of {run.model!r} meets the target at any boost; see the table thresholds, and models.{run.model}.search"
         )
     return bites
+
+
+def there(run: Run) -> There:
+    """How much of what this run will ask for is in the store. Nothing is computed: unknown, unless latents and thresholds were found before."""
+    if not run.study.store.sql("select 1 from trials where model = ? limit 1", [run.model]).num_rows:
+        return There(0, 0, 0)
+    chosen = cache.done(choose.latents, run, n=run.params.of(Baseline).latents)
+    if not chosen:
+        return UNKNOWN
+    shards = cut(chosen, _size(len(chosen), run.params.work.calibrate_shard))
+    found = [cache.done(calibrate.thresholds, run, latents=shard) for shard in shards]
+    bites = [one for some in found if some for one in some if one.bites]
+    if None in found or not bites:
+        return UNKNOWN
+    settings = run.experiment.settings
+    per_latent = getattr(run.params.of(settings), "trials_per_latent", None) if settings else None
+    members = planned(run, bites, BASELINE, per_latent or run.params.of(Baseline).trials_per_latent)
+    return stored(run.study, run.experiment, run.judge, members)
 
 
 def planned(run: Run, found: Sequence[Threshold], arm: Arm, trials_per_latent: int) -> list[Member]:

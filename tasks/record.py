@@ -6,7 +6,7 @@ from datetime import datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from esr.record.run import put_run
+from esr.record.run import RUNNING, put_run
 from esr.study import detect
 from esr.study.detect import Detector
 from esr.types import Member
@@ -26,9 +26,24 @@ def detectors(run: Run, sets: Mapping[str, Sequence[Detector]]) -> int:
 
 
 @task(name="record.run", cache_policy=NO_CACHE)
-def ended(run: Run, started: datetime, status: str) -> str:
-    """The run's manifest: revision, params, versions, engine, prompts, cost."""
+def begun(run: Run, started: datetime) -> str:
+    """That it runs, so that others see it; the id of its row."""
+    return _put(run, started, RUNNING, None)
+
+
+@task(name="record.run", cache_policy=NO_CACHE)
+def ended(run: Run, started: datetime, status: str, row: str | None) -> str:
+    """The run's manifest: revision, params, versions, engine, prompts, cost. `row`: what was recorded when it began."""
+    return _put(run, started, status, row)
+
+
+def _put(run: Run, started: datetime, status: str, row: str | None) -> str:
     judges = {judge.name: judge for judge in (run.judge, run.study.grader)}
-    named = {"experiment": run.experiment.name, "model": run.model, "judges": [judges[name] for name in sorted(judges)]}
-    told = {"started": started, "status": status, "cost": run.progress.cost, "engine": run.study.opened}
+    named = {
+        "experiment": run.experiment.name,
+        "model": run.model,
+        "judge": run.judge_name,
+        "judges": [judges[name] for name in sorted(judges)],
+    }
+    told = {"started": started, "status": status, "cost": run.progress.cost, "engine": run.study.opened, "run_id": row}
     return put_run(run.study.store, run.params, **named, **told)

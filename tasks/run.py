@@ -61,6 +61,13 @@ class Run:
         return f"{self.experiment.name} on {self.model}, scale {self.scale}, judge {self.judge_name}"
 
     @property
+    def line(self) -> str:
+        """What a person types for the same run."""
+        judge = "" if self.judge_name == self.params.model(self.model).judge else f" --judge {self.judge_name}"
+        scale = "" if self.scale == "full" else f" --scale {self.scale}"
+        return f"python -m flows {self.experiment.name} {self.model}{scale}{judge}"
+
+    @property
     def selection(self) -> Selection:
         return self.experiment.selection(self.model, self.scale, self.judge_name)
 

@@ -176,3 +176,11 @@ def test_stored_replies_are_regraded_once_and_only_what_is_missing(stored: tuple
         capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert json.loads(shown.stdout)[0]["n_multi"] == 10
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 50])
+def test_a_sample_is_never_larger_than_asked(size: int) -> None:
+    frames = [outcomes("a", [[50.0, 60.0] if i % 5 == 0 else [40.0] for i in range(100)], model) for model in ("70b", "8b")]
+    whole = pd.concat(frames, ignore_index=True)
+    whole["trial_id"] = [str(i) for i in range(len(whole))]
+    assert 0 < len(agreement.enriched(whole, size=size, per_model=100, seed=42)) <= size

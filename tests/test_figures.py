@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from esr import experiment as experiments
 from esr import params
 from esr.count.agreement import pairs
 from esr.count.metrics import NAMES
@@ -229,16 +231,16 @@ def test_what_is_not_there_is_said(tmp_path):
 def test_the_table_of_paper_and_ours_holds_what_was_run_and_nothing_else(tmp_path):
     text = report.table([exported(tmp_path, "exp03", "70b"), exported(tmp_path, "exp01", "tiny")])
     lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| exp0")]
-    assert {(line[0].strip("| "), line[1], line[2]) for line in lines} == {
+    assert {(line[0].strip("| "), line[1], line[4]) for line in lines} == {
         ("exp03", "70b", "detectors"),
         ("exp01", "tiny", "baseline"),
     }
-    esr = next(line for line in lines if line[1] == "70b" and line[3] == "ESR rate")
+    esr = next(line for line in lines if line[1] == "70b" and line[5] == "ESR rate")
     rows = recorded("exp03").outcomes
-    assert esr[4] == "2.8 %"
-    assert esr[5] == f"{100 * rows[rows['arm'] == 'detectors']['corrected'].mean():.1f} %"
-    assert esr[8].rstrip(" |").startswith("-22.2 (")
-    assert all(line[4] == "–" for line in lines if line[1] == "tiny")
+    assert esr[6] == "2.8 %"
+    assert esr[7] == f"{100 * rows[rows['arm'] == 'detectors']['corrected'].mean():.1f} %"
+    assert esr[10].rstrip(" |").startswith("-22.2 (")
+    assert all(line[6] == "–" for line in lines if line[1] == "tiny")
 
 
 def test_the_command_line_draws_from_exports_and_says_in_one_line_what_is_missing(tmp_path, monkeypatch, capsys):
@@ -263,3 +265,34 @@ def test_a_matrix_of_judges_is_drawn_with_every_number_beside_it(tmp_path):
     assert {(p["judge"], p["other"]) for p in drawn} == {("late", "lexical"), ("late", "strict"), ("lexical", "strict")}
     alike = next(p for p in drawn if (p["judge"], p["other"]) == ("lexical", "strict"))
     assert (alike["multi"]["value"], alike["kappa"]["value"], alike["n"]) == (1, 1, 72)
+
+
+def test_a_smoke_run_is_marked_in_its_figures_and_enters_no_table(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr("esr.show.figures.style.save", lambda *_: None)
+    small = recorded("exp08")
+    small.about["scale"] = "smoke"
+    figure = replace(experiments.find("exp08").figures[0], draw=lambda _, title: titles.append(title) or (None, {}))
+    for found in (recorded("exp08"), small):
+        figures._drawn(figure, [found])
+    assert titles[1] == f"{titles[0]} (smoke)"
+    exported(tmp_path, "exp08")
+    export.write(small, tmp_path / "export" / "exp08" / "tiny-smoke")
+    exported(tmp_path, "exp01")
+    monkeypatch.setenv("ESR_STORE", str(tmp_path))
+    report.main()
+    text = (tmp_path / "figures" / "table.md").read_text()
+    assert "| exp08 | tiny | full | lexical |" in text
+    assert "smoke" not in text
+
+
+def test_a_smoke_run_changes_nothing_that_dvc_follows():
+    from dvc.ignore import DvcIgnoreFilter
+    from dvc.repo import Repo
+
+    with Repo(str(params.HOME)) as repo:
+        ignored: DvcIgnoreFilter = repo.dvcignore
+        place = params.HOME / "store" / "export" / "exp01"
+        assert ignored.is_ignored_dir(repo.fs, str(place / "tiny-smoke"))
+        assert ignored.is_ignored_dir(repo.fs, str(place / "tiny-smoke@haiku-4.5"))
+        assert not ignored.is_ignored_dir(repo.fs, str(place / "tiny"))

@@ -168,8 +168,25 @@ def test_one_request_that_is_not_accepted_is_missing_and_many_end_the_run(provid
 def test_a_provider_that_is_down_is_said_in_one_sentence(tmp_path: Path) -> None:
     judge = opened(params_at("http://127.0.0.1:9", judging={"attempts": 2}), "haiku-4.5", tmp_path)
     assert judge.grades(questions(1))[0].missing == "unreachable"
-    with pytest.raises(JudgeBusy, match="what was answered is kept"):
+    with pytest.raises(JudgeBusy, match=r"at http://127\.0\.0\.1:9\) answered none of .* what was answered is kept"):
         judge.grades(questions(40))
+    judge.close()
+
+
+def test_the_first_refusal_is_said_within_seconds_and_with_the_address(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    judge = opened(params_at("http://127.0.0.1:9", judging={"attempts": 2}), "haiku-4.5", tmp_path)
+    begun = time.monotonic()
+    said: list[float] = []
+    with caplog.at_level(logging.WARNING, logger="esr.judge"):
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda _: said.append(time.monotonic() - begun)  # type: ignore[method-assign]
+        logging.getLogger("esr.judge").addHandler(handler)
+        judge.grades(questions(8))
+        logging.getLogger("esr.judge").removeHandler(handler)
+    assert len(said) == 1, "the first is said, and not every one"
+    assert said[0] < 8
+    assert "http://127.0.0.1:9" in caplog.text
+    assert KEY not in caplog.text
     judge.close()
 
 

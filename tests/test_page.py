@@ -136,6 +136,8 @@ def test_its_artifacts_can_be_read_on_its_page(page: Any, flow_run: Any, prefect
     shows(page, "exp08/no-steering")
     page.goto(prefect_api.replace("/api", _latest(prefect_api, "replies")))
     shows(page, "⟦attempt 1")
+    page.goto(prefect_api.replace("/api", _latest(prefect_api, "made")))
+    shows(page, "python -m flows exp08 tiny --scale smoke --judge haiku-4.5")
     page.goto(prefect_api.replace("/api", _latest(prefect_api, "figure")))
     picture = page.locator("img[src^='data:image/png']").first
     picture.wait_for()

@@ -360,7 +360,7 @@ def test_every_column_is_explained_and_the_summary_has_the_columns_others_rely_o
     assert [column.name for column in found["summary"].columns] == [
         "experiment", "model", "arm", "judge", "scale", "n_planned", "n_graded", "n_missing", "n_multi", "n_corrected", "n_degraded",
         "first_score_mean", "multi_attempt_rate", "esr_rate", "improvement_rate", "gain_all_mean", "gain_multi_mean",
-        "n_graded_as_told", "multi_attempt_rate_as_told", "esr_rate_as_told",
+        "n_graded_as_told", "multi_attempt_rate_as_told", "esr_rate_as_told", "n_pending", "n_failed",
     ]  # fmt: skip
 
 

@@ -33,6 +33,7 @@ def test_a_summary_is_what_a_person_counts(store):
         "n_missing": 3, "n_multi": 3, "n_corrected": 1, "n_degraded": 1, "first_score_mean": 24.0, "multi_attempt_rate": 0.6,
         "esr_rate": 0.2, "improvement_rate": 1 / 3, "gain_all_mean": 0.0, "gain_multi_mean": 0.0,
         "n_graded_as_told": 5, "multi_attempt_rate_as_told": 0.6, "esr_rate_as_told": 0.2,
+        "n_pending": 1, "n_failed": 2,
     }  # fmt: skip
     assert store.sql("select truncated from outcomes order by first_score")["truncated"].to_pylist() == [
         False,

@@ -10,7 +10,12 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("judge", help="a name under judges: in params.yaml")
     parser.add_argument("--where", default="true", help="SQL over m (members), t (trials), r (replies), o (outcomes)")
     parser.add_argument("--sample", type=int, default=0, help="at most this many: every multi-attempt reply, then others; 0: all")
-    parser.add_argument("--per-model", type=int, default=100, help="of the sample, at least this many replies of each model")
+    parser.add_argument(
+        "--per-model",
+        type=int,
+        default=100,
+        help="of the sample, this many replies of each model before others (100), as far as it is large enough",
+    )
     parser.add_argument("--of", default="", help="the judge whose outcomes the sample is enriched by; default: the one with most")
     parser.add_argument("--again", action="store_true", help="ask once more where an answer was unusable")
 

@@ -236,7 +236,7 @@ def rates(outcomes: pd.DataFrame, *, confidence: float = 0.95) -> list[Rate]:
 
 
 def enriched(outcomes: pd.DataFrame, *, size: int, per_model: int, seed: int) -> pd.DataFrame:
-    """A sample for other judges: every multi-attempt reply, at least `per_model` replies of each model, then up to `size` at random.
+    """A sample for other judges: every multi-attempt reply, at least `per_model` replies of each model, then at random; `size` in all at most.
 
     The rows of one judge come in; they go out with `weight`. Strata are (model, multi); within one, every reply is as likely as any.
     """
@@ -257,6 +257,7 @@ def enriched(outcomes: pd.DataFrame, *, size: int, per_model: int, seed: int) ->
 
 def _allocation(sizes: dict[tuple[str, bool], int], size: int, per_model: int) -> dict[tuple[str, bool], int]:
     """How many of each stratum: restarts first, then each model's quota, then in proportion to what is left."""
+    per_model = min(per_model, size // max(1, len({model for model, _ in sizes})))
     multi = {key: n for key, n in sizes.items() if key[1]}
     share = min(1.0, size / max(1, sum(multi.values())))
     taken = {key: (max(1, int(n * share)) if key[1] else 0) for key, n in sizes.items()}
@@ -266,7 +267,10 @@ def _allocation(sizes: dict[tuple[str, bool], int], size: int, per_model: int) -
     left = {key: sizes.get(key, 0) - n for key, n in taken.items() if not key[1]}
     room = max(0, size - sum(taken.values()))
     fill = min(1.0, room / max(1, sum(left.values())))
-    return {key: n + (int(left[key] * fill) if key in left else 0) for key, n in taken.items()}
+    found = {key: n + (int(left[key] * fill) if key in left else 0) for key, n in taken.items()}
+    while sum(found.values()) > size:
+        found[max(found, key=lambda key: (found[key], key))] -= 1  # of a sample that is smaller than one of each
+    return found
 
 
 def ranking(found: Sequence[Rate], metric: str = "esr_rate") -> dict[str, list[str]]:

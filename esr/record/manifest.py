@@ -26,7 +26,7 @@ def manifest(params: Params, model: str, *, engine: Engine | None = None, judges
     spec = params.model(model)
     return {
         "revision": revision(),
-        "params": {"digest": params.digest, "content": _content(params)},
+        "params": {"digest": params.digest, "content": content(params)},
         "seed": params.seed,
         "model": {"name": model, "weights": _weights(params, model), "layers": _layers(params, model)},
         "sae": {"name": spec.sae, "sha256": _files(params, spec.sae)},
@@ -44,7 +44,7 @@ def manifest(params: Params, model: str, *, engine: Engine | None = None, judges
     }
 
 
-def _content(params: Params) -> dict[str, Any]:
+def content(params: Params) -> dict[str, Any]:
     """Every parameter; what may be secret in an endpoint's address is left out."""
     tree = params.model_dump(mode="json")
     for judge in tree["judges"].values():
@@ -54,12 +54,12 @@ def _content(params: Params) -> dict[str, Any]:
 
 def revision() -> dict[str, Any]:
     """Of the checkout; `dirty`: files differ from it. Nulls outside a checkout."""
-    commit = _git("rev-parse", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": commit or None, "dirty": None if commit is None else bool(changed)}
 
 
-def _git(*words: str) -> str | None:
+def git(*words: str) -> str | None:
     try:
         done = subprocess.run(["git", "-C", str(HOME), *words], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

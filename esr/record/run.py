@@ -1,4 +1,4 @@
-"""One row of `runs`: how a run ended, with everything that it rested on."""
+"""One row of `runs`, put when a run begins and again when it ends, with everything that it rests on."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from esr.store import Store
 
 
+RUNNING = "running"
+"""Status of a run that has begun and of which no end was recorded: it is at work, or it was killed."""
+
+
 def put_run(
     store: "Store",
     params: "Params",
@@ -21,18 +25,25 @@ def put_run(
     model: str,
     judges: "Sequence[Judge]",
     engine: "Engine | None",
+    judge: str,
     started: datetime,
     status: str,
     cost: float | None = None,
+    run_id: str | None = None,
 ) -> str:
-    """`engine`: the one that was opened; None: every reply was there already."""
+    """The id of the row. `engine`: the one that was opened; None: every reply was there already. `run_id`: of the row that it
+    replaces, whose name it keeps."""
+    kept = store.sql("select name, hidden from runs where run_id = ?", [run_id]).to_pylist() if run_id else []
     return store.put_run(
         {
+            **(kept[0] if kept else {}),
+            **({"run_id": run_id} if run_id else {}),
             "experiment": experiment,
             "model": model,
             "scale": params.scale,
             "started_at": started,
-            "finished_at": datetime.now(UTC),
+            "finished_at": None if status == RUNNING else datetime.now(UTC),
+            "judge": judge,
             "status": status,
             "cost": cost,
             "manifest": manifest(params, model, engine=engine, judges=judges),

@@ -1,6 +1,7 @@
 """The table `paper | ours`: one line an experiment, model and metric that was run, as Markdown.
 
-`python -m esr.show.paper_table` writes it for all exports of the store to figures/table.md.
+`python -m esr.show.paper_table` writes it for all exports of full scale in the store to figures/table.md: a smoke run tries the
+machinery and its numbers mean nothing.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,19 @@ from esr.show.paper import reported
 from esr.show.recorded import Recorded
 
 SHOWN = ("first_score_mean", "multi_attempt_rate", "improvement_rate", "esr_rate")
-HEADER = ("experiment", "model", "arm", "metric", "paper", "ours", "95 % interval", "n", "minus baseline, in pairs")
+HEADER = (
+    "experiment",
+    "model",
+    "scale",
+    "judge",
+    "arm",
+    "metric",
+    "paper",
+    "ours",
+    "95 % interval",
+    "n",
+    "minus baseline, in pairs",
+)
 NOTE = f"{words.NOTE} `{words.NOTHING}`: not reported as a number, no interval, or the denominator is 0."
 
 
@@ -36,6 +49,8 @@ def _row(found: Recorded, one: Counted, metric: str) -> tuple[str, ...]:
     return (
         found.experiment,
         found.model,
+        found.about["scale"],
+        found.about["judge"],
         one.name,
         words.NAMES.get(metric, metric),
         words.value(metric, reported(one.arm, found.model, metric)),
@@ -55,7 +70,8 @@ def main() -> None:
     root = params.store()
     file = root / "figures" / "table.md"
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = table(sorted(path.parent for path in (root / "export").glob("*/*/about.json")))
+    folders = sorted(path.parent for path in (root / "export").glob("*/*/about.json"))
+    text = table([folder for folder in folders if recorded.scale(folder) == "full"])
     recorded.replace(file, text.encode())
 
 

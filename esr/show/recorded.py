@@ -106,6 +106,11 @@ def read(folder: Path) -> Recorded:
     return Recorded(tables, told)
 
 
+def scale(folder: Path) -> str:
+    """Of an export, without reading its tables."""
+    return str(json.loads((folder / "about.json").read_text(encoding="utf-8"))["scale"])
+
+
 def stamp(found: Recorded, file: Path) -> None:
     """A small file that changes when, and only when, what is recorded changes: what DVC's export stages depend on."""
     total, rows = hashlib.sha256(), 0

@@ -196,11 +196,45 @@ SELECT
     c.gain_multi_mean,                -- mean sm - s1 over those with two attempts or more
     coalesce(j.n_graded, 0) AS n_graded_as_told, -- as n_graded, with the attempts that are not in the reply
     j.n_multi / nullif(j.n_graded, 0) AS multi_attempt_rate_as_told, -- as multi_attempt_rate, with them
-    j.n_corrected / nullif(j.n_graded, 0) AS esr_rate_as_told -- as esr_rate, with them
+    j.n_corrected / nullif(j.n_graded, 0) AS esr_rate_as_told, -- as esr_rate, with them
+    n_planned - coalesce(j.asked, 0) AS n_pending, -- of n_missing, those that this judge has not been asked about yet
+    n_missing - n_pending AS n_failed -- of n_missing, those that were asked about and have no valid grade; grades.missing says why
 FROM planned p
 LEFT JOIN judges j USING (experiment, model, arm, scale)
 LEFT JOIN counted c ON c.experiment = p.experiment AND c.model = p.model AND c.arm = p.arm AND c.scale = p.scale AND c.judge = j.judge
 ORDER BY ALL;
+
+-- Each graded member beside that of the arm it is compared with: the same model, scale, judge, latent, question and seed.
+CREATE OR REPLACE VIEW pairs AS
+SELECT
+    o.experiment,                     -- as in members
+    o.model,                          -- as in members
+    o.arm,                            -- as in members
+    o.judge,                          -- as in grades
+    o.scale,                          -- as in members
+    a.against,                        -- experiment/arm that it is compared with
+    o.latent,                         -- as in members
+    o.latent_label,                   -- as in members
+    o.question,                       -- as in members
+    o.seed,                           -- as in trials
+    o.trial_id,                       -- of the arm's trial
+    o.boost,                          -- of it
+    o.n_attempts,                     -- as in outcomes
+    o.first_score,                    -- as in outcomes
+    o.last_score,                     -- as in outcomes
+    o.multi,                          -- as in outcomes
+    o.corrected,                      -- as in outcomes
+    b.trial_id AS against_trial_id,   -- of the trial beside it
+    b.boost AS against_boost,         -- of the trial beside it
+    b.n_attempts AS against_n_attempts, -- of the trial beside it
+    b.first_score AS against_first_score, -- of the trial beside it
+    b.last_score AS against_last_score, -- of the trial beside it
+    b.multi AS against_multi,         -- of the trial beside it
+    b.corrected AS against_corrected  -- of the trial beside it
+FROM outcomes o
+JOIN current_arms a USING (experiment, model, arm, scale)
+JOIN outcomes b ON b.experiment || '/' || b.arm = a.against AND b.model = o.model AND b.scale = o.scale AND b.judge = o.judge
+    AND b.latent = o.latent AND b.question IS NOT DISTINCT FROM o.question AND b.seed IS NOT DISTINCT FROM o.seed;
 
 -- Activations one value a row. Filter by trial_id first: a text is unpacked as a whole.
 CREATE OR REPLACE VIEW token_activations AS

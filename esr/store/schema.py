@@ -185,9 +185,60 @@ store only grow.
 """
 
 
+EXAMPLES = (
+    (
+        "Rates of every arm, with what is missing: not asked yet, or asked and without a valid grade.",
+        "select experiment, model, arm, scale, judge, n_graded, n_pending, n_failed, multi_attempt_rate, esr_rate from summary",
+    ),
+    (
+        "What an arm changes in pairs: how often it corrects itself and the arm beside it does not, and the other way round.",
+        "select experiment, arm, model, scale, judge, count(*) as pairs, count(*) filter (corrected and not against_corrected) as gained, "
+        "count(*) filter (against_corrected and not corrected) as lost from pairs group by all order by all",
+    ),
+    (
+        "The ten replies that gained most, to read: `python -m esr show` shows each whole.",
+        "select trial_id, arm, latent_label, scores, text from outcomes join replies using (trial_id) order by gain desc, trial_id limit 10",
+    ),
+    (
+        "Which latents correct themselves most, of those with at least five graded trials.",
+        "select model, latent, latent_label, count(*) as n, avg(corrected::int) as esr_rate from outcomes "
+        "where experiment = 'exp01' group by all having n >= 5 order by esr_rate desc, latent limit 20",
+    ),
+    (
+        "How strong the steering must be: thresholds with their intervals and how the search ended.",
+        "select model, latent, label, threshold, low, high, status, verified_score from thresholds order by model, latent",
+    ),
+    (
+        "The curve over strength: rate and first score of each level of a series.",
+        "select s.arm, a.kind, a.level, s.n_graded, s.esr_rate, s.first_score_mean from summary s "
+        "join current_arms a using (experiment, model, arm, scale) where a.level is not null order by a.kind, a.level",
+    ),
+    (
+        "Why grades are missing, by judge.",
+        "select judge, missing, count(*) as n from grades where missing is not null group by all order by n desc",
+    ),
+    (
+        "What judging has cost, by judge and experiment; a reply that several arms share counts in each.",
+        "select j.experiment, j.judge, count(*) as grades, sum(j.cost) as dollars from judged j group by all order by all",
+    ),
+    (
+        "Replies that two judges see differently: one finds a correction, the other none.",
+        "select a.trial_id, a.judge, b.judge as other, a.scores, b.scores as other_scores from outcomes a "
+        "join outcomes b using (experiment, model, arm, scale, trial_id, latent) where a.judge < b.judge and a.corrected <> b.corrected",
+    ),
+    (
+        "Runs at work and runs done, newest first.",
+        "select run_id, name, experiment, model, scale, judge, status, started_at, finished_at - started_at as took, cost from runs "
+        "where hidden is not true order by started_at desc",
+    ),
+)
+"""What is worth asking, each with its query."""
+
+
 def markdown() -> str:
     """docs/store.md."""
-    parts = [HEAD.format(version=VERSION)]
+    queries = "\n".join(f"\n{about}\n\n```sql\n{query}\n```" for about, query in EXAMPLES)
+    parts = [HEAD.format(version=VERSION), f"\n## Ten queries\n{queries}\n"]
     for item in described():
         key = f" Primary key: {item.key}." if item.key else ""
         lines = [f"\n## {item.kind} `{item.name}`\n", f"{item.about}{key}\n", "| column | type | |", "|---|---|---|"]

@@ -53,9 +53,16 @@ def latents(study: "Study", n: int) -> list[Latent]:
         drawn = concrete(drawn, {latent.index: rating for latent, rating in rated if rating is not None}, policy)
     if p.relevance != "off":
         drawn = irrelevant(drawn, maxima(study, evaluation()), p.relevance)
-    if len(drawn) < n:
-        log.warning("%d latents were wanted and %d are left after the filters; raise candidates_per_latent", n, len(drawn))
+    if said := shortfall(n, len(drawn)):
+        log.warning(said)
     return drawn[:n]
+
+
+def shortfall(wanted: int, found: int) -> str:
+    """What a person should know before fewer latents are taken for many; empty: as many as were wanted."""
+    if found >= wanted:
+        return ""
+    return f"{wanted:,} latents were asked for and {found:,} are used: no more have a label and pass the filters; raise protocol.candidates_per_latent, or label more"
 
 
 def ratings(study: "Study", labels: Sequence[str]) -> list[float | None]:

@@ -1,17 +1,22 @@
 """How much an experiment asks for, counted from params and its declaration: trials, replies of the search, judge calls, tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esr.experiment import Experiment, Size
+from esr.judge import JudgeQuestion
 from esr.params import Params
 from esr.prompts import discovery
+from esr.study import grade
 from esr.study.choose import Baseline
 from esr.study.detect import Detection
+from esr.types import BASELINE, BLIND, Latent
 
 if TYPE_CHECKING:
     from esr.judge import Judge
     from esr.study.study import Study
+    from esr.types import Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +72,50 @@ def one_replay(params: Params) -> Size:
 
 @dataclass(frozen=True, slots=True)
 class There:
-    """Distinct trials of a plan, and how many of them have a reply and a grade in the store."""
+    """How much of a plan is in the store. Of trials that will be asked for, and of no others."""
 
     trials: int
+    """Planned: experiment 1's exactly, and of arms of its own those that were laid out before."""
     replies: int
     grades: int
+    known: bool = True
+    """False: the plan needs thresholds that have not been searched, so nothing can be said of its trials yet."""
 
 
-def there(study: "Study", experiment: Experiment, judge: "Judge") -> There:
-    """How much of an experiment, and of what it is held against, is in the store."""
-    arms = [experiment.name, *(key.partition("/")[0] for key in experiment.beside)]
-    rows = study.store.sql(
-        "select count(distinct m.trial_id) as trials, count(distinct r.trial_id) as replies, count(distinct g.trial_id) as grades "
-        "from members m left join replies r using (trial_id) left join grades g on g.trial_id = m.trial_id and g.judge = ? "
-        "where m.model = ? and m.scale = ? and m.experiment in (select unnest(?))",
-        [judge.name, study.model, study.params.scale, arms],
-    ).to_pylist()
-    return There(**rows[0])
+UNKNOWN = There(0, 0, 0, known=False)
+
+OWN = """
+select m.trial_id, m.question, m.latent, coalesce(m.latent_label, '') as label, m.boost, m.threshold, t.prompt, t.seed
+from current_members m join trials t using (trial_id)
+where m.experiment = ? and m.model = ? and m.scale = ? and t.weights = ? and t.prompt_format = ? and t.scope = ?
+  and t.temperature = ? and t.top_p = ? and t.repetition_penalty = ? and t.max_tokens = ?
+"""
+"""Trials of an experiment's own arms as they were last laid out, if they are sampled as they would be now."""
+
+
+def there(study: "Study", experiment: Experiment, judge: "Judge", baseline: "Sequence[Member]") -> There:
+    """How much of an experiment is in the store: of `baseline`, the steered trials as they are planned now, where it replays them, and
+    of its own arms the trials that change one of them."""
+    asked = {(m.trial.id, m.trial.latent.index): grade.question(m) for m in baseline} if experiment.baseline else {}
+    if experiment.name != BASELINE.experiment:
+        same = {(t.question, t.latent.index, t.seed, t.threshold) for t in (member.trial for member in baseline)}
+        asked |= _own(study, experiment, same)
+    replied = study.store.known("replies", [trial for trial, _ in asked])
+    scores = grade.final(study.store, judge, list(asked.values()))
+    graded = {trial for trial, latent in asked if (trial, latent) in scores or (trial, BLIND) in scores}
+    return There(len({trial for trial, _ in asked}), len(replied), len(graded & replied))
+
+
+def _own(
+    study: "Study", experiment: Experiment, planned: set[tuple[str, int, int, float | None]]
+) -> dict[grade.Key, JudgeQuestion]:
+    p, s = study.params.protocol, study.params.sampling(study.model)
+    sampled = [study.weights, p.prompt_format, p.scope, s.temperature, s.top_p, s.repetition_penalty, s.max_tokens]
+    rows = study.store.sql(OWN, [experiment.name, study.model, study.params.scale, *sampled]).to_pylist()
+    return {
+        (row["trial_id"], row["latent"]): JudgeQuestion(
+            trial_id=row["trial_id"], prompt=row["prompt"], reply="", latent=Latent(row["latent"], row["label"])
+        )
+        for row in rows
+        if (row["question"], row["latent"], row["seed"], row["threshold"]) in planned
+    }

@@ -17,6 +17,7 @@ from esr.judge.providers.batch import HELD, BatchCaller
 from esr.judge.providers.budget import Budget, priced
 from esr.judge.providers.call import Answer, Call
 from esr.judge.providers.client import BatchClient, Client
+from esr.judge.providers.keys import public
 from esr.judge.providers.limits import Limits
 from esr.judge.providers.retry import Garbled, Rejected, TryLater, delay
 from esr.params import JudgeParams
@@ -86,6 +87,8 @@ class Caller:
             self._batches = BatchCaller(
                 judge, client, answers, budget, target=f"{judge.client}/{judge.model}", tries=tries, run=run
             )
+        self._where = public(judge.api_base) or provider
+        self._warned = False
         self._asking: dict[str, asyncio.Task[StoredAnswer]] = {}
         self._rng = random.Random(answers.owner)
         self._flying: set[str] = set()
@@ -98,7 +101,7 @@ class Caller:
 
     def start_afresh(self) -> None:
         """Whoever starts afresh finds out afresh whether the provider is there."""
-        self._failed, self._fatal = 0, ""
+        self._failed, self._fatal, self._warned = 0, "", False
 
     async def drain(self, patience: float | None = None) -> None:
         """Whatever is on the wire arrives and is kept; whatever is not does not start."""
@@ -179,7 +182,9 @@ class Caller:
                 if found := await self._elsewhere(key, claim):
                     return found
             elif not tries.over:
-                log.info("judge %s: %s; another try in %.1f s", self.judge.name, tries.reason, wait)
+                level = logging.INFO if self._answered or self._warned else logging.WARNING
+                self._warned = True
+                log.log(level, "judge %s at %s: %s; it is asked again for some minutes", self.judge.name, self._where, tries.reason)
                 await asyncio.sleep(wait)
         self._count_failure(tries.reason)
         self._refuse_if_fatal()
@@ -241,7 +246,7 @@ class Caller:
             busy = not reason.startswith("4") or reason.startswith(("408", "409", "429"))
             self._fatal_kind = JudgeBusy if busy else JudgeError
             self._fatal = (
-                f"judge {self.judge.name!r} ({self.judge.model}) answered none of the last {self._failed} questions: {reason}; "
+                f"judge {self.judge.name!r} ({self.judge.model} at {self._where}) answered none of the last {self._failed} questions: {reason}; "
                 "what was answered is kept, run the same line again later"
             )
 

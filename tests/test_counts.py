@@ -1,0 +1,85 @@
+"""Counts of what is there already speak of this run's own plan, and a person hears what is lacking."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from flow_runs import LATENTS, SMOKE, Place, place
+from rich.console import Console
+
+from esr.study.progress import Progress
+
+pytestmark = pytest.mark.slow
+
+TRIALS = LATENTS * SMOKE["exp01"]["trials_per_latent"]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Place]:
+    """exp05 run once in this process."""
+    where = place(tmp_path_factory.mktemp("counts"))
+    before = dict(os.environ)
+    os.environ.update(where.env, PREFECT_LOGGING_LEVEL="ERROR")
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.exp05 import exp05
+
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        exp05("tiny", scale="smoke")
+        yield where
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def told(experiment: str) -> str:
+    from flows import foreground, stages
+    from tasks.run import Run
+
+    run = Run.of(experiment, "tiny", "smoke")
+    return foreground.plan(run, stages.there(run))
+
+
+def changed(where: Place, **protocol: object) -> None:
+    file = where.root / "params.yaml"
+    tree = yaml.safe_load(file.read_text())
+    tree["scales"]["smoke"].setdefault("protocol", {}).update(protocol)
+    file.write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def test_what_is_there_is_counted_of_the_plan_of_this_run(here: Place) -> None:
+    text = (here.root / "params.yaml").read_text()
+    assert f"{TRIALS} replies and {TRIALS} grades of at most {TRIALS} trials are there" in told("exp01")
+    assert f"{3 * TRIALS} replies and {3 * TRIALS} grades of at most {3 * TRIALS} trials are there" in told("exp05")
+    assert f"{TRIALS} replies and {TRIALS} grades of at most {2 * TRIALS} trials are there" in told("exp08")
+    try:
+        changed(here, temperature=0.25)
+        assert "thresholds have not been searched with these settings" in told("exp05")
+        (here.root / "params.yaml").write_text(text)
+        changed(here, max_tokens=77)
+        assert "nothing of it is there yet" in told("exp05")
+    finally:
+        (here.root / "params.yaml").write_text(text)
+
+
+def test_fewer_latents_than_asked_for_are_said_before_and_meanwhile(here: Place) -> None:
+    text = (here.root / "params.yaml").read_text()
+    tree = yaml.safe_load(text)
+    tree["scales"]["smoke"]["exp01"]["latents"] = 100_000
+    try:
+        (here.root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        assert "100,000 latents are asked for and 400 have a label" in told("exp01")
+    finally:
+        (here.root / "params.yaml").write_text(text)
+
+
+def test_a_warning_of_the_library_is_said_once_on_the_terminal() -> None:
+    import logging
+
+    from flows import foreground
+
+    console = Console(record=True, width=200, force_terminal=False)
+    with foreground.progress(Progress(), console):
+        for _ in range(3):
+            logging.getLogger("esr.study.choose").warning("100 latents were asked for and %d are used", 50)
+    assert console.export_text().count("100 latents were asked for and 50 are used") == 1
