@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from esr.engine.intervention import Condition, Intervention, place
 from esr.engine.scope import END, span
@@ -40,9 +40,8 @@ class Entry(NamedTuple):
 
     def as_bytes(self) -> bytes:
         """The same for equal entries, and for no others."""
-        when = None if self.when is None else (self.when.sae, self.when.latent, self.when.above)
-        plain: list[Any] = [*self[:-1], when]
-        return marshal.dumps(plain, 2)  # of this version: without references, whose bytes depend on the process
+        when = (self.when.sae, self.when.latent, self.when.above) if self.when else None
+        return marshal.dumps((*self[:-1], when), 2)  # of this version: without references, whose bytes depend on the process
 
 
 @dataclass(frozen=True, slots=True)
