@@ -4,8 +4,8 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from esr.record import changed
 from esr.show import closing_table, figures, reply_sample
+from esr.show import made as how_made
 from tasks.run import Run
 
 
@@ -40,17 +40,10 @@ def pictures(run: Run) -> list[str]:
 @task(name="draw.made", cache_policy=NO_CACHE)
 def made(run: Run) -> str:
     """How the run was made: the line that makes it again, what it cost, parameters that are not the committed ones."""
-    cost = "unknown, a price is not known" if run.progress.cost is None else f"${run.progress.cost:.2f}"
-    rows = [f"| {stage.name} | {stage.done:,} | {stage.stored:,} | {stage.missing:,} |" for stage in run.progress.stages()]
-    parts = [
-        f"**{run.title}**, engine {run.study.backend}",
-        f"Made again, or gone on with, by\n\n```sh\n{run.line}\n```",
-        f"Cost of judging in this run: {cost}",
-        "\n".join(["| stage | done | of it stored before | missing |", "|---|---:|---:|---:|", *rows]),
-        changed.markdown(changed.changed(run.params, run.model)),
-        *(f"Figure: `{picture}`" for picture in run.pictures),
-    ]
-    create_markdown_artifact("\n\n".join(parts), key=run.artifact("made"), description=f"{run.title}: how it was made")
+    title = f"**{run.title}**, engine {run.study.backend}"
+    stages, cost = run.progress.stages(), run.progress.cost
+    text = how_made.markdown(title, run.line, stages, cost, run.params, run.model, run.pictures)
+    create_markdown_artifact(text, key=run.artifact("made"), description=f"{run.title}: how it was made")
     return run.line
 
 

@@ -198,6 +198,10 @@ class Params(Block):
     def sae(self, name: str) -> SaeParams:
         return _get(self.saes, name, "SAE")
 
+    def concreteness(self, model: str) -> str:
+        """The policy in force: an SAE without labels is done without it, as the paper did for Gemma 2B and 27B."""
+        return "off" if self.sae(self.model(model).sae).labels is None else self.protocol.concreteness
+
     def sampling(self, model: str, *, search: bool = False) -> Sampling:
         p = self.protocol
         return Sampling(

@@ -28,6 +28,8 @@ STORE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Need:
+    """One thing that a run needs, and whether it is there."""
+
     what: str
     there: bool
     said: str

@@ -74,11 +74,6 @@ class Study:
             raise SaeError(f"{error}; `python -m esr doctor {self.model}` says what else is missing and what would do") from None
 
     @property
-    def concreteness(self) -> str:
-        """The policy in force: an SAE without labels is done without it, as the paper did for Gemma 2B and 27B."""
-        return "off" if self.params.sae(self.spec.sae).labels is None else self.params.protocol.concreteness
-
-    @property
     def unlabelled(self) -> str | None:
         """What it means that the SAE has no labels, in a sentence; None: it has."""
         if self.params.sae(self.spec.sae).labels is not None:
@@ -116,7 +111,7 @@ class Study:
         _ = self.weights, self.labels
         for name in dict.fromkeys((*judges, self.spec.judge)):
             self.judge(name)
-        if self.concreteness != "off":
+        if self.params.concreteness(self.model) != "off":
             self._rater_answers()
         probe = self.store.root / f".writable-{os.getpid()}"
         try:
