@@ -18,7 +18,7 @@ TEXT = [
     for path in TRACKED
     if path.is_file() and (path.suffix in (".py", ".md", ".yaml", ".toml", ".txt", ".sql", ".json", ".cfg") or path.suffix == "")
 ]
-PRINTERS = {"esr/__main__.py", "flows/__main__.py", "esr/organism/__main__.py"}
+PRINTERS = {"esr/__main__.py", "esr/engine/__main__.py", "esr/organism/__main__.py", "flows/__main__.py"}
 """The command lines: what may print."""
 
 
