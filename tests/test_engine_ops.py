@@ -239,6 +239,7 @@ def test_what_went_round_admission_ends_that_request_and_no_other(bench: Bench, 
     assert not bench.state.refused
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.integers(0, 25), st.booleans()), max_size=4),
     st.integers(0, 20),

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esr.engine import Capture
@@ -49,12 +49,14 @@ specs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(specs)
 def test_a_spec_comes_through_as_it_was_sent(spec: Spec) -> None:
     assert parse(spec.as_json(), SITES, layers=4, width=64) == spec
     assert Admitted.read(spec.as_json(7)) == Admitted(spec, 7)
 
 
+@settings(deadline=None)
 @given(specs, specs)
 def test_requests_share_cached_prompts_when_their_interventions_are_equal_and_only_then(a: Spec, b: Spec) -> None:
     for n_prompt, later in ((3, 3), (3, 9)):

@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
     def as_bytes(self) -> bytes:
         """The same for equal entries, and for no others."""
-        when = self.when and (self.when.sae, self.when.latent, self.when.above)
+        when = (self.when.sae, self.when.latent, self.when.above) if self.when else None
         return marshal.dumps((*self[:-1], when), 2)  # of this version: without references, whose bytes depend on the process
 
 

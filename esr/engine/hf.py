@@ -105,6 +105,11 @@ def delta(x: Tensor, part: _Part, generated: Sequence[int]) -> Tensor:
     return added
 
 
+def _named(ops: Sequence[Op]) -> set[str]:
+    """SAEs and sets of directions of ops and their conditions."""
+    return {op.sae for op in ops} | {op.when.sae for op in ops if isinstance(op, Intervention) and op.when}
+
+
 def _row(rows: Rows, index: int) -> Tensor:
     return rows[index] if isinstance(rows, Tensor) else rows.W_dec[index]
 
@@ -218,7 +223,7 @@ class HfEngine:
         return Output(
             text=self.chat.decode(reply), token_ids=tuple(reply), prompt_token_ids=prompt, finish_reason=finish,
             applied=sum(site.applied for site in sites.values()), reading=self._reading(sites, len(prompt) + len(reply) - 1),
-            directions=tuple(sorted((op.sae, self.known[op.sae].sha256) for op in request.ops if op.sae in self.known)),
+            directions=tuple(sorted((name, self.known[name].sha256) for name in _named(request.ops) if name in self.known)),
         )  # fmt: skip
 
     def _read(self, request: Request) -> Reading:
