@@ -82,8 +82,8 @@ class Server:
     def get(self, path: str, key: str = "key", **params: Any) -> httpx.Response:
         return httpx.get(f"{self.url}/v1/sae{path}", params=params, headers=bearer(key), timeout=30)
 
-    def post(self, path: str, body: object) -> httpx.Response:
-        raw = body if isinstance(body, str) else json.dumps({"model": "toy", **body})  # type: ignore[dict-item]  # a mapping where it is no text
+    def post(self, path: str, body: str | dict[str, Any]) -> httpx.Response:
+        raw = body if isinstance(body, str) else json.dumps({"model": "toy", **body})
         headers = bearer() | {"Content-Type": "application/json"}
         return httpx.post(self.url + path, content=raw, headers=headers, timeout=60)
 
