@@ -179,7 +179,7 @@ def test_the_first_refusal_is_said_within_seconds_and_with_the_address(tmp_path:
     said: list[float] = []
     with caplog.at_level(logging.WARNING, logger="esr.judge"):
         handler = logging.Handler(logging.WARNING)
-        handler.emit = lambda _: said.append(time.monotonic() - begun)  # type: ignore[method-assign]
+        handler.emit = lambda _: said.append(time.monotonic() - begun)  # type: ignore[method-assign]  # a handler of one line
         logging.getLogger("esr.judge").addHandler(handler)
         judge.grades(questions(8))
         logging.getLogger("esr.judge").removeHandler(handler)
