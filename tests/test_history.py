@@ -1,6 +1,8 @@
 """History, one command each: runs are listed, named and hidden; a trial is shown whole; arms are compared; outcomes are exported."""
 
 import json
+import platform
+import subprocess
 
 import pandas as pd
 import pytest
@@ -46,6 +48,12 @@ def test_a_run_is_seen_while_it_runs_and_is_one_row_when_it_ended(store, capsys)
     (found,) = json.loads(asked(capsys, "runs", "--json"))
     assert (found["status"], found["judge"], found["scale"]) == ("running", "lexical", "smoke")
     assert found["seconds"] > 0
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    told_dead = {"host": {"name": platform.node(), "process": dead.pid}}
+    lost = store.put_run({"experiment": "exp02", "status": RUNNING, "started_at": "2025-01-01T00:00:00Z", "manifest": told_dead})
+    assert [one["status"] for one in json.loads(asked(capsys, "runs", "--json"))] == ["killed", "running"]
+    asked(capsys, "runs", "hide", lost)
     asked(capsys, "runs", "name", row[:10], "the first")
     assert put_run(store, params, **told, started=started, status="completed", cost=1.25, run_id=row) == row
     (found,) = json.loads(asked(capsys, "runs", "--json"))
@@ -53,7 +61,7 @@ def test_a_run_is_seen_while_it_runs_and_is_one_row_when_it_ended(store, capsys)
     assert "the first" in asked(capsys, "runs")
     asked(capsys, "runs", "hide", row)
     assert json.loads(asked(capsys, "runs", "--json")) == []
-    assert len(json.loads(asked(capsys, "runs", "--json", "--all"))) == 1
+    assert len(json.loads(asked(capsys, "runs", "--json", "--all"))) == 2
     asked(capsys, "runs", "unhide", row)
     assert len(json.loads(asked(capsys, "runs", "--json"))) == 1
     assert main(["runs", "hide", "nothing"]) == 2

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 LIST = """
 select run_id, started_at, experiment, model, scale, judge, status, cost, name, hidden,
-  epoch(coalesce(finished_at, ?::timestamp) - started_at) as seconds
+  epoch(coalesce(finished_at, ?::timestamp) - started_at) as seconds, manifest
 from runs where ? or hidden is not true order by started_at, run_id
 """
 
@@ -32,6 +32,8 @@ def run(args: Namespace) -> int:
     if args.action == "list":
         now = datetime.now(UTC).replace(tzinfo=None)
         rows = store.sql(LIST, [now, args.all]).to_pylist()
+        for row in rows:
+            row["status"] = _status(row["status"], row.pop("manifest"))
         sys.stdout.write(json.dumps(rows, indent=1, default=str) + "\n") if args.json else _show(rows)
         return 0
     if not args.id or (args.action == "name") != bool(args.name):
@@ -42,6 +44,15 @@ def run(args: Namespace) -> int:
     store.put_run({**{key: value for key, value in found.items() if key != "recorded_at"}, **change})
     sys.stdout.write(f"{found['run_id']}: {found['experiment']} {found['model']} {found['scale']}, {args.action} done\n")
     return 0
+
+
+def _status(recorded: str | None, manifest: str | None) -> str | None:
+    """As recorded; of a run that never ended, whether its process is still there."""
+    from esr.record.run import RUNNING, at_work
+
+    if recorded == RUNNING and manifest and at_work(json.loads(manifest)) is False:
+        return "killed"
+    return recorded
 
 
 def of(store: "Store", beginning: str) -> dict[str, Any]:

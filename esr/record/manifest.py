@@ -40,6 +40,7 @@ def manifest(params: Params, model: str, *, engine: Engine | None = None, judges
             "machine": platform.machine(),
             "python": platform.python_version(),
             "cpus": os.cpu_count(),
+            "process": os.getpid(),
         },
     }
 

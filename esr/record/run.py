@@ -1,8 +1,10 @@
 """One row of `runs`, put when a run begins and again when it ends, with everything that it rests on."""
 
-from collections.abc import Sequence
+import os
+import platform
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esr.record.manifest import manifest
 
@@ -15,6 +17,20 @@ if TYPE_CHECKING:
 
 RUNNING = "running"
 """Status of a run that has begun and of which no end was recorded: it is at work, or it was killed."""
+
+
+def at_work(manifest: Mapping[str, Any]) -> bool | None:
+    """Whether the process that carries out a run is still there; None: it ran on another machine, which is not asked."""
+    host = manifest.get("host") or {}
+    if host.get("name") != platform.node() or "process" not in host:
+        return None
+    try:
+        os.kill(int(host["process"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def put_run(

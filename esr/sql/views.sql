@@ -234,7 +234,8 @@ SELECT
 FROM outcomes o
 JOIN current_arms a USING (experiment, model, arm, scale)
 JOIN outcomes b ON b.experiment || '/' || b.arm = a.against AND b.model = o.model AND b.scale = o.scale AND b.judge = o.judge
-    AND b.latent = o.latent AND b.question IS NOT DISTINCT FROM o.question AND b.seed IS NOT DISTINCT FROM o.seed;
+    AND b.latent = o.latent AND b.question IS NOT DISTINCT FROM o.question AND b.seed IS NOT DISTINCT FROM o.seed
+WHERE a.against <> o.experiment || '/' || o.arm;
 
 -- Activations one value a row. Filter by trial_id first: a text is unpacked as a whole.
 CREATE OR REPLACE VIEW token_activations AS
