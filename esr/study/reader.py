@@ -64,6 +64,7 @@ FACTS: dict[str, Callable[[Study], Json]] = {
     "model": lambda study: study.model,
     "weights": lambda study: study.weights,
     "labels": lambda study: content_id([[latent.index, latent.label] for latent in study.labels]),
+    "concreteness": lambda study: study.concreteness,
     "backend": lambda study: study.backend,
     "grader": lambda study: [study.grader.name, study.grader.prompt_hash],
     "rater": lambda study: [study.rater.name, study.rater.prompt_hash],
@@ -91,7 +92,7 @@ def _sae(params: Params, name: str) -> Json:
     spec = params.sae(name)
     place = resolve(spec.repo) if spec.repo else None
     there = None if place is None else digest(place) if place.is_dir() else file_digest(place) if place.is_file() else None
-    return [spec.model_dump(mode="json", exclude={"labels"}), there]
+    return [spec.model_dump(mode="json", exclude={"labels", "neuronpedia"}), there]
 
 
 class _Block:
