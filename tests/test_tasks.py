@@ -126,6 +126,7 @@ def test_a_key_holds_what_its_step_reads_no_less_and_no_more(step: str, here: Pa
     named = {
         "grader": "params/models/tiny/judge",
         "rater": "params/judging/concreteness_judge",
+        "concreteness": "params/protocol/concreteness",
     }  # held by who it is, and its instructions
     facts -= {path for fact, path in named.items() if fact in reader.read}
     opened = {

@@ -47,7 +47,7 @@ def latents(study: "Study", n: int) -> list[Latent]:
     """At most n latents to steer: concrete by their label, and silent on the evaluation questions."""
     p = study.params.protocol
     drawn = candidates(study.params, study.labels, n)
-    policy = study.params.concreteness(study.model)
+    policy = study.concreteness
     if policy != "off":
         rated = zip(drawn, ratings(study, [latent.label for latent in drawn]), strict=True)
         drawn = concrete(drawn, {latent.index: rating for latent, rating in rated if rating is not None}, policy)

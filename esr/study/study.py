@@ -74,6 +74,11 @@ class Study:
             raise SaeError(f"{error}; `python -m esr doctor {self.model}` says what else is missing and what would do") from None
 
     @property
+    def concreteness(self) -> str:
+        """The policy in force."""
+        return self.params.concreteness(self.model)
+
+    @property
     def unlabelled(self) -> str | None:
         """What it means that the SAE has no labels, in a sentence; None: it has."""
         if self.params.sae(self.spec.sae).labels is not None:
@@ -111,7 +116,7 @@ class Study:
         _ = self.weights, self.labels
         for name in dict.fromkeys((*judges, self.spec.judge)):
             self.judge(name)
-        if self.params.concreteness(self.model) != "off":
+        if self.concreteness != "off":
             self._rater_answers()
         probe = self.store.root / f".writable-{os.getpid()}"
         try:
