@@ -85,7 +85,7 @@ class Study:
 
     def planned(self, arm: Arm, rows: Sequence[dict], each: int) -> list[Member]:
         return plan(
-            self.params, arm=arm, model=self.model, weights=self.bench.weights, trials_per_latent=each,
+            self.params, arm=arm, model=self.model, weights=self.bench.weights, meaning=self.bench.meaning, trials_per_latent=each,
             latents=[Latent(row["latent"], row["label"]) for row in rows],
             thresholds={row["latent"]: row["threshold"] for row in rows}, questions=evaluation(),
         )  # fmt: skip

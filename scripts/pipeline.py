@@ -135,7 +135,7 @@ def overhead() -> dict[str, Any]:
         "from esr.study.bench import Bench; from esr.params import load; from esr.store import Store; from esr.study.plan import plan; "
         "from esr.prompts import evaluation; from esr.types import BASELINE; from esr.study.batches import cut; p = load('tiny'); b = Bench(p, 'tiny', Store()); l = b.latents(); "
         "t = [r for s in cut(l, p.work.calibrate_shard) for r in b.thresholds(s)]; "
-        "m = plan(p, arm=BASELINE, model='tiny', weights=b.weights, latents=l, thresholds={r['latent']: r['threshold'] for r in t}, "
+        "m = plan(p, arm=BASELINE, model='tiny', weights=b.weights, meaning=b.meaning, latents=l, thresholds={r['latent']: r['threshold'] for r in t}, "
         "questions=evaluation(), trials_per_latent=p.exp01.trials_per_latent); b.store.put_members(m); "
         "[(b.replies([x.trial for x in s]), b.grades(s, 'lexical')) for s in cut(m, p.work.shard)]"
     )

@@ -117,7 +117,14 @@ GROUPS = {"params/models", "params/saes", "params/judges", "params/experiments"}
 def test_a_key_holds_what_its_step_reads_no_less_and_no_more(step: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of(here)
     reader = Reader(study)
-    _ = study.engine, study.grader, study.rater, study.weights, study.labels  # handles read params for themselves when they open
+    _ = (
+        study.engine,
+        study.grader,
+        study.rater,
+        study.weights,
+        study.meaning,
+        study.labels,
+    )  # handles read params for themselves when they open
     with recording(study.params, monkeypatch) as read:
         STEPS[step](reader)
         facts = {path for path in read if not path.startswith("params/work/")} - GROUPS

@@ -33,6 +33,7 @@ def trial(t: Trial) -> Row:
         **asdict(t.sampling),
         "scope": t.scope,
         "ops": [asdict(op) for op in t.ops],
+        "meaning": t.meant or None,
     }
 
 

@@ -21,6 +21,7 @@ from esr.params import ModelParams, Params, load, resolve
 from esr.params.weights import identity
 from esr.store import Store
 from esr.store.locks import exclusive
+from esr.study import meaning
 from esr.study.progress import Progress
 from esr.types import Latent
 
@@ -61,6 +62,11 @@ class Study:
         return f"fake:{self.spec.weights}" if backend() == "fake" else identity(self.params, self.model)
 
     @cached_property
+    def meaning(self) -> str:
+        """What else determines a reply and is only named in a trial: the SAE, the rendering of the chat, the model's length."""
+        return meaning.of(self.params, self.model, fetch=backend() != "fake")
+
+    @cached_property
     def labels(self) -> list[Latent]:
         """Every labelled latent of the model's SAE."""
         from esr.sae.labels import read_labels
@@ -98,7 +104,7 @@ class Study:
 
     def check(self, judges: Sequence[str]) -> None:
         """Whatever would stop a run is said before it begins: weights, labels, judges and their keys, a store that can be written."""
-        _ = self.weights, self.labels
+        _ = self.weights, self.labels, self.meaning
         rater = [] if self.params.protocol.concreteness == "off" else [self.params.judging.concreteness_judge]
         for name in {*judges, *rater, self.spec.judge}:
             self.judge(name)
