@@ -6,6 +6,7 @@ from datetime import datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from esr.errors import EsrError
 from esr.record.run import put_run
 from esr.study import detect
 from esr.study.detect import Detector
@@ -31,4 +32,12 @@ def ended(run: Run, started: datetime, status: str) -> str:
     judges = {judge.name: judge for judge in (run.judge, run.study.grader)}
     named = {"experiment": run.experiment.name, "model": run.model, "judges": [judges[name] for name in sorted(judges)]}
     told = {"started": started, "status": status, "cost": run.progress.cost, "engine": run.study.opened}
-    return put_run(run.study.store, run.params, **named, **told)
+    return put_run(run.study.store, run.params, meaning=_meaning(run), **named, **told)
+
+
+def _meaning(run: Run) -> str | None:
+    """Also of a run that ended because it cannot be told."""
+    try:
+        return run.study.meaning
+    except EsrError:
+        return None

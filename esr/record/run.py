@@ -24,8 +24,9 @@ def put_run(
     started: datetime,
     status: str,
     cost: float | None = None,
+    meaning: str | None = None,
 ) -> str:
-    """`engine`: the one that was opened; None: every reply was there already."""
+    """`engine`: the one that was opened; None: every reply was there already. `meaning`: of the study's trials; None: it cannot be told."""
     return store.put_run(
         {
             "experiment": experiment,
@@ -35,6 +36,6 @@ def put_run(
             "finished_at": datetime.now(UTC),
             "status": status,
             "cost": cost,
-            "manifest": manifest(params, model, engine=engine, judges=judges),
+            "manifest": manifest(params, model, engine=engine, judges=judges, meaning=meaning),
         }
     )

@@ -9,6 +9,7 @@ detect. Every step first asks the store what is there, computes the rest, and ma
 killed and asked again.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -21,13 +22,15 @@ from esr.params import ModelParams, Params, load, resolve
 from esr.params.weights import identity
 from esr.store import Store
 from esr.store.locks import exclusive
-from esr.study import meaning
+from esr.study import meaning, older
 from esr.study.progress import Progress
 from esr.types import Latent
 
 if TYPE_CHECKING:
     from esr.engine import Backend, Engine
     from esr.judge import Judge
+
+log = logging.getLogger(__name__)
 
 
 def backend() -> "Backend":
@@ -108,6 +111,9 @@ class Study:
         rater = [] if self.params.protocol.concreteness == "off" else [self.params.judging.concreteness_judge]
         for name in {*judges, *rater, self.spec.judge}:
             self.judge(name)
+        if (told := older.adopt(self)) is not None:
+            for sentence in told.sentences:
+                log.warning("%s", sentence)
         probe = self.store.root / f".writable-{os.getpid()}"
         try:
             self.store.root.mkdir(parents=True, exist_ok=True)

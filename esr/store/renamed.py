@@ -1,0 +1,96 @@
+"""Trials under new ids: every row that belongs to one is written once more under its trial's new id, and the old ones stay.
+
+Shards are named by their content and the plans, which make the new rows count, come last: so a renaming that was cut off or done by
+two at once ends the same, and until its end what counted before counts.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from esr.store import rows, schema
+from esr.store.query import reading
+from esr.types import Trial, content_id
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from esr.store import Store
+
+ROWS = 5_000
+"""Of a shard."""
+TICK = timedelta(microseconds=1)
+"""A plan under new ids stands before the same plan under old ones, and behind whatever was planned later."""
+UNDATED = datetime(1970, 1, 1)
+"""When a plan without a row in `plans` was made, as the views take it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    trials: int = 0
+    replies: int = 0
+    grades: int = 0
+
+
+def rename(store: "Store", found: Sequence[tuple[str, Trial]]) -> None:
+    """Old id and the trial with its new one, of each that is renamed."""
+    new = {old: trial.id for old, trial in sorted(found, key=lambda pair: pair[0])}
+    with reading(store.root) as con:
+        con.register("renamed", pa.table({"old": list(new), "new": list(new.values())}))
+        for table, spec in schema.tables().items():
+            if "trial_id" in spec.key and table not in ("trials", "members"):
+                _copied(store, con, table)
+        made = sorted((trial for _, trial in found), key=lambda trial: trial.id)
+        for i in range(0, len(made), ROWS):
+            store.put("trials", [rows.trial(trial) for trial in made[i : i + ROWS]])
+        _planned(store, con, new)
+
+
+def _copied(store: "Store", con: "duckdb.DuckDBPyConnection", table: str) -> None:
+    order = ", ".join("n.new" if column == "trial_id" else f't."{column}"' for column in schema.table(table).key)
+    found = con.sql(
+        f'select t.* replace (n.new as trial_id) from "{table}" t join renamed n on t.trial_id = n.old order by {order}'
+    ).fetch_record_batch(ROWS)
+    for batch in found:
+        if batch.num_rows:
+            store.put(table, pa.Table.from_batches([batch]))
+
+
+def _planned(store: "Store", con: "duckdb.DuckDBPyConnection", new: Mapping[str, str]) -> None:
+    """Plans all of whose trials are renamed; another arm is planned anew when it is run."""
+    arms: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in con.sql("select m.* from members m where m.plan != 'reference'").to_arrow_table().to_pylist():
+        arms[tuple(row[name] for name in ("experiment", "model", "arm", "scale", "plan"))].append(row)
+    dated: dict[tuple[str, ...], list[datetime]] = defaultdict(list)
+    for row in con.sql("from plans").to_arrow_table().to_pylist():
+        dated[tuple(row[name] for name in ("experiment", "model", "arm", "scale", "plan"))].append(row["recorded_at"])
+    members: list[dict[str, Any]] = []
+    plans: list[dict[str, Any]] = []
+    for arm, some in sorted(arms.items()):
+        if not all(row["trial_id"] in new for row in some):
+            continue
+        found = [row | {"trial_id": new[row["trial_id"]], "plan": ""} for row in some]
+        found.sort(key=lambda row: (row["trial_id"], row["latent"]))
+        plan = content_id("plan", found)
+        members += [row | {"plan": plan} for row in found]
+        where = dict(zip(("experiment", "model", "arm", "scale"), arm, strict=False))
+        plans += [{**where, "plan": plan, "recorded_at": at + TICK} for at in sorted(dated.get(arm, [UNDATED]))]
+    for table, all_ in (("members", members), ("plans", plans)):
+        for i in range(0, len(all_), ROWS):
+            store.put(table, all_[i : i + ROWS])
+
+
+def counts(store: "Store", ids: Sequence[str]) -> Counts:
+    """Of these trials, and how many of them have a reply and a grade."""
+    row = store.sql(
+        "with asked as (select unnest(?) as trial_id) select count(*) as trials, "
+        "count(*) filter (trial_id in (select trial_id from replies)) as replies, "
+        "count(*) filter (trial_id in (select trial_id from grades)) as grades from asked",
+        [list(ids)],
+    ).to_pylist()[0]
+    return Counts(**row)
+
