@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -117,12 +117,16 @@ def carry_out(experiment: str, model: str, scale: str, judge: str | None, presse
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
     from esr.experiment import module
+    from esr.study import older
     from esr.study.workload import there
     from flows import foreground
     from flows.leash import leash
     from tasks.run import Run
 
     run = Run.of(experiment, model, scale, judge)
+    with suppress(EsrError):  # whatever it is, the check below says it
+        for sentence in older.told(run.study):
+            out.print(sentence)
     already = there(run.study, run.experiment, run.judge)
     out.print(foreground.plan(run, already))
     run.check()

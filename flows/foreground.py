@@ -44,7 +44,7 @@ def plan(run: Run, there: There) -> str:
         parts.append(f"{asked.own:,} in {asked.arms} arm{'s' if asked.arms > 1 else ''} of its own")
     stored = f"{there.replies:,} replies and {there.grades:,} grades of {there.trials:,} planned trials are there and are not computed again"
     return (
-        f"{run.title}, engine {backend()}\n"
+        f"{run.title}{', engine vllm' if backend() == 'vllm' else ''}\n"
         f"plan: at most {' + '.join(parts)} = {asked.replies:,} replies; {asked.judge_calls:,} judge calls; "
         f"{asked.tokens / 1e6:.3g} M tokens\n"
         f"store {run.study.store.root}: {stored if there.trials else 'nothing of it is there yet'}"

@@ -95,7 +95,7 @@ def test_each_run_leaves_a_manifest_and_its_artifacts(here: Place) -> None:
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts()}
     for name in EXPERIMENTS:
-        assert {f"{name}-tiny-smoke-lexical-{what}" for what in ("closing", "replies", "figure")} <= keys
+        assert {f"{name}-tiny-engine-fake-smoke-lexical-{what}" for what in ("closing", "replies", "figure")} <= keys
 
 
 def test_a_flow_run_stays_far_below_three_hundred_task_runs() -> None:
@@ -108,7 +108,7 @@ def test_a_flow_run_stays_far_below_three_hundred_task_runs() -> None:
 
 def test_figures_lie_in_the_store(here: Place) -> None:
     names = {file.name for file in (here.store / "figures").iterdir()}
-    assert {f"{name}-tiny-smoke.{kind}" for name in EXPERIMENTS for kind in ("png", "pdf", "json")} <= names
+    assert {f"{name}-tiny+fake-smoke.{kind}" for name in EXPERIMENTS for kind in ("png", "pdf", "json")} <= names
 
 
 def test_a_changed_plan_takes_the_old_ones_place(here: Place, tmp_path: Path) -> None:

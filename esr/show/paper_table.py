@@ -35,7 +35,7 @@ def _row(found: Recorded, one: Counted, metric: str) -> tuple[str, ...]:
     span = e.interval
     return (
         found.experiment,
-        found.model,
+        found.title,
         one.name,
         words.NAMES.get(metric, metric),
         words.value(metric, reported(one.arm, found.model, metric)),

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from esr.store import rows, schema
+from esr.store import schema
 from esr.store.query import reading
-from esr.types import Trial, content_id
+from esr.types import content_id
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,31 +36,40 @@ class Counts:
     grades: int = 0
 
 
-def rename(store: "Store", found: Sequence[tuple[str, Trial]]) -> None:
-    """Old id and the trial with its new one, of each that is renamed."""
-    new = {old: trial.id for old, trial in sorted(found, key=lambda pair: pair[0])}
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a trial is called from now on."""
+
+    id: str
+    meaning: str
+
+
+def rename(store: "Store", new: Mapping[str, Named]) -> None:
+    """Trials by their old ids; also of a trial that has no row in `trials` itself."""
+    order = sorted(new)
     with reading(store.root) as con:
-        con.register("renamed", pa.table({"old": list(new), "new": list(new.values())}))
+        con.register(
+            "renamed",
+            pa.table({"old": order, "new": [new[old].id for old in order], "meant": [new[old].meaning for old in order]}),
+        )
         for table, spec in schema.tables().items():
             if "trial_id" in spec.key and table not in ("trials", "members"):
-                _copied(store, con, table)
-        made = sorted((trial for _, trial in found), key=lambda trial: trial.id)
-        for i in range(0, len(made), ROWS):
-            store.put("trials", [rows.trial(trial) for trial in made[i : i + ROWS]])
+                _copied(store, con, table, "n.new as trial_id")
+        _copied(store, con, "trials", "n.new as trial_id, n.meant as meaning")
         _planned(store, con, new)
 
 
-def _copied(store: "Store", con: "duckdb.DuckDBPyConnection", table: str) -> None:
+def _copied(store: "Store", con: "duckdb.DuckDBPyConnection", table: str, told: str) -> None:
     order = ", ".join("n.new" if column == "trial_id" else f't."{column}"' for column in schema.table(table).key)
     found = con.sql(
-        f'select t.* replace (n.new as trial_id) from "{table}" t join renamed n on t.trial_id = n.old order by {order}'
-    ).fetch_record_batch(ROWS)
+        f'select t.* replace ({told}) from "{table}" t join renamed n on t.trial_id = n.old order by {order}'
+    ).to_arrow_reader(ROWS)
     for batch in found:
         if batch.num_rows:
             store.put(table, pa.Table.from_batches([batch]))
 
 
-def _planned(store: "Store", con: "duckdb.DuckDBPyConnection", new: Mapping[str, str]) -> None:
+def _planned(store: "Store", con: "duckdb.DuckDBPyConnection", new: Mapping[str, Named]) -> None:
     """Plans all of whose trials are renamed; another arm is planned anew when it is run."""
     arms: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in con.sql("select m.* from members m where m.plan != 'reference'").to_arrow_table().to_pylist():
@@ -73,7 +82,7 @@ def _planned(store: "Store", con: "duckdb.DuckDBPyConnection", new: Mapping[str,
     for arm, some in sorted(arms.items()):
         if not all(row["trial_id"] in new for row in some):
             continue
-        found = [row | {"trial_id": new[row["trial_id"]], "plan": ""} for row in some]
+        found = [row | {"trial_id": new[row["trial_id"]].id, "plan": ""} for row in some]
         found.sort(key=lambda row: (row["trial_id"], row["latent"]))
         plan = content_id("plan", found)
         members += [row | {"plan": plan} for row in found]
@@ -93,4 +102,3 @@ def counts(store: "Store", ids: Sequence[str]) -> Counts:
         [list(ids)],
     ).to_pylist()[0]
     return Counts(**row)
-

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from esr.params import Params, resolve
 from esr.params.weights import digest
 from esr.sae.content import content
 from esr.store import renamed
-from esr.store.renamed import Counts
+from esr.store.renamed import Counts, Named
 from esr.types import Latent, Op, Sampling, Trial, content_id
 
 if TYPE_CHECKING:
@@ -41,15 +41,20 @@ class Older:
     adopted: Counts
     kept: Mapping[str, Counts]
     """By reason."""
+    new: bool = False
+    """Whether it was done now."""
 
     @property
     def sentences(self) -> list[str]:
-        """What a person should know; empty when every trial counts."""
-        return [
+        """What a person should know; empty when every trial counts and did before."""
+        n = self.adopted
+        now = f"{n.trials:,} older trials of {self.model!r} are counted on ({n.replies:,} replies, {n.grades:,} graded)"
+        kept = [
             f"{n.trials:,} older trials of {self.model!r} ({n.replies:,} replies, {n.grades:,} graded) are not counted, for {reason}; "
             "they stay in the store as they are"
             for reason, n in self.kept.items()
         ]
+        return [now, *kept] if self.new and n.trials else kept
 
 
 def adopt(study: "Study") -> Older | None:
@@ -58,49 +63,83 @@ def adopt(study: "Study") -> Older | None:
         return None
     with study.alone("older"):
         mark = study.store.root / "adopted" / f"{_state(study)}.json"
-        if (told := _read(mark, study.model)) is not None:
-            return told
+        if (known := _read(mark, study.model)) is not None:
+            return known
         proved, kept = sorted_out(study, thorough=True)
+        found = Older(study.model, renamed.counts(study.store, list(proved)), kept, new=True)
         if proved:
             renamed.rename(study.store, proved)
-        found = Older(study.model, renamed.counts(study.store, [trial.id for _, trial in proved]), kept)
-        if proved:
-            n = found.adopted
-            log.warning("%d older trials of %s are counted on: %d replies, %d graded", n.trials, study.model, n.replies, n.grades)
         _write(mark, found)
         return found
+
+
+def told(study: "Study") -> list[str]:
+    """What a person should know at the start of a run: what is counted on from now on, and what is not."""
+    found = adopt(study)
+    return [] if found is None else found.sentences
 
 
 def outlook(study: "Study") -> Older | None:
     """The same without doing it, and without opening an SAE."""
     if not _any(study):
         return None
-    told = _read(study.store.root / "adopted" / f"{_state(study)}.json", study.model)
-    if told is not None:
-        return told
+    known = _read(study.store.root / "adopted" / f"{_state(study)}.json", study.model)
+    if known is not None:
+        return known
     proved, kept = sorted_out(study, thorough=False)
-    return Older(study.model, renamed.counts(study.store, [old for old, _ in proved]), kept)
+    return Older(study.model, renamed.counts(study.store, list(proved)), kept)
 
 
-def sorted_out(study: "Study", *, thorough: bool) -> tuple[list[tuple[str, Trial]], dict[str, Counts]]:
-    """Old id and trial of today, of each that is proved; the rest counted by reason."""
-    runs = _manifests(study)
-    chat, sae, length = _chat(study, runs), _sae(study, runs, thorough), _length(study, runs)
-    proved: list[tuple[str, Trial]] = []
+def replies(study: "Study", trials: Sequence[Trial]) -> int:
+    """Counts on the replies and grades of those of these trials of today that were made before and never recorded as a plan, such as
+    those of a threshold search; how many."""
+    new = {replace(trial, meaning="").id: trial for trial in trials}
+    there = study.store.known("replies", list(new))
+    if not there:
+        return 0
+    proof = Proof.of(study, thorough=True)
+    proved = {old: Named(new[old].id, new[old].meant) for old in sorted(there) if not proof.lacks(new[old])}
+    if proved:
+        renamed.rename(study.store, proved)
+        log.warning("%d older replies of %s are counted on", len(proved), study.model)
+    return len(proved)
+
+
+def sorted_out(study: "Study", *, thorough: bool) -> tuple[dict[str, Named], dict[str, Counts]]:
+    """Of each trial that is proved, by its old id, what it is called today; the rest counted by reason."""
+    proof = Proof.of(study, thorough=thorough)
+    proved: dict[str, Named] = {}
     kept: dict[str, list[str]] = {}
     for row in study.store.sql(f"select * from trials where {WHERE} order by trial_id", _whose(study)).to_pylist():
         ops = tuple(Op(**op) for op in row["ops"] or ())
         if {op.sae for op in ops} - {study.spec.sae}:
             continue  # of the model with another SAE; a study with that one sees to them
         trial = _trial(row, ops, study.meaning)
-        reason = chat or (sae if ops else "") or (length if "room" in json.loads(trial.meant) else "")
-        if _trial(row, ops, "").id != row["trial_id"]:
+        reason = proof.lacks(trial)
+        if not reason and replace(trial, meaning="").id != row["trial_id"]:
             reason = "their ids are not those of their content"
         if reason:
             kept.setdefault(reason, []).append(row["trial_id"])
         else:
-            proved.append((row["trial_id"], trial))
+            proved[row["trial_id"]] = Named(trial.id, trial.meant)
     return proved, {reason: renamed.counts(study.store, ids) for reason, ids in kept.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Why what a trial rests on is not proved to be today's; empty: it is."""
+
+    chat: str
+    sae: str
+    length: str
+
+    @classmethod
+    def of(cls, study: "Study", *, thorough: bool) -> "Proof":
+        runs = _manifests(study)
+        return cls(_chat(study, runs), _sae(study, runs, thorough), _length(study, runs))
+
+    def lacks(self, trial: Trial) -> str:
+        return self.chat or (self.sae if trial.ops else "") or (self.length if '"room"' in trial.meant else "")
 
 
 WHERE = "meaning is null and model = ? and weights = ?"
@@ -111,10 +150,10 @@ def _whose(study: "Study") -> list[object]:
 
 
 def _any(study: "Study") -> bool:
-    unnamed = study.store.sql("select 1 from trials where meaning is null and weights is not null and model = ? limit 1", [study.model])
-    return bool(unnamed.num_rows) and bool(
-        study.store.sql(f"select 1 from trials where {WHERE} limit 1", _whose(study)).num_rows
+    unnamed = study.store.sql(
+        "select 1 from trials where meaning is null and weights is not null and model = ? limit 1", [study.model]
     )
+    return bool(unnamed.num_rows) and bool(study.store.sql(f"select 1 from trials where {WHERE} limit 1", _whose(study)).num_rows)
 
 
 def _state(study: "Study") -> str:

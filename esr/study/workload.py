@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from esr.experiment import Experiment, Size
 from esr.params import Params
 from esr.prompts import discovery
+from esr.study import meaning
 from esr.study.choose import Baseline
 from esr.study.detect import Detection
 
@@ -75,12 +76,21 @@ class There:
 
 
 def there(study: "Study", experiment: Experiment, judge: "Judge") -> There:
-    """How much of an experiment, and of what it is held against, is in the store."""
+    """How much of an experiment, and of what it is held against, is in the store and means what it means today."""
     arms = [experiment.name, *(key.partition("/")[0] for key in experiment.beside)]
+    made = study.store.sql(
+        "select distinct weights, meaning from trials where model = ? and meaning is not null", [study.model]
+    ).to_pylist()
+    if not made:
+        return There(0, 0, 0)
+    now = meaning.of(study.params, study.model, fetch=False)
+    same = [row["meaning"] for row in made if row["weights"] == study.weights and meaning.covers(now, row["meaning"])]
     rows = study.store.sql(
         "select count(distinct m.trial_id) as trials, count(distinct r.trial_id) as replies, count(distinct g.trial_id) as grades "
-        "from members m left join replies r using (trial_id) left join grades g on g.trial_id = m.trial_id and g.judge = ? "
-        "where m.model = ? and m.scale = ? and m.experiment in (select unnest(?))",
-        [judge.name, study.model, study.params.scale, arms],
+        "from members m join trials t using (trial_id) left join replies r using (trial_id) "
+        "left join grades g on g.trial_id = m.trial_id and g.judge = ? "
+        "where m.model = ? and m.scale = ? and m.experiment in (select unnest(?)) "
+        "and t.weights = ? and t.meaning in (select unnest(?))",
+        [judge.name, study.model, study.params.scale, arms, study.weights, same],
     ).to_pylist()
     return There(**rows[0])

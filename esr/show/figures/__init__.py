@@ -62,7 +62,7 @@ def redraw(folders: Sequence[Path], into: Path) -> list[Path]:
 
 def _drawn(figure: Figure, results: Sequence[Recorded]) -> "experiments.Drawing":
     if len(results) == 1:
-        return figure.draw(results[0], figure.title.replace("{model}", results[0].model))
+        return figure.draw(results[0], figure.title.replace("{model}", results[0].title))
     if figure.several is None:
         raise AssertionError("a figure of one model was asked to show several")
     return figure.several.draw(results, figure.several.title)
