@@ -47,6 +47,8 @@ class Selection:
     judge: str
     beside: tuple[str, ...] = ()
     """`experiment/arm` of other experiments that the results are held against."""
+    engine: str = "vllm"
+    """Whose replies they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,8 @@ class Experiment:
     endings: tuple[Callable[[Any], object], ...]
     """Tasks that end a run, in this order: what a person looks at."""
 
-    def selection(self, model: str, scale: str, judge: str) -> Selection:
-        return Selection(self.name, model, scale, judge, self.beside)
+    def selection(self, model: str, scale: str, judge: str, engine: str = "vllm") -> Selection:
+        return Selection(self.name, model, scale, judge, self.beside, engine)
 
     def drawings(self) -> Mapping[str, Figure]:
         """Its figures by the name that their files begin with: `exp09`, `exp09-onset`."""

@@ -7,10 +7,14 @@ generation get the same row, and a changed field is another trial.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
+
+from esr.errors import DataError
 
 __all__ = [
-    "BASELINE", "BLIND", "Arm", "Attempt", "Grade", "Latent", "Member", "Op", "Reply", "Sampling", "Scope", "Trial", "content_id", "replace",
+    "BASELINE", "BLIND", "Arm", "Attempt", "Grade", "Latent", "Member", "Op", "Reply", "Sampling", "Scope", "Trial", "content_id", "meant",
+    "replace",
 ]  # fmt: skip
 
 type_of_op = Literal["add", "clamp", "project_out", "clamp_projection", "add_norm"]
@@ -55,6 +59,12 @@ class Op:
     sae: str
     """Name in params.yaml's `saes`; whose rows are used."""
 
+    @property
+    def told(self) -> list[object]:
+        """For identity: the five, and whatever else a kind of op has, such as positions, a schedule or a condition of its own."""
+        more = {name: value for name, value in asdict(self).items() if name not in Op.__slots__}
+        return [self.kind, self.latent, float(self.value), self.layer, self.sae, *([more] if more else [])]
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -72,6 +82,9 @@ class Trial:
     """Name in params.yaml."""
     weights: str
     """What the name meant: hub id or folder, revision or hash, dtype, quantization, adapter."""
+    meaning: str
+    """What else stands behind names, as `esr.study.meaning` tells it of a whole study; of it counts what this trial rests on.
+    Empty: not recorded."""
     prompt: str
     """The whole user turn, suffix included."""
     prompt_format: str
@@ -94,16 +107,41 @@ class Trial:
 
     @property
     def id(self) -> str:
-        ops = sorted([op.kind, op.latent, float(op.value), op.layer, op.sae] for op in self.ops)
+        ops = sorted((op.told for op in self.ops), key=lambda told: (told[:5], json.dumps(told[5:])))
         s = self.sampling
         sampling = [float(s.temperature), float(s.top_p), float(s.repetition_penalty), s.max_tokens]
         return content_id(
             "trial", self.model, self.weights, self.prompt, self.prompt_format, self.prefill, self.seed, sampling, ops,
-            self.scope,
+            self.scope, *([self.meant] if self.meaning else []),
         )  # fmt: skip
+
+    @property
+    def meant(self) -> str:
+        """Of the meaning, what this trial rests on: the rendering, the SAEs that its ops name, and the model's length where it could
+        cut the reply. So unsteered trials under two SAEs are one generation."""
+        size = len(self.prompt.encode()) + len(self.prefill.encode()) + self.sampling.max_tokens
+        return meant(self.meaning, frozenset(op.sae for op in self.ops), size) if self.meaning else ""
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self) | {"id": self.id}
+
+
+@lru_cache(maxsize=4096)
+def meant(meaning: str, saes: frozenset[str], size: int) -> str:
+    """The part of a meaning that a trial with ops on these SAEs rests on; `size`: at most so many tokens of prompt and reply."""
+    whole: dict[str, Any] = json.loads(meaning)
+    told: dict[str, str] = whole.get("saes", {})
+    if unknown := sorted(saes - set(told)):
+        raise DataError(
+            f"a trial names the SAE {unknown[0]!r} and its meaning tells of {', '.join(sorted(told)) or 'none'}; give it that of a study "
+            "whose model has this SAE"
+        )
+    part: dict[str, Any] = {"chat": whole["chat"]}
+    if saes:
+        part["saes"] = {name: told[name] for name in saes}
+    if "room" in whole and size > whole["room"]:
+        part["room"] = whole["room"]
+    return json.dumps(part, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)

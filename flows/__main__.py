@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -118,11 +118,15 @@ def carry_out(experiment: str, model: str, scale: str, judge: str | None, presse
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # in the engine's processes
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
     from esr.experiment import module
+    from esr.study import older
     from flows import foreground, stages
     from flows.server_guard import guard
     from tasks.run import Run
 
     run = Run.of(experiment, model, scale, judge)
+    with suppress(EsrError):  # whatever it is, the check below says it
+        for sentence in older.told(run.study):
+            out.print(sentence)
     already = stages.there(run)
     out.print(foreground.plan(run, already))
     run.check()

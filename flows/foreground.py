@@ -47,7 +47,7 @@ def plan(run: Run, there: There) -> str:
     labelled, unlabelled = len(run.study.labels), run.study.unlabelled
     few = f"; {asked.latents:,} latents are asked for and {labelled:,} have a label" if labelled < asked.latents else ""
     return (
-        f"{run.title}, engine {backend()}\n"
+        f"{run.title}{', engine vllm' if backend() == 'vllm' else ''}\n"
         f"plan: at most {' + '.join(parts)} = {asked.replies:,} replies; {asked.judge_calls:,} judge calls; "
         f"{asked.tokens / 1e6:.3g} M tokens{few}\n"
         + (f"{unlabelled}\n" if unlabelled else "")

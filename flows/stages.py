@@ -117,6 +117,7 @@ def planned(run: Run, found: Sequence[Threshold], arm: Arm, trials_per_latent: i
         arm=arm,
         model=run.model,
         weights=run.study.weights,
+        meaning=run.study.meaning,
         latents=[one.latent for one in found],
         thresholds={one.latent.index: one.boost for one in found},
         questions=evaluation(),

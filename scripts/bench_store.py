@@ -22,7 +22,7 @@ PLAIN = Sampling(temperature=0.6, top_p=1.0, repetition_penalty=1.1, max_tokens=
 def member(i: int) -> Member:
     latent = Latent(i // 5, f"label {i // 5}")
     trial = Trial(
-        model="70b", weights="w", prompt=f"question {i % 38}", prompt_format="clean", seed=i, sampling=PLAIN, question=f"question {i % 38}",
+        model="70b", weights="w", meaning="", prompt=f"question {i % 38}", prompt_format="clean", seed=i, sampling=PLAIN, question=f"question {i % 38}",
         ops=(Op("add", latent.index, 9.4, 33, "s"),), latent=latent, boost=9.4, threshold=9.4,
     )  # fmt: skip
     return Member(arm=BASELINE, model="70b", scale="full", trial=trial)

@@ -143,7 +143,8 @@ asked = study.params.of(choose.Baseline)
 shards = cut(choose.latents(study, asked.latents), study.params.work.calibrate_shard)
 found = [one for shard in shards for one in calibrate.thresholds(study, shard) if one.bites]
 members = plan(
-    study.params, arm=BASELINE, model=study.model, weights=study.weights, latents=[one.latent for one in found],
+    study.params, arm=BASELINE, model=study.model, weights=study.weights, meaning=study.meaning,
+    meaning=study.meaning, latents=[one.latent for one in found],
     thresholds={one.latent.index: one.boost for one in found}, questions=evaluation(), trials_per_latent=asked.trials_per_latent,
 )
 study.store.put_members(members)

@@ -6,6 +6,7 @@ from datetime import datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from esr.errors import EsrError
 from esr.record.run import RUNNING, put_run
 from esr.study import detect
 from esr.study.detect import Detector
@@ -46,4 +47,12 @@ def _put(run: Run, started: datetime, status: str, row: str | None) -> str:
         "judges": [judges[name] for name in sorted(judges)],
     }
     told = {"started": started, "status": status, "cost": run.progress.cost, "engine": run.study.opened, "run_id": row}
-    return put_run(run.study.store, run.params, **named, **told)
+    return put_run(run.study.store, run.params, meaning=_meaning(run), **named, **told)
+
+
+def _meaning(run: Run) -> str | None:
+    """Also of a run that ended because it cannot be told."""
+    try:
+        return run.study.meaning
+    except EsrError:
+        return None

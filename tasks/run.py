@@ -58,7 +58,12 @@ class Run:
 
     @property
     def title(self) -> str:
-        return f"{self.experiment.name} on {self.model}, scale {self.scale}, judge {self.judge_name}"
+        return f"{self.experiment.name} on {self.model}, scale {self.scale}, judge {self.judge_name}{self._engine}"
+
+    @property
+    def _engine(self) -> str:
+        """Another engine than vLLM is said."""
+        return "" if backend() == "vllm" else f", engine {backend()}"
 
     @property
     def line(self) -> str:
@@ -69,11 +74,13 @@ class Run:
 
     @property
     def selection(self) -> Selection:
-        return self.experiment.selection(self.model, self.scale, self.judge_name)
+        return self.experiment.selection(self.model, self.scale, self.judge_name, backend())
 
     def artifact(self, what: str) -> str:
         """Name of an artifact: lower case, digits and dashes."""
-        return re.sub(r"[^a-z0-9]+", "-", f"{self.experiment.name} {self.model} {self.scale} {self.judge_name} {what}".lower())
+        return re.sub(
+            r"[^a-z0-9]+", "-", f"{self.experiment.name} {self.model}{self._engine} {self.scale} {self.judge_name} {what}".lower()
+        )
 
     def check(self) -> None:
         """What a long run would otherwise stumble over late."""

@@ -9,7 +9,7 @@ PLAIN = Sampling(temperature=0.6, top_p=1.0, repetition_penalty=1.1, max_tokens=
 def member(i: int, *, arm: str = "baseline", experiment: str = "exp01", boost: float = 3.0, scale: str = "smoke") -> Member:
     latent = Latent(i // 2, f"label {i // 2}")
     trial = Trial(
-        model="tiny", weights="w", prompt=f"question {i}", prompt_format="clean", seed=i, sampling=PLAIN, question=f"question {i}",
+        model="tiny", weights="w", meaning="", prompt=f"question {i}", prompt_format="clean", seed=i, sampling=PLAIN, question=f"question {i}",
         ops=(Op("add", latent.index, boost, 3, "s"),) if boost else (), latent=latent, boost=boost, threshold=3.0,
     )  # fmt: skip
     return Member(arm=Arm(experiment, arm), model="tiny", scale=scale, trial=trial)

@@ -130,7 +130,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[St
     monkeypatch.setenv("ESR_LIMITS", str(tmp_path / "limits"))
     params, store = load("tiny"), Store(tmp_path / "store")
     trials = [
-        Trial(model="tiny", weights="w", prompt="How do you make coffee?", prompt_format="clean", seed=i, sampling=params.sampling("tiny"),
+        Trial(model="tiny", weights="w", meaning="", prompt="How do you make coffee?", prompt_format="clean", seed=i, sampling=params.sampling("tiny"),
               question="How do you make coffee?", latent=Latent(i % 5, "castles"))
         for i in range(30)
     ]  # fmt: skip

@@ -34,7 +34,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
 def trial(i: int, tokens: int) -> Trial:
     sampling = Sampling(temperature=1.0, top_p=1.0, repetition_penalty=1.0, max_tokens=tokens)
     return Trial(
-        model="toy", weights="w", prompt=f"How do I whittle spoon {i}?", prompt_format="clean", seed=i, sampling=sampling,
+        model="toy", weights="w", meaning="", prompt=f"How do I whittle spoon {i}?", prompt_format="clean", seed=i, sampling=sampling,
         ops=(Op("add", 3, 2.0, 1, "early"),), question=f"{i}",
     )  # fmt: skip
 

@@ -78,11 +78,11 @@ def test_its_table_can_be_asked_for_again(done: tuple[Place, str]) -> None:
 
 def test_every_table_and_figure_that_it_declares_is_there(done: tuple[Place, str]) -> None:
     where = done[0]
-    folder = where.store / "export" / "exp77" / "tiny-smoke"
+    folder = where.store / "export" / "exp77" / "tiny+fake-smoke"
     assert {file.name for file in folder.iterdir()} == {"outcomes.parquet", "boosts.parquet", "about.json"}
     drawn = {file.name for file in (where.store / "figures").iterdir()}
-    assert {f"{name}-tiny-smoke.{kind}" for name in ("exp77", "exp77-again") for kind in ("png", "pdf", "json")} <= drawn
-    assert "exp77-tiny-smoke.csv" in drawn
+    assert {f"{name}-tiny+fake-smoke.{kind}" for name in ("exp77", "exp77-again") for kind in ("png", "pdf", "json")} <= drawn
+    assert "exp77-tiny+fake-smoke.csv" in drawn
     arms = json.loads((folder / "about.json").read_text())["arms"]
     assert {(arm["arm"], arm["kind"], arm["against"]) for arm in arms if arm["experiment"] == "exp77"} == {
         ("generated", "positions", "exp01/baseline"),

@@ -34,6 +34,7 @@ def filled(root: Path) -> Store:
         arm=BASELINE,
         model="tiny",
         weights="w",
+        meaning="",
         latents=latents,
         thresholds={i: 4.0 + i for i in range(5)},
         questions=prompts.evaluation(),

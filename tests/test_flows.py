@@ -95,7 +95,7 @@ def test_each_run_leaves_a_manifest_and_its_artifacts(here: Place) -> None:
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts()}
     for name in EXPERIMENTS:
-        assert {f"{name}-tiny-smoke-lexical-{what}" for what in ("closing", "replies", "figure", "made")} <= keys
+        assert {f"{name}-tiny-engine-fake-smoke-lexical-{what}" for what in ("closing", "replies", "figure", "made")} <= keys
 
 
 def test_a_flow_runs_page_says_what_it_is_and_how_to_make_it_again(here: Place) -> None:
@@ -106,11 +106,11 @@ def test_a_flow_runs_page_says_what_it_is_and_how_to_make_it_again(here: Place) 
         logs = [log.message for log in client.read_logs(limit=200)]
         texts = {artifact.key: str(artifact.data) for artifact in client.read_artifacts()}
     assert {"exp05", "tiny", "smoke"} <= set(runs["exp05-tiny-smoke"].tags)
-    made = texts["exp05-tiny-smoke-lexical-made"]
+    made = texts["exp05-tiny-engine-fake-smoke-lexical-made"]
     assert "python -m flows exp05 tiny --scale smoke" in made
     assert "| `exp01.latents` |" in made
     assert "Cost of judging in this run: $0.00" in made
-    sample = texts["exp05-tiny-smoke-lexical-replies"]
+    sample = texts["exp05-tiny-engine-fake-smoke-lexical-replies"]
     assert "python -m esr show" in sample
     assert "⟦end 1⟧" in sample
     assert "> and: " in sample
@@ -133,7 +133,7 @@ def test_a_flow_run_stays_far_below_three_hundred_task_runs() -> None:
 
 def test_figures_lie_in_the_store(here: Place) -> None:
     names = {file.name for file in (here.store / "figures").iterdir()}
-    assert {f"{name}-tiny-smoke.{kind}" for name in EXPERIMENTS for kind in ("png", "pdf", "json")} <= names
+    assert {f"{name}-tiny+fake-smoke.{kind}" for name in EXPERIMENTS for kind in ("png", "pdf", "json")} <= names
 
 
 def test_a_changed_plan_takes_the_old_ones_place(here: Place, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Provid
 
 def planned(store: Store, label: str) -> JudgeQuestion:
     """One trial about a latent of this name."""
-    trial = Trial(model="tiny", weights="w", prompt="How do you make coffee?", prompt_format="clean", seed=1,
+    trial = Trial(model="tiny", weights="w", meaning="", prompt="How do you make coffee?", prompt_format="clean", seed=1,
                   sampling=Sampling(1.0, 1.0, 1.0, 8), question="How do you make coffee?", latent=Latent(3, label))  # fmt: skip
     store.put_members([Member(arm=BASELINE, model="tiny", scale="full", trial=trial)])
     store.put_replies([Reply(trial_id=trial.id, text=TEXT, token_ids=(1,), n_prompt_tokens=1, finish_reason="stop", applied=0)])

@@ -118,7 +118,7 @@ def test_a_key_holds_what_its_step_reads_no_less_and_no_more(step: str, here: Pa
     study = study_of(here)
     reader = Reader(study)
     monkeypatch.setattr(Study, "engine", study.engine)
-    _ = study.grader, study.rater, study.weights, study.labels  # handles read params for themselves when they open
+    _ = study.grader, study.rater, study.weights, study.meaning, study.labels  # handles read params for themselves when they open
     with recording(study.params, monkeypatch) as read:
         STEPS[step](reader)
         facts = {path for path in read if not path.startswith("params/work/")} - GROUPS

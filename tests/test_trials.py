@@ -1,5 +1,6 @@
 """Plans, ladders and replays: paired, without doubles, from one seed."""
 
+import json
 from collections import Counter, defaultdict
 from dataclasses import fields, replace
 
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esr import params, prompts
-from esr.errors import DataError
+from esr.engine.intervention import Condition, Intervention
+from esr.errors import DataError, StoreError
+from esr.store import rows
 from esr.study.plan import (
     ablated,
     absolute_levels,
@@ -32,8 +35,15 @@ THRESHOLDS = {7580: 9.4, 3: 5.0, 50: 12.0}
 QUESTIONS = prompts.evaluation()
 
 
+def meaning(chat: str = "c", room: int = 4000, **saes: str) -> str:
+    return json.dumps({"chat": chat, "room": room, "saes": {"goodfire-70b-l50": "s", **saes}})
+
+
+M = meaning()
+
+
 def base(n: int = 5, p: params.Params = P, latents: list[Latent] = LATENTS, **over: object):
-    known = {"arm": BASELINE, "model": "70b", "weights": "w", "latents": latents, "thresholds": THRESHOLDS}
+    known = {"arm": BASELINE, "model": "70b", "weights": "w", "meaning": M, "latents": latents, "thresholds": THRESHOLDS}
     return plan(p, **{**known, "questions": QUESTIONS, "trials_per_latent": n, **over})
 
 
@@ -169,11 +179,11 @@ def test_levels_that_differ_by_the_last_bit_are_one():
 
 def test_a_search_step_draws_afresh_each_step_with_the_short_budget():
     asks = [(LATENTS[0], 7.5), (LATENTS[1], 3.0)]
-    step = [search_step(P, model="70b", weights="w", asks=asks, step=i, questions=QUESTIONS) for i in range(2)]
+    step = [search_step(P, model="70b", weights="w", meaning=M, asks=asks, step=i, questions=QUESTIONS) for i in range(2)]
     assert len(step[0]) == 2 * P.protocol.samples_per_step
     assert {m.trial.sampling.max_tokens for m in step[0]} == {P.protocol.search_max_tokens}
     assert not {m.trial.id for m in step[0]} & {m.trial.id for m in step[1]}
-    verify = search_step(P, model="70b", weights="w", asks=asks, step="verify", questions=QUESTIONS, samples=3)
+    verify = search_step(P, model="70b", weights="w", meaning=M, asks=asks, step="verify", questions=QUESTIONS, samples=3)
     assert len(verify) == 6
 
 
@@ -188,6 +198,7 @@ def test_every_field_that_determines_the_reply_is_in_the_id(data):
     changes = {
         "model": "8b",
         "weights": "other",
+        "meaning": meaning(chat="other"),
         "prompt": trial.prompt + "!",
         "prompt_format": "double_header",
         "prefill": "So",
@@ -207,3 +218,50 @@ def test_every_field_that_determines_the_reply_is_in_the_id(data):
 def test_the_order_of_ops_does_not_make_another_trial():
     trial = ablated(P, "70b", [9, 4])(base()[0].trial)
     assert replace(trial, ops=trial.ops[::-1]).id == trial.id
+
+
+SAE = {"goodfire-70b-l50": "shuffled"}
+
+
+def test_a_steered_trial_rests_on_the_sae_that_its_ops_name_and_an_unsteered_one_on_none():
+    for change in (lambda trial: trial, ablated(P, "70b", [9, 4]), lambda trial: ablated(P, "70b", [9])(unsteered(trial))):
+        trial = change(base()[0].trial)
+        assert replace(trial, meaning=meaning(**SAE)).id != trial.id
+        assert json.loads(trial.meant) == {"chat": "c", "saes": {"goodfire-70b-l50": "s"}}
+    quiet = unsteered(base()[0].trial)
+    assert json.loads(quiet.meant) == {"chat": "c"}
+    assert replace(quiet, meaning=meaning(**SAE)).id == quiet.id == replace(quiet, meaning=meaning(other="o")).id
+    zero = boosted(P, "70b", lambda _: 0.0)(base()[0].trial)
+    assert zero.id == quiet.id
+
+
+def test_the_models_length_is_meant_only_where_it_could_cut_the_reply():
+    trial = base()[0].trial
+    fits = len(trial.prompt.encode()) + trial.sampling.max_tokens
+    assert replace(trial, meaning=meaning(room=fits)).id == trial.id
+    cut = {replace(trial, meaning=meaning(room=fits - n)).id for n in (1, 2)}
+    assert len(cut | {trial.id}) == 3
+    umlauts = replace(trial, prompt="ü" * 2000)  # one character may be several tokens
+    assert replace(umlauts, meaning=meaning(room=4100)).id != replace(umlauts, meaning=meaning(room=4200)).id
+
+
+def test_what_a_trial_is_said_to_mean_gives_it_the_same_id():
+    for trial in (base()[0].trial, unsteered(base()[0].trial), replace(base()[0].trial, prompt="x" * 4000)):
+        assert replace(trial, meaning=trial.meant).id == trial.id
+
+
+def test_an_op_on_an_sae_that_the_meaning_does_not_tell_of_is_refused():
+    with pytest.raises(DataError, match="goodfire-70b-l50"):
+        _ = replace(base()[0].trial, meaning=json.dumps({"chat": "c", "room": 1, "saes": {}})).id
+
+
+def test_what_an_op_has_of_its_own_is_part_of_the_identity_and_is_not_stored_without_a_column():
+    trial = base(1)[0].trial
+    op = trial.ops[0]
+    plain = Intervention(op.kind, op.latent, op.value, op.layer, op.sae)
+    ways = [{"scope": "generated"}, {"schedule": ((0, 1.0), (9, 0.0))}, {"when": Condition(op.sae, 3, 0.5)}]
+    others = [replace(trial, ops=(replace(plain, **way),)) for way in ways]
+    assert len({trial.id, *(other.id for other in others)}) == 4
+    for other in others:
+        with pytest.raises(StoreError, match="no column"):
+            rows.trial(other)

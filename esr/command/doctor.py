@@ -36,6 +36,7 @@ def run(args: Namespace) -> int:
         "gpus": gpus,
         "keys": _keys(params),
         "store": _store(Store()),
+        "older": _older(Store(), params),
         "models": {name: _model(params, name, gpus) for name in params.models},
     }
     sys.stdout.write(json.dumps(found, indent=1, default=str) + "\n" if args.json else _told(found))
@@ -87,6 +88,31 @@ def _store(store: Any) -> dict[str, Any]:
     return found
 
 
+def _older(store: Any, params: "Params") -> list[str]:
+    """Trials from before their meaning was recorded: what is counted on at the next run, and what is not."""
+    from esr.errors import EsrError
+    from esr.params import load
+    from esr.study import older
+    from esr.study.study import Study
+
+    lines = []
+    for name in store.sql("select distinct model from trials where meaning is null and weights is not null order by 1")[
+        "model"
+    ].to_pylist():
+        if name not in params.models:
+            continue
+        try:
+            found = older.outlook(Study(load(name), name, store))
+        except EsrError as error:
+            lines.append(f"older trials of {name!r} wait for what they rest on: {error}")
+            continue
+        if found is not None:
+            n = found.adopted
+            proved = f"{n.trials:,} older trials of {name!r} mean what they mean today ({n.replies:,} replies, {n.grades:,} graded)"
+            lines += [*([proved] if n.trials else []), *found.sentences]
+    return lines
+
+
 def _ailing(store: dict[str, Any]) -> list[str]:
     """What is wrong with the store, a line each, with what would do."""
     lines = [f"  shards/{name} {why}; nothing of it counts" for name, why in store["left_alone"].items()]
@@ -123,6 +149,7 @@ def _told(found: dict[str, Any]) -> str:
         + ("" if store["writable"] else "; it cannot be written to")
         + (f"; {store['free_gib']} GiB free" if store["free_gib"] is not None else ""),
         *_ailing(store),
+        *(f"  {line}" for line in found["older"]),
         "models:",
         *(f"  {name}: {state}" for name, state in found["models"].items()),
     ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from esr.errors import EngineError, SpecError, one_of
+from esr.types import content_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,14 +71,37 @@ FAMILIES: Final[dict[str, Family]] = {
 }  # fmt: skip
 
 
+PROBE: Final = " a question\n"
+"""Its edges tell whether a family strips what it is given."""
+
+
+def rendering(family: str) -> str:
+    """A digest of all that a family puts around a prompt, and of what ends its replies."""
+    found = _family(family)
+    pieces = [[isinstance(piece, Special), piece] for piece in found.turn(PROBE)]
+    second = [[isinstance(piece, Special), piece] for piece in found.second_header]
+    return content_id("rendering", pieces, second, list(found.stops), length=16)
+
+
+def overhead(family: str) -> int:
+    """At most so many tokens a family puts around a prompt, whatever the tokenizer: a special token is one, text has no more than bytes."""
+    found = _family(family)
+    pieces = [*found.turn(""), *found.second_header]
+    return sum(1 if isinstance(piece, Special) else len(piece.encode()) for piece in pieces)
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise EngineError(one_of("family", name, list(FAMILIES), "esr.engine.chat"))
+    return FAMILIES[name]
+
+
 class Chat:
     """One family's rendering with one tokenizer."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", family: str) -> None:
-        if family not in FAMILIES:
-            raise EngineError(one_of("family", family, list(FAMILIES), "esr.engine.chat"))
+        self.family = _family(family)
         self.tokenizer = tokenizer
-        self.family = FAMILIES[family]
         self._name = family
         self.special_ids = frozenset(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
         self.stop_ids = tuple(self._special(name) for name in self.family.stops)

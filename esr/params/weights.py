@@ -5,6 +5,7 @@ an engine, so that a run whose steps are all done never loads the model.
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -32,11 +33,11 @@ def folder(model: ModelParams) -> Path:
     return path
 
 
-def digest(path: Path) -> str:
-    """sha256 over the names and bytes of a folder's files, cut to 16 digits."""
+def digest(path: Path, names: Sequence[str] | None = None) -> str:
+    """sha256 over the names and bytes of a folder's files, or of those with these names, cut to 16 digits."""
     if not path.is_dir():
         raise ParamsError(f"no folder at {str(path)!r}; correct params.yaml or put it there")
-    files = sorted(p for p in path.iterdir() if p.suffix in READ)
+    files = sorted(p for p in path.iterdir() if (p.suffix in READ if names is None else p.name in names))
     return _digest(tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
 
 

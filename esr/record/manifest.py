@@ -21,14 +21,16 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-def manifest(params: Params, model: str, *, engine: Engine | None = None, judges: Sequence[Judge] = ()) -> dict[str, Any]:
-    """`engine`: the one that was opened; None: every reply was there already."""
+def manifest(
+    params: Params, model: str, *, engine: Engine | None = None, judges: Sequence[Judge] = (), meaning: str | None = None
+) -> dict[str, Any]:
+    """`engine`: the one that was opened; None: every reply was there already. `meaning`: of the study's trials; None: it cannot be told."""
     spec = params.model(model)
     return {
         "revision": revision(),
         "params": {"digest": params.digest, "content": content(params)},
         "seed": params.seed,
-        "model": {"name": model, "weights": _weights(params, model), "layers": _layers(params, model)},
+        "model": {"name": model, "weights": _weights(params, model), "meaning": meaning, "layers": _layers(params, model)},
         "sae": {"name": spec.sae, "sha256": _files(params, spec.sae)},
         "engine": dict(engine.fingerprint) if engine is not None else None,
         "judges": {judge.name: {"prompt": judge.prompt_hash, "model": params.judge(judge.name).model} for judge in judges},

@@ -46,9 +46,10 @@ def put_run(
     status: str,
     cost: float | None = None,
     run_id: str | None = None,
+    meaning: str | None = None,
 ) -> str:
     """The id of the row. `engine`: the one that was opened; None: every reply was there already. `run_id`: of the row that it
-    replaces, whose name it keeps."""
+    replaces, whose name it keeps. `meaning`: of the study's trials; None: it cannot be told."""
     kept = store.sql("select name, hidden from runs where run_id = ?", [run_id]).to_pylist() if run_id else []
     return store.put_run(
         {
@@ -62,6 +63,6 @@ def put_run(
             "judge": judge,
             "status": status,
             "cost": cost,
-            "manifest": manifest(params, model, engine=engine, judges=judges),
+            "manifest": manifest(params, model, engine=engine, judges=judges, meaning=meaning),
         }
     )

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from esr.errors import SaeError
 from esr.sae.canonical import Activation, Sae, canonical, site_layer
+from esr.sae.content import CONFIG, WEIGHTS
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 ARCHITECTURES: dict[str, Activation] = {"standard": "relu", "jumprelu": "jumprelu"}
 
 

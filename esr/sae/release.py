@@ -42,3 +42,13 @@ def known(release: str, id: str, *, name: str) -> None:
     ids = list(registry[release].saes_map)
     if id not in ids:
         raise SaeError(f"SAE {name!r}: {one_of('id', id, ids[:200], f'release {release}')[:400]}")
+
+
+def place(release: str, id: str) -> tuple[str, str]:
+    """The hub repository of a known release, and where in it the SAE lies."""
+    from sae_lens.loading.pretrained_saes_directory import (
+        get_pretrained_saes_directory,
+    )
+
+    found = get_pretrained_saes_directory()[release]
+    return str(found.repo_id), str(found.saes_map[id])

@@ -48,7 +48,7 @@ def _row(found: Recorded, one: Counted, metric: str) -> tuple[str, ...]:
     span = e.interval
     return (
         found.experiment,
-        found.model,
+        found.title,
         found.about["scale"],
         found.about["judge"],
         one.name,

@@ -21,6 +21,9 @@ from esr.params import Params
 from esr.show.tables import where
 from esr.store import Store
 
+VLLM = "vllm"
+"""The engine that is not named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -42,6 +45,12 @@ class Recorded:
     def model(self) -> str:
         return str(self.about["model"])
 
+    @property
+    def title(self) -> str:
+        """The model as titles name it: with the engine where that is another than vLLM."""
+        engine = self.about.get("engine", VLLM)
+        return self.model if engine == VLLM else f"{self.model} ({engine} engine)"
+
 
 ARMS = """
 select s.experiment, s.arm, a.kind, a.level, a.place, a.against, a.mean, a.std, s.n_planned, s.n_graded, s.n_missing
@@ -51,6 +60,7 @@ from summary s join current_arms a using (experiment, model, arm, scale) where {
 
 def recorded(store: Store, params: Params, experiment: Experiment, chosen: Selection) -> Recorded:
     """From the store: every table that the experiment declares."""
+    _same_engine(store, chosen)
     tables = {table.name: table.read(store, chosen) for table in experiment.tables}
     condition, asked = where(chosen)
     protocol = params.protocol
@@ -59,6 +69,7 @@ def recorded(store: Store, params: Params, experiment: Experiment, chosen: Selec
         "model": chosen.model,
         "scale": chosen.scale,
         "judge": chosen.judge,
+        "engine": chosen.engine,
         "arms": store.sql(ARMS.format(where=condition), asked).to_pylist(),
         "tables": sorted(tables),
         "exclude_degraded": protocol.exclude_degraded,
@@ -67,11 +78,27 @@ def recorded(store: Store, params: Params, experiment: Experiment, chosen: Selec
     return Recorded(tables, about)
 
 
+MADE_UP = "select distinct starts_with(weights, 'fake:') as fake from trials where trial_id in (select trial_id from outcomes where {where})"
+
+
+def _same_engine(store: Store, chosen: Selection) -> None:
+    """What the fake engine made up is never shown as a model's, nor the other way round: of each arm the newest plan counts."""
+    condition, asked = where(chosen)
+    found = {row["fake"] for row in store.sql(MADE_UP.format(where=condition), asked).to_pylist()} - {None}
+    if found - {chosen.engine == "fake"}:
+        made = "by the fake engine" if True in found else "by a real engine"
+        raise DataError(
+            f"the newest results of {chosen.experiment} on {chosen.model!r} were made {made} and the engine {chosen.engine!r} was asked for; "
+            f"run it with that engine again, which computes nothing that is there, or set ESR_ENGINE"
+        )
+
+
 def place(root: Path, params: Params, chosen: Selection) -> Path:
-    """Where the export lies: `<root>/export/exp01/tiny`, with `-smoke` and `@judge` where they are not the usual ones."""
+    """Where the export lies: `<root>/export/exp01/tiny`, with `+engine`, `-smoke` and `@judge` where they are not the usual ones."""
+    engine = "" if chosen.engine == VLLM else f"+{chosen.engine}"
     scale = "" if chosen.scale == "full" else f"-{chosen.scale}"
     by = "" if chosen.judge == params.model(chosen.model).judge else f"@{chosen.judge}"
-    return root / "export" / chosen.experiment / f"{chosen.model}{scale}{by}"
+    return root / "export" / chosen.experiment / f"{chosen.model}{engine}{scale}{by}"
 
 
 def write(found: Recorded, folder: Path) -> list[Path]:

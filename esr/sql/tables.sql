@@ -16,7 +16,7 @@ CREATE TABLE trials (
     max_tokens INTEGER,               -- length at which the reply is cut
     scope VARCHAR,                    -- positions the interventions touch: all, prompt, generated or [lo,hi)
     ops STRUCT(kind VARCHAR, latent INTEGER, value DOUBLE, layer INTEGER, sae VARCHAR)[], -- the interventions; empty: unsteered
-    meaning VARCHAR                   -- what the names stood for: hash of the SAE, chat family, engine options that change tokens; NULL: not recorded
+    meaning VARCHAR                   -- what else stood behind names, as JSON: chat (hash of the rendering), saes (hash of each SAE that ops name), room (where the model's length could cut the reply); NULL: not recorded
 );
 
 -- A trial's place in an experiment. One trial may be a member of many arms.

@@ -11,7 +11,7 @@ import pyarrow as pa
 from esr.count.degraded import degraded
 from esr.errors import StoreError
 from esr.store import schema
-from esr.types import Grade, Member, Reply, Trial
+from esr.types import Grade, Member, Op, Reply, Trial
 
 Row = dict[str, Any]
 
@@ -22,6 +22,11 @@ def trials(members: Sequence[Member]) -> list[Row]:
 
 
 def trial(t: Trial) -> Row:
+    for op in t.ops:
+        if type(op) is not Op:
+            raise StoreError(
+                f"the table trials has no column for positions, schedules or conditions of an op's own, and trial {t.id} has {op!r:.200}"
+            )
     return {
         "trial_id": t.id,
         "model": t.model,
@@ -33,6 +38,7 @@ def trial(t: Trial) -> Row:
         **asdict(t.sampling),
         "scope": t.scope,
         "ops": [asdict(op) for op in t.ops],
+        "meaning": t.meant or None,
     }
 
 

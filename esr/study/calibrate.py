@@ -64,7 +64,7 @@ def thresholds(study: "Study", latents: Sequence[Latent]) -> list[Threshold]:
         found = grade.grades(study, members, study.grader, "calibrate: judge")
         return {member.trial.id: grade.of(found, member) for member in members}
 
-    found = calibrate(reader.params, reader.model, reader.weights, latents, evaluation(), scores)
+    found = calibrate(reader.params, reader.model, reader.weights, reader.meaning, latents, evaluation(), scores)
     facts = {**reader.read, "calibration": sorted(latent.index for latent in latents)}
     study.store.put_thresholds([row(one, reader.model, facts) for one in found])
     return found
@@ -88,7 +88,7 @@ def row(found: Threshold, model: str, facts: Mapping[str, Any]) -> dict[str, Any
 
 
 def calibrate(
-    params: Params, model: str, weights: str, latents: Sequence[Latent], questions: Sequence[str], scores: Scores
+    params: Params, model: str, weights: str, meaning: str, latents: Sequence[Latent], questions: Sequence[str], scores: Scores
 ) -> list[Threshold]:
     """The searches in step, whoever scores."""
     search = Search([latent.index for latent in latents], params.model(model).search, params.protocol)
@@ -97,7 +97,9 @@ def calibrate(
 
     def ask(asks: Iterable[tuple[int, float]], name: int | str, samples: int | None = None) -> dict[int, Score | None]:
         pairs = [(named[index], boost) for index, boost in asks]
-        members = search_step(params, model=model, weights=weights, asks=pairs, step=name, questions=questions, samples=samples)
+        members = search_step(
+            params, model=model, weights=weights, meaning=meaning, asks=pairs, step=name, questions=questions, samples=samples
+        )
         return means(members, scores(members))
 
     while not search.done:

@@ -76,7 +76,7 @@ def maxima(study: "Study", questions: Sequence[str]) -> NDArray[np.float32]:
     capture = Capture(layer=m.read_layer, sae=m.sae, mode="max")
     sampling = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_tokens=1)
     requests = [Request(prompt=q, prompt_format=prompt_format, sampling=sampling, capture=capture) for q in questions]
-    _ = study.weights, study.backend
+    _ = study.weights, study.meaning, study.backend
     return np.stack([reading.values for reading in study.engine.read(requests)])
 
 

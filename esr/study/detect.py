@@ -107,6 +107,7 @@ def _unsteered(study: "Study", question: str, seed: int) -> Trial:
     return Trial(
         model=study.model,
         weights=study.weights,
+        meaning=study.meaning,
         prompt=question,
         prompt_format=study.params.protocol.prompt_format,
         seed=seed,

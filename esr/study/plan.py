@@ -1,7 +1,7 @@
 """What to generate, worked out before anything is generated: plans, ladders, replays. Pure.
 
-    base = plan(params, arm=BASELINE, model="70b", weights=w, latents=latents, thresholds=thresholds, questions=questions,
-                trials_per_latent=5)
+    base = plan(params, arm=BASELINE, model="70b", weights=w, meaning=m, latents=latents, thresholds=thresholds,
+                questions=questions, trials_per_latent=5)
     quiet = replay(base, Arm("exp08", "no-steering", "unsteered"), unsteered)
     clamped = replay(base, Arm("exp03", "detectors", "ablated"), ablated(params, "70b", detectors))
     told = replay(base, Arm("exp05", "self_monitor", "meta-prompt"), suffixed("self_monitor"))
@@ -49,6 +49,7 @@ def plan(
     arm: Arm,
     model: str,
     weights: str,
+    meaning: str,
     latents: Sequence[Latent],
     thresholds: Mapping[int, float],
     questions: Sequence[str],
@@ -63,7 +64,7 @@ def plan(
         rng = stream(params, "trials", latent.index)
         threshold = float(thresholds[latent.index])
         for question, seed in _draws(rng, questions, trials_per_latent, params.protocol.n_seeds):
-            trial = _trial(params, model, weights, latent, question, seed, threshold)
+            trial = _trial(params, model, weights, meaning, latent, question, seed, threshold)
             out.append(Member(arm=arm, model=model, scale=params.scale, trial=replace(trial, threshold=threshold)))
     return out
 
@@ -73,6 +74,7 @@ def search_step(
     *,
     model: str,
     weights: str,
+    meaning: str,
     asks: Iterable[tuple[Latent, float]],
     step: int | str,
     questions: Sequence[str],
@@ -86,7 +88,7 @@ def search_step(
         before = step * n if isinstance(step, int) else 0
         rng = stream(params, "search", *(() if isinstance(step, int) else (step,)), latent.index)
         for question, seed in _draws(rng, questions, before + n, params.protocol.n_seeds)[before:]:
-            trial = _trial(params, model, weights, latent, question, seed, float(boost), search=True)
+            trial = _trial(params, model, weights, meaning, latent, question, seed, float(boost), search=True)
             out.append(
                 Member(arm=Arm("calibration", f"step-{step}", against=""), model=model, scale="", trial=trial)
             )  # of no scale: never recorded
@@ -190,11 +192,20 @@ def _draws(rng: random.Random, questions: Sequence[str], n: int, n_seeds: int) -
 
 
 def _trial(
-    params: Params, model: str, weights: str, latent: Latent, question: str, seed: int, boost: float, search: bool = False
+    params: Params,
+    model: str,
+    weights: str,
+    meaning: str,
+    latent: Latent,
+    question: str,
+    seed: int,
+    boost: float,
+    search: bool = False,
 ) -> Trial:
     return Trial(
         model=model,
         weights=weights,
+        meaning=meaning,
         prompt=question,
         prompt_format=params.protocol.prompt_format,
         seed=seed,

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any, cast
 
-from esr.params import Block, Params, Settings, resolve
-from esr.params.weights import digest, file_digest
+from esr.params import Block, Params, Settings
+from esr.sae.content import content
 from esr.study.study import Study
 from esr.types import content_id
 
@@ -63,6 +63,7 @@ HANDLES = ("engine", "alone")
 FACTS: dict[str, Callable[[Study], Json]] = {
     "model": lambda study: study.model,
     "weights": lambda study: study.weights,
+    "meaning": lambda study: study.meaning,
     "labels": lambda study: content_id([[latent.index, latent.label] for latent in study.labels]),
     "concreteness": lambda study: study.concreteness,
     "backend": lambda study: study.backend,
@@ -78,21 +79,19 @@ def value(study: Study, path: str) -> Json:
         return FACTS[path](study)
     kind, *parts = path.split("/")
     if kind == "sae":
-        return _sae(study.params, parts[0])
+        return _sae(study, parts[0])
     found: Any = study.params
     for part in parts:
         found = found.get(part) if isinstance(found, dict) else getattr(found, part, None)
     return found.model_dump(mode="json") if isinstance(found, Block) else found
 
 
-def _sae(params: Params, name: str) -> Json:
-    """The SAE's block and the content of what lies here of it; a hub's file is named by its repository."""
-    if name not in params.saes:
+def _sae(study: Study, name: str) -> Json:
+    """The SAE's block and its content."""
+    if name not in study.params.saes:
         return None
-    spec = params.sae(name)
-    place = resolve(spec.repo) if spec.repo else None
-    there = None if place is None else digest(place) if place.is_dir() else file_digest(place) if place.is_file() else None
-    return [spec.model_dump(mode="json", exclude={"labels", "neuronpedia"}), there]
+    spec = study.params.sae(name)
+    return [spec.model_dump(mode="json", exclude={"labels", "neuronpedia"}), content(spec, fetch=study.backend != "fake")]
 
 
 class _Block:

@@ -1,6 +1,6 @@
 """Any set of stored replies by any judge, and only what that judge has not graded yet.
 
-A set is a condition over members, trials and outcomes in SQL, or a sample enriched in restarts; what is missing is counted by
+A set is a condition over the members that count, trials and outcomes in SQL, or a sample enriched in restarts; what is missing is counted by
 reason, and asking once more fills what was cut short.
 """
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 STORED = """
 select distinct on (m.trial_id, m.latent)
   m.trial_id, m.latent, coalesce(m.latent_label, '') as label, t.prompt, r.text
-from members m join trials t using (trial_id) join replies r using (trial_id)
+from current_members m join trials t using (trial_id) join replies r using (trial_id)
 left join outcomes o on o.experiment = m.experiment and o.model = m.model and o.arm = m.arm and o.scale = m.scale
   and o.trial_id = m.trial_id and o.latent = m.latent
 where r.text is not null and ({where})

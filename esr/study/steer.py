@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from esr.engine import Engine, Output, Request
 from esr.errors import EngineError, Halted
+from esr.study import older
 from esr.study.batches import work
 from esr.study.progress import Tick
 from esr.types import Reply, Trial
@@ -28,6 +29,9 @@ def replies(study: "Study", trials: Sequence[Trial], stage: str = "steer") -> in
     with study.alone("replies", ids):
         known = study.store.known("replies", ids)
         lacking = list({trial.id: trial for trial in trials if trial.id not in known}.values())
+        if lacking and older.replies(study, lacking):
+            known = study.store.known("replies", ids)
+            lacking = [trial for trial in lacking if trial.id not in known]
         study.progress.stored(stage, len(trials) - len(lacking))
         if not lacking:
             return 0

@@ -9,6 +9,7 @@ detect. Every step first asks the store what is there, computes the rest, and ma
 killed and asked again.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -21,12 +22,15 @@ from esr.params import ModelParams, Params, load
 from esr.params.weights import identity
 from esr.store import Store
 from esr.store.locks import exclusive
+from esr.study import meaning, older
 from esr.study.progress import Progress
 from esr.types import Latent
 
 if TYPE_CHECKING:
     from esr.engine import Backend, Engine
     from esr.judge import Judge
+
+log = logging.getLogger(__name__)
 
 
 def backend() -> "Backend":
@@ -59,6 +63,11 @@ class Study:
     def weights(self) -> str:
         """The identity of the weights; replies of the fake engine never mix with others."""
         return f"fake:{self.spec.weights}" if backend() == "fake" else identity(self.params, self.model)
+
+    @cached_property
+    def meaning(self) -> str:
+        """What else determines a reply and is only named in a trial: the SAE, the rendering of the chat, the model's length."""
+        return meaning.of(self.params, self.model, fetch=backend() != "fake")
 
     @cached_property
     def labels(self) -> list[Latent]:
@@ -113,11 +122,14 @@ class Study:
 
     def check(self, judges: Sequence[str]) -> None:
         """Whatever would stop a run is said before it begins: weights, labels, judges and their keys, a store that can be written."""
-        _ = self.weights, self.labels
+        _ = self.weights, self.labels, self.meaning
         for name in dict.fromkeys((*judges, self.spec.judge)):
             self.judge(name)
         if self.concreteness != "off":
             self._rater_answers()
+        if (told := older.adopt(self)) is not None:
+            for sentence in told.sentences:
+                log.warning("%s", sentence)
         probe = self.store.root / f".writable-{os.getpid()}"
         try:
             self.store.root.mkdir(parents=True, exist_ok=True)

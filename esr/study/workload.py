@@ -8,7 +8,7 @@ from esr.experiment import Experiment, Size
 from esr.judge import JudgeQuestion
 from esr.params import Params
 from esr.prompts import discovery
-from esr.study import grade
+from esr.study import grade, meaning
 from esr.study.choose import Baseline
 from esr.study.detect import Detection
 from esr.types import BASELINE, BLIND, Latent
@@ -85,7 +85,7 @@ class There:
 UNKNOWN = There(0, 0, 0, known=False)
 
 OWN = """
-select m.trial_id, m.question, m.latent, coalesce(m.latent_label, '') as label, m.boost, m.threshold, t.prompt, t.seed
+select m.trial_id, m.question, m.latent, coalesce(m.latent_label, '') as label, m.boost, m.threshold, t.prompt, t.seed, t.meaning
 from current_members m join trials t using (trial_id)
 where m.experiment = ? and m.model = ? and m.scale = ? and t.weights = ? and t.prompt_format = ? and t.scope = ?
   and t.temperature = ? and t.top_p = ? and t.repetition_penalty = ? and t.max_tokens = ?
@@ -111,11 +111,14 @@ def _own(
 ) -> dict[grade.Key, JudgeQuestion]:
     p, s = study.params.protocol, study.params.sampling(study.model)
     sampled = [study.weights, p.prompt_format, p.scope, s.temperature, s.top_p, s.repetition_penalty, s.max_tokens]
+    now = study.meaning
     rows = study.store.sql(OWN, [experiment.name, study.model, study.params.scale, *sampled]).to_pylist()
     return {
         (row["trial_id"], row["latent"]): JudgeQuestion(
             trial_id=row["trial_id"], prompt=row["prompt"], reply="", latent=Latent(row["latent"], row["label"])
         )
         for row in rows
-        if (row["question"], row["latent"], row["seed"], row["threshold"]) in planned
+        if row["meaning"]
+        and meaning.covers(now, row["meaning"])
+        and (row["question"], row["latent"], row["seed"], row["threshold"]) in planned
     }

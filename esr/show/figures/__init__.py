@@ -64,7 +64,7 @@ def _drawn(figure: Figure, results: Sequence[Recorded]) -> "experiments.Drawing"
     scales = {str(one.about["scale"]) for one in results} - {"full"}
     mark = f" ({', '.join(sorted(scales))})" if scales else ""  # nobody should take a trial of the machinery for a result
     if len(results) == 1:
-        return figure.draw(results[0], figure.title.replace("{model}", results[0].model) + mark)
+        return figure.draw(results[0], figure.title.replace("{model}", results[0].title) + mark)
     if figure.several is None:
         raise AssertionError("a figure of one model was asked to show several")
     return figure.several.draw(results, figure.several.title + mark)

@@ -14,6 +14,7 @@ from esr import params
 from esr.errors import EsrError
 from esr.show import figures, recorded
 from esr.store import Store
+from esr.study.study import backend
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         if asked.command == "export":
             p = params.load(asked.model, asked.scale)
             experiment = experiments.find(asked.experiment)
-            chosen = experiment.selection(asked.model, asked.scale, asked.judge or p.model(asked.model).judge)
+            chosen = experiment.selection(asked.model, asked.scale, asked.judge or p.model(asked.model).judge, backend())
             recorded.write(recorded.recorded(Store(root), p, experiment, chosen), recorded.place(root, p, chosen))
         else:
             figures.redraw([_folder(root, asked, model) for model in asked.model], root / "figures")
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _folder(root: Path, asked: argparse.Namespace, model: str) -> Path:
     p, experiment = params.load(model, asked.scale), experiments.find(asked.experiment)
-    return recorded.place(root, p, experiment.selection(model, asked.scale, asked.judge or p.model(model).judge))
+    return recorded.place(root, p, experiment.selection(model, asked.scale, asked.judge or p.model(model).judge, backend()))
 
 
 if __name__ == "__main__":
