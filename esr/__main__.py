@@ -36,6 +36,12 @@ COMMANDS = {
         "an experiment's graded trials as one CSV or Parquet file",
         "python -m esr export exp01 tiny --to exp01.csv",
     ),
+    "share": (
+        "esr.command.share",
+        "an experiment's results as a folder for a colleague",
+        "python -m esr share exp01 tiny --to exp01-tiny",
+    ),
+    "take": ("esr.command.take", "what a colleague shared becomes part of this store", "python -m esr take exp01-tiny"),
     "experiments": ("esr.command.experiments", "what can be run, and what it asks", "python -m esr experiments"),
     "rejudge": (
         "esr.command.rejudge",

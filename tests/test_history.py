@@ -149,3 +149,25 @@ def test_pending_and_failed_are_told_apart(store):
     store.put_grades([grade(members[0], 20.0), grade(members[1], missing="refused"), grade(members[2])])
     row = store.sql("select n_planned, n_graded, n_missing, n_pending, n_failed from summary").to_pylist()
     assert row == [{"n_planned": 6, "n_graded": 1, "n_missing": 5, "n_pending": 3, "n_failed": 2}]
+
+
+def test_what_is_shared_is_taken_whole_and_once(store, tmp_path, monkeypatch, capsys):
+    filled(store)
+    store.put_run({"experiment": "exp05", "model": "tiny", "scale": "full", "status": "completed", "manifest": {}})
+    said = asked(capsys, "share", "exp05", "tiny", "--to", str(tmp_path / "parcel"))
+    assert "60 members" in said
+    assert main(["share", "exp05", "tiny", "--to", str(tmp_path / "parcel")]) == 2
+    assert main(["share", "exp09", "tiny", "--to", str(tmp_path / "other")]) == 2
+    before = store.sql("from summary where experiment = 'exp05'").to_pylist()
+    monkeypatch.setenv("ESR_STORE", str(tmp_path / "colleague"))
+    for _ in range(2):
+        assert "planned here otherwise" not in asked(capsys, "take", str(tmp_path / "parcel"))
+        assert Store().sql("from summary").to_pylist() == before
+        assert Store().sql("select count(*) as n from replies").to_pylist() == [{"n": 60}]
+        assert Store().sql("select count(*) as n from runs").to_pylist() == [{"n": 1}]
+    Store().put_members([member(i, arm="self_monitor", experiment="exp05", scale="full", boost=9.0) for i in range(4)])
+    assert "exp05/self_monitor on tiny, full: planned here otherwise" in asked(capsys, "take", str(tmp_path / "parcel"))
+    assert main(["take", str(tmp_path)]) == 2
+    (shard,) = (tmp_path / "parcel" / "shards" / "replies").glob("*.parquet")
+    shard.write_bytes(shard.read_bytes()[:-40])
+    assert main(["take", str(tmp_path / "parcel")]) == 2
