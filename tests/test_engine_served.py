@@ -17,7 +17,6 @@ from esr.engine import Capture, Output, Request
 from esr.engine.adapter import Adapter
 from esr.engine.hf import HfEngine
 from esr.engine.open import close_engine, open_engine
-from esr.engine.plugin.spec import FIELD
 from esr.engine.vllm import VllmEngine
 from esr.errors import EngineError, SpecError
 from esr.types import Op
@@ -148,24 +147,6 @@ def test_a_dose_that_breaks_the_stream_is_an_error_and_the_others_go_on(
             with pytest.raises(EngineError, match="left float32"):
                 one.generate([good, replace(good, ops=(Op("add", 0, 1e9, 1, "huge"),), scope=scope)])
     agree(engine.generate([good]), reference.generate([good]), [good])
-
-
-def test_a_spec_that_went_round_admission_ends_in_an_error(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = engine._engine.input_processor.process_inputs
-
-    def unmarked(*args: Any, **kwargs: Any) -> Any:
-        request = plain(*args, **kwargs)
-        extra = request.sampling_params.extra_args
-        if extra:
-            extra[FIELD] = extra[FIELD].replace('"n":', '"id":' if '"id"' not in extra[FIELD] else '"m":')
-        return request
-
-    monkeypatch.setattr(engine._engine.input_processor, "process_inputs", unmarked)
-    good = Request(prompt="Yes?", sampling=SAMPLING)
-    with pytest.raises(EngineError, match="failed"):
-        engine.generate([good, replace(good, ops=BOOST)])
-    monkeypatch.undo()
-    assert engine.generate([replace(good, ops=BOOST)])[0].applied > 0
 
 
 def test_a_request_that_would_be_answered_unsteered_is_refused(engine: VllmEngine) -> None:

@@ -20,7 +20,8 @@ from esr.engine.plugin.spec import Sites, Spec
 from esr.engine.vllm import VllmEngine
 from esr.types import Op, Sampling
 
-SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=16)
+SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=40)
+"""Replies fill blocks of 32 tokens, without which no later turn could read what an earlier one generated."""
 SCOPES = ("all", "prompt", "generated", "[0,40)", "[20,)", "[70,90)")
 OPS = (Op("add", 7, 9.0, 1, "early"), Op("clamp", 3, 4.0, 2, "late"))
 MORE = (
@@ -143,7 +144,7 @@ def random_turns(talks: Talks, seed: int, n: int) -> list[Request]:
             continue
         turns.append(request)
         reply = talks.wanted(request).token_ids
-        pool.append((*request.token_ids, *reply[: rng.choice((8, 16))]))
+        pool.append((*request.token_ids, *reply[: rng.choice((16, 40))]))
     return turns
 
 
