@@ -113,6 +113,17 @@ def test_many_checkpoints_answer_steered_in_one_batch(engine: VllmEngine, refere
         assert np.abs(got.values - want.values).max() < 1e-4
 
 
+def test_a_row_without_an_adapter_is_not_the_last_adapter_s() -> None:
+    from vllm.lora.ops.torch_ops import lora_ops
+
+    from esr.engine.plugin.bare_rows import leave_bare
+
+    leave_bare()
+    out, slots = torch.ones(3, 2), torch.tensor([0, -1, 1])
+    lora_ops.bgmv_shrink(torch.ones(3, 4), torch.ones(2, 2, 4), out, slots)
+    assert out.tolist() == [[4, 4], [0, 0], [4, 4]]
+
+
 def test_an_adapter_that_cannot_be_served_is_refused_and_the_engine_lives(engine: VllmEngine, tmp_path: Path) -> None:
     asked = Request(prompt="Yes?", sampling=SAMPLING)
     (tmp_path / "adapter_config.json").write_text('{"r": 64}')

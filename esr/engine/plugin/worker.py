@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from esr.engine.plugin import FAILED
+from esr.engine.plugin.bare_rows import leave_bare
 from esr.engine.plugin.loading import unpacked
 from esr.engine.plugin.site import install, state_of
 from esr.engine.plugin.spec import KEY
@@ -185,6 +186,8 @@ def _patch() -> None:
     _wrapped(GPUModelRunner, "_dummy_run", _resting)
     for name in ("execute_model", "sample_tokens"):
         _wrapped(Worker, name, _telling)
+    if current_platform.is_cpu():
+        leave_bare()
     module, name = ("cpu_worker", "CPUWorker") if current_platform.is_cpu() else ("gpu_worker", "Worker")
     _wrapped(getattr(import_module(f"vllm.v1.worker.{module}"), name), "compile_or_warm_up_model", _warming)
 
