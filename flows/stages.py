@@ -50,7 +50,7 @@ def run(experiment: Experiment, model: str, scale: str, judge: str | None) -> It
     this, started = begun(experiment.name, model, scale, judge), datetime.now(UTC)
     this.check()
     this.flow_run = runtime.flow_run.id
-    page.told_once()
+    page.told()
     page.tag(experiment.name, model, scale)
     row = None
     try:

@@ -6,6 +6,7 @@ Comments and docstrings are no part of it, and imports under TYPE_CHECKING are n
 import ast
 import hashlib
 import importlib.util
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,13 +15,17 @@ ROOT = "esr"
 HANDLES = ("esr.study.study",)
 """Imports of these are not followed: a study opens store, engine and judges, and what they are is noted by value when it is read."""
 
+ALONE = threading.Lock()
+"""Python 3.11 cannot parse in two threads at once: `SystemError: AST constructor recursion depth mismatch`."""
+
 
 @cache
 def fingerprint(module: str) -> str:
     """Of a module and all that it rests on."""
     total = hashlib.sha256()
-    for name in sorted(closure(module)):
-        total.update(f"{name}\0{source(name)}\n".encode())
+    with ALONE:
+        for name in sorted(closure(module)):
+            total.update(f"{name}\0{source(name)}\n".encode())
     return total.hexdigest()[:16]
 
 

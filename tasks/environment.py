@@ -23,6 +23,7 @@ def settings(store: Path) -> dict[str, str]:
         "PREFECT_TASK_RUN_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
         HEARTBEAT: "30",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "esr",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }

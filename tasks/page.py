@@ -30,8 +30,11 @@ ONCE = Once()
 LOGGERS = ("prefect.task_runs", "prefect.flow_runs", "prefect.engine")
 
 
-def told_once() -> None:
-    """From now on, in this process."""
+def told() -> None:
+    """From now on, in this process: what esr says goes into the run's log, a line a batch, and a failure is told once."""
+    said = logging.getLogger("esr")
+    if not said.isEnabledFor(logging.INFO):
+        said.setLevel(logging.INFO)  # Prefect gives the logger a way to its pages and leaves it the root's level
     for name in LOGGERS:
         logging.getLogger(name).addFilter(ONCE)  # the same again is a no-op
 

@@ -1,4 +1,4 @@
-"""Counts of what is there already speak of this run's own plan, and a person hears what is lacking."""
+"""What a person is told of one run: how much of its own plan is there, what is lacking, and what its page in Prefect says."""
 
 import os
 from collections.abc import Iterator
@@ -83,3 +83,22 @@ def test_a_warning_of_the_library_is_said_once_on_the_terminal() -> None:
         for _ in range(3):
             logging.getLogger("esr.study.choose").warning("100 latents were asked for and %d are used", 50)
     assert console.export_text().count("100 latents were asked for and 50 are used") == 1
+
+
+def test_a_flow_runs_page_says_what_it_is_and_how_to_make_it_again(here: Place) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        runs = {run.name: run for run in client.read_flow_runs(limit=200)}
+        logs = [log.message for log in client.read_logs(limit=200)]
+        texts = {artifact.key: str(artifact.data) for artifact in client.read_artifacts()}
+    assert {"exp05", "tiny", "smoke"} <= set(runs["exp05-tiny-smoke"].tags)
+    made = texts["exp05-tiny-smoke-lexical-made"]
+    assert "python -m flows exp05 tiny --scale smoke" in made
+    assert "| `exp01.latents` |" in made
+    assert "Cost of judging in this run: $0.00" in made
+    sample = texts["exp05-tiny-smoke-lexical-replies"]
+    assert "python -m esr show" in sample
+    assert "⟦end 1⟧" in sample
+    assert "> and: " in sample
+    assert any(message.startswith("steer: ") for message in logs)

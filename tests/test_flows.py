@@ -98,25 +98,6 @@ def test_each_run_leaves_a_manifest_and_its_artifacts(here: Place) -> None:
         assert {f"{name}-tiny-engine-fake-smoke-lexical-{what}" for what in ("closing", "replies", "figure", "made")} <= keys
 
 
-def test_a_flow_runs_page_says_what_it_is_and_how_to_make_it_again(here: Place) -> None:
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        runs = {run.name: run for run in client.read_flow_runs(limit=200)}
-        logs = [log.message for log in client.read_logs(limit=200)]
-        texts = {artifact.key: str(artifact.data) for artifact in client.read_artifacts()}
-    assert {"exp05", "tiny", "smoke"} <= set(runs["exp05-tiny-smoke"].tags)
-    made = texts["exp05-tiny-engine-fake-smoke-lexical-made"]
-    assert "python -m flows exp05 tiny --scale smoke" in made
-    assert "| `exp01.latents` |" in made
-    assert "Cost of judging in this run: $0.00" in made
-    sample = texts["exp05-tiny-engine-fake-smoke-lexical-replies"]
-    assert "python -m esr show" in sample
-    assert "⟦end 1⟧" in sample
-    assert "> and: " in sample
-    assert any(message.startswith("steer: ") for message in logs)
-
-
 def test_each_run_is_recorded_once_with_its_judge(here: Place) -> None:
     rows = Store(here.store).sql("select experiment, judge, status, finished_at > started_at as ended from runs").to_pylist()
     assert len(rows) >= len(EXPERIMENTS)
