@@ -93,11 +93,11 @@ def test_a_flow_runs_page_says_what_it_is_and_how_to_make_it_again(here: Place) 
         logs = [log.message for log in client.read_logs(limit=200)]
         texts = {artifact.key: str(artifact.data) for artifact in client.read_artifacts()}
     assert {"exp05", "tiny", "smoke"} <= set(runs["exp05-tiny-smoke"].tags)
-    made = texts["exp05-tiny-smoke-lexical-made"]
+    made = texts["exp05-tiny-engine-fake-smoke-lexical-made"]
     assert "python -m flows exp05 tiny --scale smoke" in made
     assert "| `exp01.latents` |" in made
     assert "Cost of judging in this run: $0.00" in made
-    sample = texts["exp05-tiny-smoke-lexical-replies"]
+    sample = texts["exp05-tiny-engine-fake-smoke-lexical-replies"]
     assert "python -m esr show" in sample
     assert "⟦end 1⟧" in sample
     assert "> and: " in sample

@@ -150,5 +150,7 @@ def _latest(prefect_api: str, what: str) -> str:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: prefect_api}), get_client(sync_client=True) as client:
-        found = [artifact for artifact in client.read_artifacts() if artifact.key == f"exp08-tiny-engine-fake-smoke-haiku-4-5-{what}"]
+        found = [
+            artifact for artifact in client.read_artifacts() if artifact.key == f"exp08-tiny-engine-fake-smoke-haiku-4-5-{what}"
+        ]
     return f"/artifacts/artifact/{found[0].id}"
