@@ -90,7 +90,6 @@ def test_a_flow_runs_page_says_what_it_is_and_how_to_make_it_again(here: Place) 
 
     with get_client(sync_client=True) as client:
         runs = {run.name: run for run in client.read_flow_runs(limit=200)}
-        logs = [log.message for log in client.read_logs(limit=200)]
         texts = {artifact.key: str(artifact.data) for artifact in client.read_artifacts()}
     assert {"exp05", "tiny", "smoke"} <= set(runs["exp05-tiny-smoke"].tags)
     made = texts["exp05-tiny-engine-fake-smoke-lexical-made"]
@@ -101,4 +100,3 @@ def test_a_flow_runs_page_says_what_it_is_and_how_to_make_it_again(here: Place) 
     assert "python -m esr show" in sample
     assert "⟦end 1⟧" in sample
     assert "> and: " in sample
-    assert any(message.startswith("steer: ") for message in logs)

@@ -31,7 +31,11 @@ def changed(params: Params, model: str) -> list[Changed] | None:
     except (EsrError, yaml.YAMLError):
         return None
     old, new = dict(_flat(before)), dict(_flat(content(params)))
-    return [Changed(name, old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [
+        Changed(name.removeprefix("experiments."), old.get(name), new.get(name))
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
 
 
 def _flat(tree: Any, name: str = "") -> Iterator[tuple[str, object]]:
