@@ -34,3 +34,10 @@ def test_the_study_in_a_notebook_runs_as_a_script_and_without_prefect(tmp_path: 
         "where a.arm = 'steered' and b.arm = 'told'"
     )
     assert pairs["n"].to_pylist() == [steered["n_graded"]]
+
+
+def test_the_table_holds_the_recorded_numbers_and_nothing_else() -> None:
+    sys.path.insert(0, str(HOME / "scripts"))
+    import headline
+
+    assert (HOME / "README.md").read_text() == headline.page(), "python scripts/headline.py writes it again"
