@@ -59,7 +59,7 @@ class Held:
         for name, one in experiments.known().items():
             try:
                 out[name] = recorded(
-                    study.store, study.params, one, one.selection(study.model, study.params.scale, study.spec.judge)
+                    study.store, study.params, one, one.selection(study.model, study.params.scale, study.spec.judge, study.backend)
                 )
             except DataError:
                 continue

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,16 @@ from esr.types import Latent
 KEY = "not-a-real-key-" + "0123456789abcdef" * 2
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["anthropic", "esr.judge.open", "judge_setup"])
+
+
+def forked(target: Callable[..., None], *args: object) -> Any:
+    """A process with the environment of now: the server that forks may have been started by another test's, long ago."""
+    return forks.Process(target=in_environment, args=(dict(os.environ), target, *args), daemon=True)
+
+
+def in_environment(environment: dict[str, str], target: Callable[..., None], *args: object) -> None:
+    os.environ.update(environment)
+    target(*args)
 
 
 def opened(params: Params, name: str, store: Path, budget: str | None = None) -> InstructedJudge:
@@ -88,7 +99,7 @@ def killed_among_batches(
     end, with `last` questions if given. How many questions it was about."""
     os.environ.setdefault("ANTHROPIC_API_KEY", KEY)
     for i in range(1, kills + 1):
-        process = forks.Process(target=grade_in_batches, args=(params, "haiku-4.5", store, 3 * size * i, None, size), daemon=True)
+        process = forked(grade_in_batches, params, "haiku-4.5", store, 3 * size * i, None, size)
         before, deadline = len(provider.batches), time.time() + 30
         process.start()
         while len(provider.batches) == before and time.time() < deadline:
@@ -97,7 +108,7 @@ def killed_among_batches(
         process.kill()
         process.join()
     n = last or 3 * size * kills
-    process = forks.Process(target=grade_in_batches, args=(params, "haiku-4.5", store, n, out, size), daemon=True)
+    process = forked(grade_in_batches, params, "haiku-4.5", store, n, out, size)
     process.start()
     process.join(180)
     return n
@@ -129,7 +140,7 @@ def grade_on_a_full_disk(params: Params, name: str, store: Path, n: int, out: Pa
 def child(params: Params, name: str, store: Path, n: int, out: Path | None = None, first: int = 0) -> Any:
     """A process of its own that grades and may be killed."""
     os.environ.setdefault("ANTHROPIC_API_KEY", KEY)
-    process = forks.Process(target=grade_in_child, args=(params, name, store, n, out, first), daemon=True)
+    process = forked(grade_in_child, params, name, store, n, out, first)
     process.start()
     return process
 

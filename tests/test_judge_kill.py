@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from judge_server import Provider, Schedule, named
-from judge_setup import KEY, asked_after, child, forks, grade_on_a_full_disk, killed_among_batches, on_disk, paid_twice, params_at
+from judge_setup import KEY, asked_after, child, forked, grade_on_a_full_disk, killed_among_batches, on_disk, paid_twice, params_at
 
 from esr.errors import StoreError
 from esr.judge.providers.answers import Answers
@@ -142,7 +142,7 @@ def test_a_failed_write_for_somebody_who_has_left_is_told_to_the_others(tmp_path
 def test_a_full_disk_stops_the_paying_and_loses_nothing(provider: Provider, tmp_path: Path) -> None:
     store, said = tmp_path / "store", tmp_path / "said.txt"
     params = params_at(provider.url, concurrency=4)
-    full = forks.Process(target=grade_on_a_full_disk, args=(params, "haiku-4.5", store, 400, said, 200_000))
+    full = forked(grade_on_a_full_disk, params, "haiku-4.5", store, 400, said, 200_000)
     full.start()
     full.join(60)
     assert said.read_text().startswith("StoreError: the judges' answers cannot be written")

@@ -24,6 +24,7 @@ def run(args: Namespace) -> int:
     from esr.errors import DataError
     from esr.show import closing_table
     from esr.store import Store
+    from esr.study.study import backend
 
     experiment, params = experiments.find(args.experiment), parameters.load(scale=args.scale)
     known = args.model in params.models
@@ -33,7 +34,7 @@ def run(args: Namespace) -> int:
         there = store.sql("select distinct judge from outcomes where experiment = ? and model = ?", [experiment.name, args.model])
         judge = next(iter(sorted(there["judge"].to_pylist())), "")
     params = parameters.load(args.model, args.scale) if known else params
-    found = closing_table.lines(store, params, experiment, experiment.selection(args.model, args.scale, judge))
+    found = closing_table.lines(store, params, experiment, experiment.selection(args.model, args.scale, judge, backend()))
     if not any(line.counted for line in found):
         raise DataError(
             f"{experiment.name} has no graded trials of {args.model!r} at scale {args.scale!r} by {judge or 'any judge'!r}; "
