@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from esr.engine import Request
-from esr.engine.open import already_open, close_engine, open_engine
+from esr.engine.open import already_open, close_engine, close_engines, open_engine
 from esr.engine.shared import adapters, options
 from esr.params import Params, load
 from esr.store import Store
@@ -47,6 +47,7 @@ def test_a_base_and_its_checkpoints_are_one_engine_and_answer_each_for_itself(tm
 
 def test_a_study_lets_its_engine_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ESR_ENGINE", "fake")
+    close_engines()
     study = Study(load("tiny", "smoke"), "tiny", Store(tmp_path))
     assert study.opened is None
     engine = study.engine

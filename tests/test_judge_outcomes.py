@@ -10,6 +10,7 @@ from judge_setup import KEY, opened, params_at
 from esr.judge import JudgeQuestion
 from esr.store import Store
 from esr.study import grade
+from esr.study.rejudge import rejudge
 from esr.types import BASELINE, Attempt, Grade, Latent, Member, Reply, Sampling, Trial
 
 TEXT = "Grind the beans finely. Wait, that is not right. Let me pour the water."
@@ -38,7 +39,7 @@ def test_an_invented_attempt_counts_for_nothing_and_can_be_counted_all_the_same(
     question = planned(store, "castles")
     provider.schedule.plan = ["lies", "lies"]
     judge = opened(params_at(provider.url), "haiku-4.5", tmp_path)
-    grade.rejudge(store, judge, [question], size=5)
+    rejudge(store, judge, [question], size=5)
     judge.close()
     (kept,) = store.sql("select attempts from grades").to_pylist()
     assert [attempt["start"] is None for attempt in kept["attempts"]] == [True, False]
@@ -74,10 +75,10 @@ def test_a_renamed_latent_is_asked_about_again_where_the_judge_is_told(
     store = Store(tmp_path)
     judge = open_judge(params_at(provider.url, judging={"blind": blind}), name, store=tmp_path)
     first = planned(store, "castles")
-    grade.rejudge(store, judge, [first], size=5)
-    assert grade.rejudge(store, judge, [first], size=5).stored == 1
+    rejudge(store, judge, [first], size=5)
+    assert rejudge(store, judge, [first], size=5).stored == 1
     renamed = planned(store, "fortresses")
     assert renamed.trial_id == first.trial_id
-    assert grade.rejudge(store, judge, [renamed], size=5).stored == 1 - again
-    assert grade.rejudge(store, judge, [renamed], size=5).stored == 1
+    assert rejudge(store, judge, [renamed], size=5).stored == 1 - again
+    assert rejudge(store, judge, [renamed], size=5).stored == 1
     judge.close()

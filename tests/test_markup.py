@@ -24,6 +24,7 @@ def test_a_name_that_looks_like_markup_is_printed(
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
     odd = SimpleNamespace(stat=file.stat, name=name)
     assert list(importing._progress([odd])) == [odd]  # type: ignore[list-item]  # a path as far as it is asked
+    (tmp_path / "store").mkdir()
     monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
     assert sql.run(Namespace(query=f'select {json.dumps(name)[1:-1]!r} as "{name}"', limit=5, json=False, csv=False)) == 0
     assert name in capsys.readouterr().out
