@@ -6,7 +6,7 @@ draw from the same distribution. Arrays are [studies, trials].
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -146,8 +146,7 @@ def observed(true: Nature, plan: Plan, shift: Floats, rng: np.random.Generator) 
     """Trials of every study; `shift` moves each trial's logit by its question."""
     rate = np.clip(true.rate[:, plan.latent], 0.0, 1.0)
     if shift.any():
-        with np.errstate(divide="ignore"):
-            rate = special.expit(special.logit(rate) + shift)
+        rate = _moved(rate, shift)
     shape = rate.shape
     multi = rng.random(shape) < rate
     better = multi & (rng.random(shape) < true.better[:, plan.latent])
@@ -157,6 +156,13 @@ def observed(true: Nature, plan: Plan, shift: Floats, rng: np.random.Generator) 
     stuck = rng.random(shape) < true.stuck[:, plan.latent]
     attempts = np.asarray(1.0 + multi * rng.geometric(0.7, shape), dtype=np.float64)
     return Trials(first, multi.astype(float), better.astype(float), gain, stuck.astype(float), attempts)
+
+
+def _moved(rate: Floats, shift: Floats) -> Floats:
+    """Rates whose logits are moved by their questions; 0 and 1 stay."""
+    with np.errstate(divide="ignore"):
+        out: Floats = special.expit(special.logit(rate) + shift)
+    return out
 
 
 GAIN = float(np.mean(np.clip(stats.expon.ppf((np.arange(200_000) + 0.5) / 200_000) * 25.0, 1, 90)))
@@ -169,9 +175,7 @@ def truth(design: Design, factor: float, rng: np.random.Generator, n: int = 400_
     true = nature(u, v, design.rates.quantiles(), factor)
     rate = np.clip(true.rate, 0.0, 1.0)
     if design.questions:
-        shift = design.questions * special.ndtri(rng.permutation((np.arange(n) + 0.5) / n))
-        with np.errstate(divide="ignore"):
-            rate = special.expit(special.logit(rate) + shift)
+        rate = _moved(rate, design.questions * special.ndtri(rng.permutation((np.arange(n) + 0.5) / n)))
     multi, corrected = float(rate.mean()), float((rate * true.better).mean())
     gain = GAIN * (corrected - 0.4 * (multi - corrected))
     return {
@@ -228,4 +232,4 @@ def designs() -> list[Design]:
         Design("as tiny", 48, 24, Rates("beta", 0.17, 0.26)),
         Design("500x5 .1", 500, 5, Rates("beta", 0.1, 0.1)),
     ]
-    return six + [Design(d.name, d.latents, d.trials, d.rates, d.questions, d.unbalanced, own=True) for d in own]
+    return six + [replace(design, own=True) for design in own]
