@@ -6,7 +6,7 @@ reason, and asking once more fills what was cut short.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -59,13 +59,11 @@ def rejudge(
     *,
     size: int,
     again: bool = False,
-    tick: Callable[[int], None] = lambda _: None,
 ) -> Rejudged:
     """Grades what the judge has not graded; `again` also what came back unusable."""
     known = grade.final(store, judge, questions, again=again)
     lacking = [one for one in questions if (one.trial_id, one.latent.index) not in known and (one.trial_id, BLIND) not in known]
     made = grade.put(store, judge, lacking, size=size, again=again)
-    tick(len(made))
     missing = Counter(one.missing for one in made if one.missing is not None)
     log.info("%s: %d replies, %d graded before, %d graded now, missing %s", judge.name, len(questions),
              len(questions) - len(lacking), len(made) - missing.total(), dict(missing))  # fmt: skip
