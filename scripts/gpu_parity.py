@@ -19,7 +19,7 @@ from typing import Any
 from gpu_throughput import GRAPHS, QUIET_LINKS, SMALL, say
 from tiny_models import Toy, make_toy
 
-from esr.engine import Capture, Request
+from esr.engine import Capture, Output, Request
 from esr.types import Op, Sampling
 
 PARTS = 10
@@ -76,12 +76,7 @@ def parity(architecture: str, kind: str, tp: int) -> dict[str, Any]:
     again = engine.generate(list(reversed(requests)))[::-1]
     wanted = HfEngine.open(toy.params, toy.name).generate(requests)
     read = [(a.reading, b.reading) for a, b in zip(found, wanted, strict=True) if a.token_ids == b.token_ids and b.reading]
-    answer |= {
-        "arch": architecture,
-        "of": len(requests),
-        "identical": sum(a.token_ids == b.token_ids for a, b in zip(found, wanted, strict=True)),
-        "identical_again": sum(a.token_ids == b.token_ids for a, b in zip(again, wanted, strict=True)),
-        "applied_right": sum(a.applied == b.applied for a, b in zip(found, wanted, strict=True)),
+    answer |= alike(architecture, found, again, wanted) | {
         "captures": sum(r.capture is not None for r in requests),
         "captures_complete": sum(a is not None and len(a.positions) == b.expected for a, b in read),
         "worst_latent_difference": max(float(np.abs(a.values - b.values).max()) for a, b in read if a is not None),
@@ -89,6 +84,17 @@ def parity(architecture: str, kind: str, tp: int) -> dict[str, Any]:
     }
     engine.close()
     return answer
+
+
+def alike(architecture: str, found: list[Output], again: list[Output], wanted: list[Output]) -> dict[str, Any]:
+    """How many replies are those of the reference, in the order asked and reversed."""
+    return {
+        "arch": architecture,
+        "of": len(wanted),
+        "identical": sum(a.token_ids == b.token_ids for a, b in zip(found, wanted, strict=True)),
+        "identical_again": sum(a.token_ids == b.token_ids for a, b in zip(again, wanted, strict=True)),
+        "applied_right": sum(a.applied == b.applied for a, b in zip(found, wanted, strict=True)),
+    }
 
 
 def rich(architecture: str, kind: str, n: int = 208) -> dict[str, Any]:
@@ -114,12 +120,7 @@ def rich(architecture: str, kind: str, n: int = 208) -> dict[str, Any]:
     turns = [turn for seed in range(2) for turn in random_turns(talks, seed, n // 3)]
     talked = [talks.conversation(TALKED, (scope, scope, scope)) for scope in SCOPES]
     parts = [turns[i : i + 20] for i in range(0, len(turns), 20)] + [[turn[i] for turn in talked] for i in (0, 1, 2, 1, 0, 2)]
-    answer |= {
-        "arch": architecture,
-        "of": len(requests),
-        "identical": sum(a.token_ids == b.token_ids for a, b in zip(found, wanted, strict=True)),
-        "identical_again": sum(a.token_ids == b.token_ids for a, b in zip(again, wanted, strict=True)),
-        "applied_right": sum(a.applied == b.applied for a, b in zip(found, wanted, strict=True)),
+    answer |= alike(architecture, found, again, wanted) | {
         "distinct": len({b.token_ids for b in wanted}),
         "turns": sum(map(len, parts)),
         "turns_wrong": len(talks.wrong(*parts)),
