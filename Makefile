@@ -57,7 +57,7 @@ lint: $(STAMP) ## format, lint, types, layers
 unit: $(STAMP) ## the tests side by side, with coverage of all their processes, and the slowest of them
 	echo "test: pytest on $(SIDE) processes, with coverage"
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(SIDE) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/coverage run -m pytest -n $(SIDE) --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,20 @@ class Place:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    @contextmanager
+    def prefect(self, api: str) -> Iterator[None]:
+        """This process runs flows here, on the Prefect server at `api`; afterwards its environment is what it was."""
+        before = dict(os.environ)
+        os.environ.update(self.env, PREFECT_LOGGING_LEVEL="ERROR")
+        try:
+            from prefect.settings import PREFECT_API_URL, temporary_settings
+
+            with temporary_settings({PREFECT_API_URL: api}):
+                yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
     def run(self, *words: str, **env: str) -> tuple[int, str]:
         process = self.command(*words, **env)

@@ -1,6 +1,5 @@
 """What a person is told of one run: how much of its own plan is there, what is lacking, and what its page in Prefect says."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -19,17 +18,11 @@ TRIALS = LATENTS * SMOKE["exp01"]["trials_per_latent"]
 def here(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Place]:
     """exp05 run once in this process."""
     where = place(tmp_path_factory.mktemp("counts"))
-    before = dict(os.environ)
-    os.environ.update(where.env, PREFECT_LOGGING_LEVEL="ERROR")
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    with where.prefect(prefect_api):
+        from flows.exp05 import exp05
 
-    from flows.exp05 import exp05
-
-    with temporary_settings({PREFECT_API_URL: prefect_api}):
         exp05("tiny", scale="smoke")
         yield where
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def told(experiment: str) -> str:

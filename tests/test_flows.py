@@ -1,7 +1,6 @@
 """Flows whole, on the fake engine and a real Prefect server of the tests' own."""
 
 import importlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,16 +26,10 @@ ARMS = {
 def here(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Place]:
     """All experiments run once, one after the other, in this process."""
     where = place(tmp_path_factory.mktemp("flows"))
-    before = dict(os.environ)
-    os.environ.update(where.env, PREFECT_LOGGING_LEVEL="ERROR")
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: prefect_api}):
+    with where.prefect(prefect_api):
         for name in EXPERIMENTS:
             flow(name)("tiny", scale="smoke")
         yield where
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def flow(name: str):  # type: ignore[no-untyped-def]  # a Prefect flow, whose type says nothing here
