@@ -59,6 +59,7 @@ def run(experiment: Experiment, model: str, scale: str, judge: str | None) -> It
         for ending in experiment.endings:
             ending(this)
     except BaseException as error:
+        this.progress.stop()  # tasks still at work keep what they have and begin no further batch
         with suppress(EsrError, OSError):  # what stopped the run may stop this too, and is what should be told
             record.ended(this, started, f"failed: {type(error).__name__}", row)
         raise
@@ -145,6 +146,9 @@ def carry_out(run: Run, members: Sequence[Member]) -> None:
             run.progress.stored("steer", len(shard))
             run.progress.stored("judge", len(shard))
             continue
+        for graded in grading:
+            with suppress(TimeoutError):  # it is still at work
+                graded.result(timeout=0)  # what ended it ends the run now, not when all is generated
         if len(steering) == AHEAD:
             grading.append(_grade_next(run, steering))
         steering.append((shard, steer.replies.submit(run, quote(shard))))

@@ -51,7 +51,12 @@ def test_names_stay_whole_however_narrow_the_terminal_is(columns, capsys, monkey
         assert "…" not in out
 
 
-@pytest.mark.parametrize("words", [["sql", "from summary"], ["agreement"], ["rejudge", "lexical"]])
+READING = [["sql", "from summary"], ["agreement"], ["rejudge", "lexical"], ["runs"], ["show", "3f2a"], ["table", "exp01", "tiny"],
+           ["compare", "exp05/self_monitor", "exp01/baseline", "--model", "tiny"], ["export", "exp01", "tiny", "--to", "x.csv"],
+           ["share", "exp01", "tiny", "--to", "x"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", READING, ids=lambda words: words[0])
 def test_a_store_that_is_not_there_is_one_sentence_for_a_command_that_reads(words, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ESR_STORE", str(tmp_path / "stoer"))
     assert main(words) == 2

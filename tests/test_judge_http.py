@@ -14,7 +14,7 @@ import pytest
 from judge_server import ANSWER_FAULTS, HTTP_FAULTS, Provider
 from judge_setup import KEY, opened, params_at, questions
 
-from esr.errors import JudgeBusy, JudgeError
+from esr.errors import JudgeError
 from esr.judge import Abilities, JudgeQuestion
 from esr.judge.open import open_judge
 from esr.types import Latent
@@ -162,31 +162,6 @@ def test_one_request_that_is_not_accepted_is_missing_and_many_end_the_run(provid
     with pytest.raises(JudgeError, match="answered none of the last"):
         judge.grades(questions(100))
     assert len(provider.requests) < 20
-    judge.close()
-
-
-def test_a_provider_that_is_down_is_said_in_one_sentence(tmp_path: Path) -> None:
-    judge = opened(params_at("http://127.0.0.1:9", judging={"attempts": 2}), "haiku-4.5", tmp_path)
-    assert judge.grades(questions(1))[0].missing == "unreachable"
-    with pytest.raises(JudgeBusy, match=r"at http://127\.0\.0\.1:9\) answered none of .* what was answered is kept"):
-        judge.grades(questions(40))
-    judge.close()
-
-
-def test_the_first_refusal_is_said_within_seconds_and_with_the_address(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    judge = opened(params_at("http://127.0.0.1:9", judging={"attempts": 2}), "haiku-4.5", tmp_path)
-    begun = time.monotonic()
-    said: list[float] = []
-    with caplog.at_level(logging.WARNING, logger="esr.judge"):
-        handler = logging.Handler(logging.WARNING)
-        handler.emit = lambda _: said.append(time.monotonic() - begun)  # type: ignore[method-assign]  # a handler of one line
-        logging.getLogger("esr.judge").addHandler(handler)
-        judge.grades(questions(8))
-        logging.getLogger("esr.judge").removeHandler(handler)
-    assert len(said) == 1, "the first is said, and not every one"
-    assert said[0] < 8
-    assert "http://127.0.0.1:9" in caplog.text
-    assert KEY not in caplog.text
     judge.close()
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from esr.command.reading import existing
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -29,9 +31,8 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     from esr.count.metrics import differences
     from esr.params import load
-    from esr.store import Store
 
-    store, params = Store(), load()
+    store, params = existing(), load()
     kind = _kind(store, args.a, args.b)
     one, other = (_rows(store, args, kind, name, params.protocol.exclude_degraded) for name in (args.a, args.b))
     first, second = _alike(one, other, kind, (args.a, args.b))

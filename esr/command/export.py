@@ -5,6 +5,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from esr.command.reading import existing
+
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("experiment", help="an experiment that has graded trials, such as exp01")
@@ -19,7 +21,6 @@ def run(args: Namespace) -> int:
     from pyarrow import csv, parquet
 
     from esr.errors import DataError
-    from esr.store import Store
 
     if args.to.suffix not in (".csv", ".parquet"):
         raise DataError(f"a file is written as .csv or .parquet, and {args.to.name!r} is neither")
@@ -28,7 +29,7 @@ def run(args: Namespace) -> int:
     asked = [args.experiment, args.model, args.scale]
     if args.judge:
         query, asked = f"{query} and o.judge = ?", [*asked, args.judge]
-    table = Store().sql(f"{query} order by o.arm, o.judge, o.latent, o.question, o.seed, o.trial_id", asked)
+    table = existing().sql(f"{query} order by o.arm, o.judge, o.latent, o.question, o.seed, o.trial_id", asked)
     if not table.num_rows:
         raise DataError(
             f"{args.experiment} has no graded trials of {args.model!r} at scale {args.scale!r}"

@@ -6,6 +6,8 @@ from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from esr.command.reading import existing
+
 if TYPE_CHECKING:
     from esr.store import Store
 
@@ -26,9 +28,8 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from esr.errors import DataError
-    from esr.store import Store
 
-    store = Store()
+    store = existing()
     if args.action == "list":
         now = datetime.now(UTC).replace(tzinfo=None)
         rows = store.sql(LIST, [now, args.all]).to_pylist()

@@ -4,6 +4,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from esr.command.reading import existing
+
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("experiment", help="an experiment in the store, such as exp01")
@@ -12,10 +14,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from esr.store import Store
     from esr.store.parcel import pack
 
-    found = pack(Store(), args.experiment, args.model, args.to)
+    found = pack(existing(), args.experiment, args.model, args.to)
     sys.stdout.write(
         f"{args.to}: {', '.join(f'{n:,} {table}' for table, n in found.items() if n)}; taken with python -m esr take\n"
     )

@@ -5,6 +5,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
+from esr.command.reading import existing
+
 if TYPE_CHECKING:
     from esr.store import Store
 
@@ -15,9 +17,8 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from esr.store import Store
 
-    found = gathered(Store(), args.trial)
+    found = gathered(existing(), args.trial)
     sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=1, default=str) + "\n" if args.json else told(found))
     return 0
 

@@ -6,6 +6,8 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from esr.command.reading import existing
+
 if TYPE_CHECKING:
     from esr.show.closing_table import Line
 
@@ -23,13 +25,12 @@ def run(args: Namespace) -> int:
     from esr import params as parameters
     from esr.errors import DataError
     from esr.show import closing_table
-    from esr.store import Store
     from esr.study.study import backend
 
+    store = existing()  # before the flows are read, which make a folder for Prefect in it
     experiment, params = experiments.find(args.experiment), parameters.load(scale=args.scale)
     known = args.model in params.models
     judge = args.judge or (params.model(args.model).judge if known else "")
-    store = Store()
     if not judge:
         there = store.sql("select distinct judge from outcomes where experiment = ? and model = ?", [experiment.name, args.model])
         judge = next(iter(sorted(there["judge"].to_pylist())), "")

@@ -3,4 +3,5 @@
 call      what is asked and what comes back          answers   what was answered, on disk        owner   who is asking what
 client    one call on the wire (claude, openai)      caller    stored answer, else the wire      batch   many at once, in a day
 retry     which failures are worth asking again      limits    calls in the air and a minute     budget  what may be spent
+reach     whether anybody is there at all
 """

@@ -21,6 +21,7 @@ from esr.judge.providers.budget import Budget, priced
 from esr.judge.providers.call import Call
 from esr.judge.providers.client import BatchClient, Outcome
 from esr.judge.providers.orphans import FIRST_LOOK, LAST_LOOK, Orphans
+from esr.judge.providers.reach import Unreachable, reach
 from esr.judge.providers.retry import NotThere, Rejected, TryLater, delay
 from esr.params import JudgeParams
 
@@ -64,6 +65,7 @@ class BatchCaller:
     ) -> None:
         self._judge, self._client, self._answers, self._budget = judge, client, answers, budget
         self._target, self._tries, self._run = target, tries, run
+        self._reach = reach(judge)
         self._orphans = Orphans(client, answers, self._patiently)
         self._gathered: list[Waiting] = []
         self._last = 0.0
@@ -193,18 +195,24 @@ class BatchCaller:
         if found:
             log.info("judge %s: %d questions were answered before, in batch %s", self._judge.name, len(part), found)
             return found
-        reason = ""
-        for tried in range(self._tries):
+        tried, reason = 0, ""
+        while tried < self._tries:
             began = time.time()
             await asyncio.wrap_future(self._answers.again(name))
             try:
                 return await self._client.submit(calls)
+            except Unreachable as away:
+                try:
+                    await asyncio.sleep(self._lost(away))
+                except JudgeError as error:
+                    raise NotTaken(error) from None
             except TryLater as broken:
                 reason, wait = str(broken), delay(tried, broken.wait, self._rng)
                 log.info("judge %s: handing over %d questions broke off: %s", self._judge.name, len(part), reason)
                 if broken.sent and (found := await self._orphans.found(keys, len(part), since=began)):
                     return found
                 await asyncio.sleep(wait)
+                tried += 1
             except JudgeError as error:
                 raise NotTaken(self._said(error)) from None
         raise NotTaken(self._busy(reason))
@@ -319,18 +327,29 @@ class BatchCaller:
         waiting.reserved = 0.0
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        reason = ""
-        for tried in range(self._tries):
+        tried, reason = 0, ""
+        while tried < self._tries:
             try:
-                return await work()
+                found = await work()
+                self._reach.heard(answered=True)
+                return found
+            except Unreachable as away:
+                await asyncio.sleep(self._lost(away))
             except TryLater as busy:
                 reason = str(busy)
                 await asyncio.sleep(delay(tried, busy.wait, self._rng))
+                tried += 1
             except NotThere:
                 raise
             except JudgeError as error:
                 raise self._said(error) from None
         raise self._busy(reason)
+
+    def _lost(self, away: Unreachable) -> float:
+        try:
+            return self._reach.lost(away)
+        except JudgeError as error:
+            raise self._said(error) from None
 
     def _said(self, error: JudgeError) -> JudgeError:
         return JudgeError(f"judge {self._judge.name!r} ({self._judge.model}): {error}; what was answered is kept")

@@ -19,6 +19,7 @@ from esr.judge.providers.call import Answer, Call
 from esr.judge.providers.client import BatchClient, Client
 from esr.judge.providers.keys import public
 from esr.judge.providers.limits import Limits
+from esr.judge.providers.reach import Unreachable, reach
 from esr.judge.providers.retry import Garbled, Rejected, TryLater, delay
 from esr.params import JudgeParams
 
@@ -82,6 +83,7 @@ class Caller:
         self._client, self._tries, self._run = client, tries, run
         provider = judge.api_base or (judge.client if judge.client == "anthropic" else judge.model.partition("/")[0])
         self._limits = Limits(provider, judge.concurrency, judge.per_minute) if client else None
+        self._reach = reach(judge)
         self._batches: BatchCaller | None = None
         if mode == "batch" and isinstance(client, BatchClient):
             self._batches = BatchCaller(
@@ -174,7 +176,7 @@ class Caller:
                     try:
                         return await self._call(call, key)
                     except TryLater as busy:
-                        wait = tries.failed(busy, self._answered, self._rng)
+                        wait = self._wait(tries, busy)
                         await self._after(busy, call, key)
                     except (Rejected, Unanswered, JudgeError, StoreError) as error:
                         raise self._told(error) from None
@@ -182,13 +184,24 @@ class Caller:
                 if found := await self._elsewhere(key, claim):
                     return found
             elif not tries.over:
-                level = logging.INFO if self._answered or self._warned else logging.WARNING
-                self._warned = True
-                log.log(level, "judge %s at %s: %s; it is asked again for some minutes", self.judge.name, self._where, tries.reason)
                 await asyncio.sleep(wait)
         self._count_failure(tries.reason)
         self._refuse_if_fatal()
         raise Unanswered("unreachable", tries.reason)
+
+    def _wait(self, tries: Tries, busy: TryLater) -> float:
+        """Seconds until the next try. Where nobody is there, no try counts; the time does."""
+        if isinstance(busy, Unreachable):
+            try:
+                return self._reach.lost(busy)
+            except JudgeError as error:
+                raise self._told(error) from None
+        self._reach.heard()
+        wait = tries.failed(busy, self._answered, self._rng)
+        level = logging.INFO if self._answered or self._warned or tries.over else logging.WARNING
+        self._warned = self._warned or level == logging.WARNING
+        log.log(level, "judge %s at %s: %s; it is asked again for some minutes", self.judge.name, self._where, tries.reason)
+        return wait
 
     async def _after(self, busy: TryLater, call: Call, key: str) -> None:
         assert self._limits is not None
@@ -218,6 +231,7 @@ class Caller:
             self.budget.settle(reserved, cost, answered=answered)
         self._failed = 0
         self._answered += 1
+        self._reach.heard(answered=True)
         self._limits.answered()
         return StoredAnswer(key, answer)
 
@@ -229,6 +243,7 @@ class Caller:
 
     def _told(self, error: Exception) -> Exception:
         if isinstance(error, Rejected):
+            self._reach.heard()
             self._count_failure(str(error))
             self._refuse_if_fatal()
             return Unanswered("rejected", str(error))

@@ -11,6 +11,7 @@ from esr.errors import JudgeError
 from esr.judge.providers.call import Answer, Call, Stop
 from esr.judge.providers.client import Outcome, ProviderBatch
 from esr.judge.providers.keys import redacted, secrets
+from esr.judge.providers.reach import CONNECT, unreachable
 from esr.judge.providers.retry import Garbled, NotThere, TryLater, failure, hidden
 from esr.params import JudgeParams
 
@@ -33,8 +34,11 @@ class ClaudeClient:
         self._timeout = judge.timeout or 600.0
         self._sdk = anthropic
         self._client = anthropic.AsyncAnthropic(
-            api_key=key or "none", base_url=judge.api_base, max_retries=0, timeout=self._timeout
+            api_key=key or "none", base_url=judge.api_base, max_retries=0, timeout=self._within(self._timeout)
         )
+
+    def _within(self, seconds: float) -> "anthropic.Timeout":
+        return self._sdk.Timeout(seconds, connect=min(CONNECT, seconds))
 
     async def complete(self, call: Call) -> Answer:
         began = time.monotonic()
@@ -45,19 +49,19 @@ class ClaudeClient:
         items = [{"custom_id": key, "params": parameters(call)} for key, call in calls]
         seconds = HANDING + sum(call.characters for _, call in calls) / CHARACTERS_PER_SECOND
         batches = self._client.messages.batches.with_raw_response
-        body = await self._sent(batches.create(requests=cast(Any, items), timeout=seconds), seconds)
+        body = await self._sent(batches.create(requests=cast(Any, items), timeout=self._within(seconds)), seconds)
         return provider_batch(body).provider_id
 
     async def state(self, provider_id: str) -> ProviderBatch:
         batches = self._client.messages.batches.with_raw_response
-        return provider_batch(await self._sent(batches.retrieve(provider_id, timeout=LOOKUP), LOOKUP))
+        return provider_batch(await self._sent(batches.retrieve(provider_id, timeout=self._within(LOOKUP)), LOOKUP))
 
     async def recent(self, since: float) -> list[ProviderBatch]:
         found: dict[str, ProviderBatch] = {}
         after: str | None = None
         for _ in range(PAGES):
             listed = self._client.messages.batches.with_raw_response.list(
-                limit=100, timeout=LOOKUP, after_id=after if after else self._sdk.omit
+                limit=100, timeout=self._within(LOOKUP), after_id=after if after else self._sdk.omit
             )
             page = json_object(await self._sent(listed, LOOKUP))
             data = page.get("data")
@@ -73,7 +77,7 @@ class ClaudeClient:
         """Line by line; one that cannot be read costs only itself."""
         batches = self._client.messages.batches.with_streaming_response
         try:
-            async with batches.results(provider_id, timeout=LOOKUP) as response:
+            async with batches.results(provider_id, timeout=self._within(LOOKUP)) as response:
                 rest = b""
                 async for chunk in response.iter_bytes():
                     *lines, rest = (rest + chunk).split(b"\n")
@@ -112,7 +116,9 @@ class ClaudeClient:
         status = error.status_code if isinstance(error, self._sdk.APIStatusError) else None
         headers = dict(response.headers) if response is not None else None
         cause = f" ({error.__cause__})" if status is None and error.__cause__ else ""
-        sent = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout", "PoolTimeout")
+        if status is None and (away := unreachable(error)):
+            return away
+        sent = type(error.__cause__).__name__ != "PoolTimeout"
         return failure(status, redacted(f"{error}{cause}", self._secrets), headers, sent=sent)
 
     async def close(self) -> None:

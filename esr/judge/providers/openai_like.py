@@ -16,6 +16,7 @@ from esr.errors import JudgeError
 from esr.judge.providers.call import Answer, Call, Stop
 from esr.judge.providers.claude import count, json_object
 from esr.judge.providers.keys import redacted, secrets
+from esr.judge.providers.reach import CONNECT, unreachable
 from esr.judge.providers.retry import Garbled, TryLater, failure, hidden
 from esr.params import JudgeParams
 
@@ -24,6 +25,7 @@ class LitellmClient:
     def __init__(self, judge: JudgeParams, key: str | None) -> None:
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # otherwise it copies .env into the environment
+        import httpx
         import litellm
 
         litellm.suppress_debug_info = True
@@ -33,6 +35,7 @@ class LitellmClient:
         self._key, self._base = key, judge.api_base
         self._secrets = secrets(key, judge.api_base)
         self._timeout = judge.timeout or 600.0
+        self._within = httpx.Timeout(self._timeout, connect=min(CONNECT, self._timeout))
 
     async def complete(self, call: Call) -> Answer:
         began, bodies = time.monotonic(), list[str]()
@@ -66,7 +69,7 @@ class LitellmClient:
             ],
             "max_tokens": target.max_tokens,
             "api_key": self._key or "none",
-            "timeout": self._timeout,
+            "timeout": self._within,
             "num_retries": 0,
             "max_retries": 0,
         }
@@ -80,6 +83,8 @@ class LitellmClient:
         return found
 
     def _failure(self, error: Exception) -> Exception:
+        if away := unreachable(error):  # it writes 500 for some of these
+            return away
         status = getattr(error, "status_code", None)
         litellm = self._litellm
         if isinstance(error, litellm.Timeout | litellm.APIConnectionError | TimeoutError | ConnectionError):
