@@ -39,6 +39,9 @@ LOOK: Any = {
     "savefig.dpi": 160,
 }
 
+NAMELESS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+"""Metadata that is left out."""
+
 
 @contextmanager
 def canvas(rows: int, columns: int, height: float, **grid: Any) -> Iterator[tuple[Figure, Any]]:
@@ -51,12 +54,17 @@ def canvas(rows: int, columns: int, height: float, **grid: Any) -> Iterator[tupl
 def save(figure: Figure, data: dict[str, Any], files: Sequence[Path]) -> None:
     """As PNG, PDF and the JSON of every number drawn."""
     png, pdf, numbers = files
-    for file, metadata in ((png, {"Software": None}), (pdf, {"CreationDate": None, "Creator": None, "Producer": None})):
-        drawn = io.BytesIO()
-        with mpl.rc_context(LOOK):
-            figure.savefig(drawn, format=file.suffix[1:], metadata=metadata)
-        anew(file, drawn.getvalue())
+    for file in (png, pdf):
+        anew(file, image(figure, file.suffix[1:]))
     anew(numbers, (json.dumps(_rounded(data), indent=1, sort_keys=True) + "\n").encode())
+
+
+def image(figure: Figure, kind: str) -> bytes:
+    """As `png` or `pdf`."""
+    drawn = io.BytesIO()
+    with mpl.rc_context(LOOK):
+        figure.savefig(drawn, format=kind, metadata=NAMELESS[kind])
+    return drawn.getvalue()
 
 
 def footnote(figure: Figure, text: str) -> None:
