@@ -21,7 +21,7 @@ COMMANDS = {
         "python -m esr import-reference ~/esr-data/experiment_results",
     ),
     "doctor": ("esr.command.doctor", "what is installed, what would run, and what a model lacks", "python -m esr doctor 70b"),
-    "labels": ("esr.command.labels", "fetch or import what an SAE's latents stand for", "python -m esr labels fetch gemma-9b"),
+    "labels": ("esr.command.labels", "fetch, import or make what an SAE's latents stand for", "python -m esr labels make tiny"),
     "plan": ("esr.command.plan", "what a run would take, without running", "python -m esr plan exp01 70b"),
     "table": ("esr.command.table", "the closing table again, with every interval and its method", "python -m esr table exp01 tiny"),
     "runs": ("esr.command.runs", "every run with its judge, status, cost and duration; names and hides them", "python -m esr runs"),

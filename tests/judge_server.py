@@ -385,8 +385,12 @@ def answer_text(turns: list[dict[str, Any]], system: object, what: str, *, tagge
     """What an honest judge says, bent by the fault."""
     user = next(turn["content"] for turn in turns if turn["role"] == "user")
     asked = json.dumps([turns, system])
-    if "off_topic" in asked and "on_topic" in asked:
-        value: dict[str, Any] = regions(between(user, "reply"))
+    if "fires_on" in asked:
+        value: dict[str, Any] = {"label": commonest(user)}
+    elif "description" in asked and "passage" in asked:
+        value = {"active": active(user)}
+    elif "off_topic" in asked and "on_topic" in asked:
+        value = regions(between(user, "reply"))
     elif "ratings" in asked:
         value = ratings(user)
     else:
@@ -429,8 +433,24 @@ def ratings(user: str) -> dict[str, Any]:
     return {"ratings": [{"number": int(n), "justification": "so", "rating": len(label) % 101} for n, label in lines]}
 
 
+def commonest(user: str) -> str:
+    """The word that most of the passages hold; of equals the longest."""
+    rows = [json.loads(line.partition(". ")[2]) for line in user.splitlines()]
+    held = Counter(word for row in rows for word in set(re.findall(r"[a-z]{4,}", "".join(row.values()).lower())))
+    return max(held, key=lambda word: (held[word], len(word), word), default="")
+
+
+def active(user: str) -> list[int]:
+    """The passages that hold a word of the description."""
+    first, *rows = user.splitlines()
+    passages = [json.loads(line.partition(". ")[2]).lower() for line in rows]
+    return [i for i, text in enumerate(passages, 1) if any(word in text for word in json.loads(first).split())]
+
+
 def bent(value: dict[str, Any], what: str) -> dict[str, Any]:
-    listed = next(name for name in ("attempts", "ratings", "off_topic") if name in value)
+    listed = next(name for name in ("attempts", "ratings", "off_topic", "label", "active") if name in value)
+    if listed in ("label", "active"):
+        return value | {listed: {"type": "nothing"}} if what in ("types", "140", "string", "empty") else value
     if what == "empty":
         return value | {listed: []}
     if not isinstance(value[listed], list) or not value[listed]:

@@ -52,7 +52,7 @@ def test_doctor_lists_everything_that_a_published_model_lacks_with_the_line_that
         "hf auth login && hf download meta-llama/Meta-Llama-3.3-70B-Instruct",
         "accept its licence at https://huggingface.co/meta-llama/Meta-Llama-3.3-70B-Instruct",
         "hf download Goodfire/Llama-3.3-70B-Instruct-SAE-l50 Llama-3.3-70B-Instruct-SAE-l50.pt",
-        "python -m esr labels fetch goodfire-70b-l50",
+        "python -m esr labels fetch goodfire-70b-l50   # or python -m esr labels make 70b",
         "about 86 GiB (70 billion parameters by its name, fp8, SAE, a quarter more); none here",
         "echo ANTHROPIC_API_KEY=... >> .env",
         "sonnet-4.5, which rates labels",

@@ -42,6 +42,38 @@ class Regions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A place where a latent fires, with the words around it."""
+
+    before: str
+    fires_on: str
+    """The token."""
+    after: str
+
+    @property
+    def text(self) -> str:
+        return self.before + self.fires_on + self.after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a latent is said to stand for, or why nothing is."""
+
+    label: str = ""
+    missing: str | None = None
+    """None: it has a label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """In which of the passages that it was shown a judge takes a latent to fire, by its label."""
+
+    fires: frozenset[int] = frozenset()
+    """Their places in the list, 0 the first."""
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Abilities:
     """What a judge can do besides grading."""
 
@@ -86,3 +118,26 @@ class Judge(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Namer(Protocol):
+    """A judge that says what latents stand for, and in which passages a latent so labelled fires."""
+
+    name: str
+    label_hash: str
+    """Of the instructions for both and every parameter that can change an answer."""
+
+    def labels(self, shown: Sequence[Sequence[Passage]]) -> list[Said]:
+        """One for each latent, from passages in which it fires, in order."""
+        ...
+
+    def guesses(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[Guess]:
+        """One for each label and its passages, in order."""
+        ...
+
+    def ratings(self, labels: Sequence[str]) -> list[float | None]: ...
+
+    @property
+    def spent(self) -> float:
+        """US dollars under its budget so far."""
+        ...

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 from esr.errors import JudgeError
-from esr.judge import Judge
+from esr.judge import Judge, Namer
 from esr.judge.instructed.judge import InstructedJudge
 from esr.judge.lexical import Lexical
 from esr.judge.providers.answers import Answers
@@ -33,8 +33,20 @@ def open_judge(params: Params, name: str, *, store: Path, budget: str | None = N
     A missing key is said at once, before any work.
     """
     spec = params.judge(name)
+    return Lexical(spec.name) if spec.client == "lexical" else _instructed(params, spec, store, budget)
+
+
+def open_namer(params: Params, name: str, *, store: Path, budget: str | None = None) -> Namer:
+    """The judge `name` as one who says what latents stand for."""
+    spec = params.judge(name)
     if spec.client == "lexical":
-        return Lexical(spec.name)
+        raise JudgeError(
+            f"judge {name!r} counts words and writes no labels; name a judge behind an interface, or `local`, which needs no key"
+        )
+    return _instructed(params, spec, store, budget)
+
+
+def _instructed(params: Params, spec: JudgeParams, store: Path, budget: str | None) -> InstructedJudge:
     budget = budget or _PROCESS
     identity = (str(store.resolve()), spec.model_dump_json(), params.judging.model_dump_json(), os.getpid(), budget)
     with _opening:

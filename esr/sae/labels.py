@@ -1,4 +1,4 @@
-"""What latents are said to stand for: a CSV with the columns index_in_sae and label."""
+"""What latents are said to stand for: a CSV with the columns index_in_sae and label, and perhaps concreteness, 0 to 100."""
 
 import csv
 import os
@@ -10,6 +10,7 @@ from esr.params import resolve
 from esr.types import Latent
 
 COLUMNS = ("index_in_sae", "label")
+RATING = "concreteness"
 
 
 def labels_file(store: Path, labels: str) -> Path:
@@ -31,6 +32,36 @@ def read_labels(path: Path, *, d_sae: int | None = None) -> list[Latent]:
     except OSError as error:
         raise SaeError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
     return [Latent(index, label) for index, label in sorted(labels.items()) if label]
+
+
+def read_ratings(path: Path) -> dict[int, float]:
+    """How concrete the file says its labels are, by latent; none where it has no such column."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if RATING not in (rows.fieldnames or ()):
+                return {}
+            return {
+                _index(row["index_in_sae"], f"{path.name} line {rows.line_num}", None): _rating(
+                    row[RATING], f"{path.name} line {rows.line_num}"
+                )
+                for row in rows
+                if (row[RATING] or "").strip()
+            }
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return {}  # what is wrong with the file is said where its labels are read
+
+
+def _rating(text: str, where: str) -> float:
+    try:
+        rating = float(text)
+    except ValueError:
+        rating = -1.0
+    if not 0 <= rating <= 100:
+        raise SaeError(
+            f"{where}: {RATING} is {text!r:.80}, not a number from 0 to 100; leave it empty where nobody has rated the label"
+        )
+    return rating
 
 
 def write_labels(path: Path, labels: Mapping[int, str]) -> None:

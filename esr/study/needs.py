@@ -15,6 +15,7 @@ from esr.params import ModelParams, Params, SaeParams, resolve
 from esr.sae.labels import labels_file
 from esr.sae.registry import file as sae_file
 from esr.sae.registry import source
+from esr.study.written import Written
 
 GATED = ("meta-llama/", "google/gemma-")
 """Beginnings of hub ids whose weights are given out to those who have accepted a licence."""
@@ -46,9 +47,9 @@ def needs(params: Params, name: str, store: Path, gpus: Sequence[str] | None = N
     return [
         weights,
         _sae(sae),
-        _labels(params, sae, store),
+        _labels(params, name, store),
         _gpu(model, sae, gpu_memory() if gpus is None else gpus),
-        *_keys(params, model, sae, judge),
+        *_keys(params, model, sae, store, judge),
         _disk(model, store, weights.there),
     ]
 
@@ -117,7 +118,8 @@ def _sae(sae: SaeParams) -> Need:
     return Need("SAE", False, f"{repo} {path} is not in the Hugging Face cache", line)
 
 
-def _labels(params: Params, sae: SaeParams, store: Path) -> Need:
+def _labels(params: Params, model: str, store: Path) -> Need:
+    sae = params.sae(params.model(model).sae)
     if sae.labels is None:
         told = "the judge is blind" if params.judging.blind else 'the judge is told "latent N"'
         return Need("labels", True, f"done without: no concreteness filter, and {told}")
@@ -125,10 +127,11 @@ def _labels(params: Params, sae: SaeParams, store: Path) -> Need:
     if path.is_file():
         return Need("labels", True, str(path))
     public = source(sae)
-    line = f"python -m esr labels fetch {sae.name}" if public else f"python -m esr labels import FILE --for {sae.name}"
     where = f"public at Neuronpedia as {public}" if public else "no public source is known"
+    ways = [f"python -m esr labels fetch {sae.name}"] if public else []
+    ways += [f"python -m esr labels make {model}", f"labels import FILE --for {sae.name}", f"saes.{sae.name}.labels: null"]
     return Need(
-        "labels", False, f"no {sae.labels} in the store or the checkout; {where}", f"{line}   # or saes.{sae.name}.labels: null"
+        "labels", False, f"no {sae.labels} in the store or the checkout; {where}", f"{ways[0]}   # or {', or '.join(ways[1:])}"
     )
 
 
@@ -199,10 +202,10 @@ def _gpu(model: ModelParams, sae: SaeParams, gpus: Sequence[str]) -> Need:
     return Need("GPU", False, f"{told}; {have}", mend)
 
 
-def _keys(params: Params, model: ModelParams, sae: SaeParams, judge: str | None) -> list[Need]:
-    """Of the judge that grades and of the one that rates labels, which may be another's."""
-    rated = sae.labels is not None and params.protocol.concreteness != "off"
-    roles = [(judge or model.judge, "grades")] + ([(params.judging.concreteness_judge, "rates labels")] if rated else [])
+def _keys(params: Params, model: ModelParams, sae: SaeParams, store: Path, judge: str | None) -> list[Need]:
+    """Of the judge that grades and of the one that rates labels, which may be another's; labels that their file rates need none."""
+    asked = sae.labels is not None and params.protocol.concreteness != "off" and Written.of(labels_file(store, sae.labels)) is None
+    roles = [(judge or model.judge, "grades")] + ([(params.judging.concreteness_judge, "rates labels")] if asked else [])
     found: list[Need] = []
     for name, role in roles:
         key = params.judge(name).key_env

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, cast
 from esr.errors import JudgeError, ParamsError, SaeError, StoreError, one_of
 from esr.params import ModelParams, Params, load
 from esr.params.weights import identity
+from esr.sae.labels import labels_file, read_labels
 from esr.store import Store
 from esr.store.locks import exclusive
 from esr.study import meaning, older
 from esr.study.progress import Progress
+from esr.study.written import Written
 from esr.types import Latent
 
 if TYPE_CHECKING:
@@ -72,8 +74,6 @@ class Study:
     @cached_property
     def labels(self) -> list[Latent]:
         """Every labelled latent of the model's SAE."""
-        from esr.sae.labels import labels_file, read_labels
-
         sae = self.params.sae(self.spec.sae)
         if sae.labels is None:
             return [Latent(index, f"latent {index}") for index in range(sae.d_sae)]
@@ -113,8 +113,14 @@ class Study:
 
     @property
     def rater(self) -> "Judge":
-        """The judge who says how concrete labels are."""
-        return self.judge(self.params.judging.concreteness_judge)
+        """Who says how concrete labels are: their own file, or a judge."""
+        return self.written or self.judge(self.params.judging.concreteness_judge)
+
+    @cached_property
+    def written(self) -> Written | None:
+        """The ratings in the labels' file, where all of them are rated there."""
+        labels = self.params.sae(self.spec.sae).labels
+        return None if labels is None else Written.of(labels_file(self.store.root, labels))
 
     def alone(self, *of: object) -> AbstractContextManager[None]:
         """Alone at this piece of work, among all runs on this store."""
@@ -125,7 +131,7 @@ class Study:
         _ = self.weights, self.labels, self.meaning
         for name in dict.fromkeys((*judges, self.spec.judge)):
             self.judge(name)
-        if self.concreteness != "off":
+        if self.concreteness != "off" and self.written is None:
             self._rater_answers()
         if (told := older.adopt(self)) is not None:
             for sentence in told.sentences:

@@ -34,7 +34,10 @@ SCHEMA: Schema = {
     "required": ["feedback", "attempts", "no_attempt"],
     "additionalProperties": False,
 }
-REPAIRS: dict[Kind, Kind] = {"grade": "grade-repair", "concreteness": "concreteness-repair", "regions": "regions-repair"}
+REPAIRS: dict[Kind, Kind] = {
+    "grade": "grade-repair", "concreteness": "concreteness-repair", "regions": "regions-repair", "label": "label-repair",
+    "detection": "detection-repair",
+}  # fmt: skip
 LONGEST_QUOTED = 12_000
 """Characters of an unusable answer that go back with the repair."""
 

@@ -5,12 +5,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from esr import prompts
-from esr.judge import Abilities, JudgeQuestion, Regions
-from esr.judge.instructed import concreteness, regions
+from esr.judge import Abilities, Guess, JudgeQuestion, Passage, Regions, Said
+from esr.judge.instructed import concreteness, naming, regions
 from esr.judge.instructed.form import Malformed
 from esr.judge.instructed.grading import PROMPTS, Verdict, better, call_about, read, repair, shown
 from esr.judge.providers.call import Answer, Call, Kind, Target
@@ -33,6 +33,7 @@ class InstructedJudge:
         )
         self._loop = loop()
         self.prompt_hash = content_id("judging", target.hash, prompts.digest(*PROMPTS), blind, length=16)
+        self.label_hash = content_id("naming", target.hash, prompts.digest(*naming.NAMES), length=16)
         self._active = 0
         self._lock = threading.Lock()
         self.closed = False
@@ -69,6 +70,12 @@ class InstructedJudge:
 
     def regions(self, questions: Sequence[JudgeQuestion]) -> list[Regions]:
         return self._run(self._regions(questions))
+
+    def labels(self, shown: Sequence[Sequence[Passage]]) -> list[Said]:
+        return self._run(_all(self._name(passages) for passages in shown))
+
+    def guesses(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[Guess]:
+        return self._run(_all(self._guess(label, passages) for label, passages in asked))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         with self._lock:
@@ -161,6 +168,21 @@ class InstructedJudge:
         off, correction, on = found
         return Regions(trial_id=question.trial_id, off=off, correction=correction, on=on)
 
+    async def _name(self, passages: Sequence[Passage]) -> Said:
+        try:
+            said, missing = await self._value(naming.call_for(passages, self.target), naming.label_in)
+        except Unanswered as error:
+            return Said(missing=error.reason)
+        return Said(label=said or "", missing=missing or (None if said else "the judge sees nothing in common"))
+
+    async def _guess(self, label: str, passages: Sequence[str]) -> Guess:
+        try:
+            call = naming.call_about(label, passages, self.target)
+            fires, missing = await self._value(call, lambda text: naming.active_in(text, len(passages)))
+        except Unanswered as error:
+            return Guess(missing=error.reason)
+        return Guess(fires=fires or frozenset(), missing=missing)
+
     async def _value(self, call: Call, parse: Callable[[str], T]) -> tuple[T | None, str | None]:
         """What `parse` makes of the answer or of its repair, or None and why."""
         first = await self.caller.ask(call)
@@ -202,6 +224,10 @@ class InstructedJudge:
             self.closed = True
         self._loop.run(self.caller.close())
         self.caller.answers.close()
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    return list(await asyncio.gather(*work))
 
 
 async def _read(answer: Answer, reply: str) -> Verdict:
