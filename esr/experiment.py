@@ -35,6 +35,8 @@ class Size:
     arms: int
     trials: int
     """Of each arm."""
+    searches: int = 0
+    """Further calibrations of all latents, under conditions of its own."""
 
 
 @dataclass(frozen=True, slots=True)

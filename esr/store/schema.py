@@ -206,7 +206,7 @@ EXAMPLES = (
     ),
     (
         "How strong the steering must be: thresholds with their intervals and how the search ended.",
-        "select model, latent, label, threshold, low, high, status, verified_score from thresholds order by model, latent",
+        "select model, latent, label, threshold, low, high, status, verified_score from thresholds where clamped is null order by model, latent",
     ),
     (
         "The curve over strength: rate and first score of each level of a series.",

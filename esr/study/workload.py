@@ -50,13 +50,19 @@ class Workload:
 def workload(params: Params, experiment: Experiment) -> Workload:
     p, asked = params.protocol, params.of(Baseline)
     n, size = asked.latents, experiment.size(params)
-    search = n * (p.search_steps * p.samples_per_step + p.verify_samples)
+    search = search_replies(params) * (1 + size.searches)
     baseline = baseline_trials(params) if experiment.baseline else 0
     found = len(discovery()) * params.of(Detection).replies_per_question if experiment.discovery else 0
     own = size.arms * size.trials
     return Workload(
         n, search, baseline, found, size.arms, own, search * p.search_max_tokens + (found + baseline + own) * p.max_tokens
     )
+
+
+def search_replies(params: Params) -> int:
+    """Of one calibration, at most."""
+    p = params.protocol
+    return params.of(Baseline).latents * (p.search_steps * p.samples_per_step + p.verify_samples)
 
 
 def baseline_trials(params: Params) -> int:
