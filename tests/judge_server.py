@@ -29,6 +29,8 @@ RARE_FAULTS = ("key-in-body", "429-year-99999")
 """No answer arrives."""
 ANSWER_FAULTS = ("not-json", "types", "140", "empty", "string", "refusal", "truncated", "lies")
 """An answer arrives, and cannot be used as it is."""
+ERRORS = ("overlooks",)
+"""An answer that is in order and wrong: a restart that is there is not seen."""
 STARTS_OVER = re.compile(r"(?i)\bwait,|\blet me (?:try|start)|\bsorry, i")
 
 
@@ -433,6 +435,8 @@ def bent(value: dict[str, Any], what: str) -> dict[str, Any]:
     listed = next(name for name in ("attempts", "ratings", "off_topic") if name in value)
     if what == "empty":
         return value | {listed: []}
+    if what == "overlooks" and listed == "attempts":
+        return value | {listed: value[listed][:1]}
     if not isinstance(value[listed], list) or not value[listed]:
         return value | {listed: 7} if what in ("types", "140", "string") else value
     number = "score" if listed == "attempts" else "rating"

@@ -202,6 +202,21 @@ CREATE TABLE audit_labels (
     PRIMARY KEY (sheet, item, author, labelled_at)
 );
 
+-- Replies that were put to several judges, with the number of replies that each stands for.
+CREATE TABLE samples (
+    sample VARCHAR NOT NULL,          -- hash of what is in the sample
+    model VARCHAR NOT NULL,           -- as in members
+    scale VARCHAR NOT NULL,           -- as in members
+    judge VARCHAR NOT NULL,           -- by whose verdicts it was drawn
+    source VARCHAR NOT NULL,          -- experiment/arm
+    trial_id VARCHAR NOT NULL,        -- the trial
+    latent INTEGER NOT NULL,          -- as in members
+    multi BOOLEAN NOT NULL,           -- the verdict that it was drawn by
+    weight DOUBLE NOT NULL,           -- graded replies that it stands for
+    drawn_at TIMESTAMP NOT NULL,      -- UTC; of a model, scale and judge the newest sample counts
+    PRIMARY KEY (sample, source, trial_id, latent)
+);
+
 -- Files read by `python -m esr import-reference`, used or not.
 CREATE TABLE imports (
     file VARCHAR NOT NULL,            -- path below the imported folder

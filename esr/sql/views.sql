@@ -355,6 +355,30 @@ FROM strata s LEFT JOIN said l USING (sheet, arm, stratum)
 GROUP BY s.sheet, s.experiment, s.model, s.arm, s.scale, s.judge
 ORDER BY ALL;
 
+-- What every judge says of the replies of the newest sample of each model, scale and judge.
+CREATE OR REPLACE VIEW crossed AS
+WITH newest AS (
+    SELECT sample, model, scale, judge FROM samples
+    GROUP BY sample, model, scale, judge QUALIFY row_number() OVER (PARTITION BY model, scale, judge ORDER BY max(drawn_at) DESC, sample) = 1
+)
+SELECT
+    s.sample,                         -- as in samples
+    s.model,                          -- as in members
+    s.scale,                          -- as in members
+    s.judge AS drawn_by,              -- by whose verdicts the sample was drawn
+    s.source,                         -- experiment/arm
+    o.judge,                          -- who says it, as in grades
+    s.trial_id,                       -- the trial
+    s.latent,                         -- as in members
+    o.question,                       -- as in members
+    s.weight,                         -- as in samples
+    o.n_attempts,                     -- as in outcomes
+    o.first_score,                    -- as in outcomes
+    o.multi,                          -- as in outcomes
+    o.corrected                       -- as in outcomes
+FROM samples s SEMI JOIN newest USING (sample, model, scale, judge)
+JOIN outcomes o ON o.experiment || '/' || o.arm = s.source AND o.model = s.model AND o.scale = s.scale AND o.trial_id = s.trial_id AND o.latent = s.latent;
+
 -- Activations one value a row. Filter by trial_id first: a text is unpacked as a whole.
 CREATE OR REPLACE VIEW token_activations AS
 SELECT

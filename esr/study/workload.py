@@ -33,6 +33,8 @@ class Workload:
     """Trials of its own arms at most; some may be another experiment's, and then they are there already."""
     tokens: int
     """Generated at most."""
+    further: int = 0
+    """Grades by other judges of replies that are there."""
 
     @property
     def trials(self) -> int:
@@ -44,7 +46,7 @@ class Workload:
 
     @property
     def judge_calls(self) -> int:
-        return self.search + self.trials
+        return self.search + self.trials + self.further
 
 
 def workload(params: Params, experiment: Experiment) -> Workload:
@@ -54,9 +56,8 @@ def workload(params: Params, experiment: Experiment) -> Workload:
     baseline = baseline_trials(params) if experiment.baseline else 0
     found = len(discovery()) * params.of(Detection).replies_per_question if experiment.discovery else 0
     own = size.arms * size.trials
-    return Workload(
-        n, search, baseline, found, size.arms, own, search * p.search_max_tokens + (found + baseline + own) * p.max_tokens
-    )
+    tokens = search * p.search_max_tokens + (found + baseline + own) * p.max_tokens
+    return Workload(n, search, baseline, found, size.arms, own, tokens, size.grades)
 
 
 def search_replies(params: Params) -> int:
