@@ -389,6 +389,9 @@ def answer_text(turns: list[dict[str, Any]], system: object, what: str, *, tagge
     asked = json.dumps([turns, system])
     if "off_topic" in asked and "on_topic" in asked:
         value: dict[str, Any] = regions(between(user, "reply"))
+    elif "passage_a" in asked:
+        value = {name: 100 if "coffee" in between(user, name) else 0 for name in ("passage_a", "passage_b")}
+        return json.dumps(value) if not tagged else f"<json>{json.dumps(value)}</json>"
     elif "ratings" in asked:
         value = ratings(user)
     else:

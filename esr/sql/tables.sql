@@ -217,6 +217,20 @@ CREATE TABLE samples (
     PRIMARY KEY (sample, source, trial_id, latent)
 );
 
+-- How far the first and the last third of a reply are about its question, whatever it says of itself: recovery without words.
+CREATE TABLE recoveries (
+    trial_id VARCHAR NOT NULL,        -- the trial whose reply was read
+    judge VARCHAR NOT NULL,           -- name in params.yaml
+    judge_prompt VARCHAR NOT NULL,    -- hash of the judge's instructions and parameters for this
+    first_relevance DOUBLE,           -- of the first third, in whole sentences, 0 to 100
+    last_relevance DOUBLE,            -- of the last third
+    restarts INTEGER,                 -- how many the restart detector sees in the reply
+    missing VARCHAR,                  -- why there is no relevance, such as too short (fewer than three sentences); NULL: there is
+    cost DOUBLE,                      -- US dollars; NULL: the price is unknown
+    judged_at TIMESTAMP NOT NULL,     -- UTC; of several a valid one stands, then the newest
+    PRIMARY KEY (trial_id, judge, judge_prompt)
+);
+
 -- Files read by `python -m esr import-reference`, used or not.
 CREATE TABLE imports (
     file VARCHAR NOT NULL,            -- path below the imported folder

@@ -379,6 +379,46 @@ SELECT
 FROM samples s SEMI JOIN newest USING (sample, model, scale, judge)
 JOIN outcomes o ON o.experiment || '/' || o.arm = s.source AND o.model = s.model AND o.scale = s.scale AND o.trial_id = s.trial_id AND o.latent = s.latent;
 
+-- Recovery without words of each member: by how much more the last third of the reply is about the question than the first. It is no attempt, no correction, and in no explicit rate.
+CREATE OR REPLACE VIEW recovered AS
+WITH newest AS (
+    SELECT judge, judge_prompt FROM recoveries
+    GROUP BY judge, judge_prompt QUALIFY row_number() OVER (PARTITION BY judge ORDER BY max(judged_at) DESC, judge_prompt) = 1
+)
+SELECT
+    m.experiment,                     -- as in members
+    m.model,                          -- as in members
+    m.arm,                            -- as in members
+    v.judge,                          -- as in recoveries
+    m.scale,                          -- as in members
+    m.trial_id,                       -- the trial
+    m.latent,                         -- as in members
+    m.question,                       -- as in members
+    v.first_relevance,                -- as in recoveries
+    v.last_relevance,                 -- as in recoveries
+    v.last_relevance - v.first_relevance AS recovery, -- above 0: the end is more about the question than the beginning; NULL: missing
+    v.restarts,                       -- as in recoveries
+    r.degraded,                       -- as in replies
+    v.missing                         -- as in recoveries
+FROM current_members m JOIN recoveries v USING (trial_id) SEMI JOIN newest USING (judge, judge_prompt) LEFT JOIN replies r USING (trial_id);
+
+-- Mean recovery of each arm: of all replies, of those that are not degraded, and of those of the latter without a restart. Intervals: python -m esr recovery.
+CREATE OR REPLACE VIEW recovery_summary AS
+SELECT
+    experiment,                       -- as in members
+    model,                            -- as in members
+    arm,                              -- as in members
+    judge,                            -- as in recoveries
+    scale,                            -- as in members
+    count(recovery) AS n,             -- replies with a recovery
+    count(*) - count(recovery) AS n_missing, -- replies without: too short, or no answer
+    avg(recovery) AS recovery_mean,   -- of all n, in points of relevance
+    count(recovery) FILTER (NOT degraded) AS n_sound, -- of n, those whose reply is not degraded
+    avg(recovery) FILTER (NOT degraded) AS recovery_sound_mean, -- of those
+    count(recovery) FILTER (NOT degraded AND restarts = 0) AS n_wordless, -- of those, without a restart that the detector sees
+    avg(recovery) FILTER (NOT degraded AND restarts = 0) AS recovery_wordless_mean -- of those
+FROM recovered GROUP BY experiment, model, arm, judge, scale ORDER BY ALL;
+
 -- Activations one value a row. Filter by trial_id first: a text is unpacked as a whole.
 CREATE OR REPLACE VIEW token_activations AS
 SELECT

@@ -110,6 +110,12 @@ class Store:
         at = self._clock.now("audit_sheets")
         self.put("audit_sheets", [{**row, "drawn_at": at} for row in found], key=content_id("audit_sheets", sheet), at=at)
 
+    def put_recoveries(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of `recoveries` but their time."""
+        if found:
+            at = self._clock.now("recoveries")
+            self.put("recoveries", [{**row, "judged_at": at} for row in found], at=at)
+
     def put_sample(self, found: Sequence[Mapping[str, Any]]) -> None:
         """Rows of `samples` but their time; one that is drawn once more is the newest again."""
         at = self._clock.now("samples")

@@ -18,6 +18,7 @@ VERSION = 3
 BETTER = {
     "arms": "recorded_at DESC",
     "grades": "missing IS NOT NULL, graded_at DESC NULLS LAST",
+    "recoveries": "missing IS NOT NULL, judged_at DESC",
     "samples": "drawn_at DESC",
     "runs": "finished_at DESC NULLS LAST, recorded_at DESC NULLS LAST",
 }

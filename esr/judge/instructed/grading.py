@@ -34,7 +34,9 @@ SCHEMA: Schema = {
     "required": ["feedback", "attempts", "no_attempt"],
     "additionalProperties": False,
 }
-REPAIRS: dict[Kind, Kind] = {"grade": "grade-repair", "concreteness": "concreteness-repair", "regions": "regions-repair"}
+REPAIRS: dict[Kind, Kind] = {
+    "grade": "grade-repair", "concreteness": "concreteness-repair", "regions": "regions-repair", "relevance": "relevance-repair",
+}  # fmt: skip
 LONGEST_QUOTED = 12_000
 """Characters of an unusable answer that go back with the repair."""
 

@@ -10,7 +10,9 @@ from typing import Literal
 
 from esr.types import content_id
 
-Kind = Literal["grade", "grade-repair", "concreteness", "concreteness-repair", "regions", "regions-repair"]
+Kind = Literal[
+    "grade", "grade-repair", "concreteness", "concreteness-repair", "regions", "regions-repair", "relevance", "relevance-repair"
+]
 Stop = Literal["end", "length", "refusal"]
 Schema = dict[str, object]
 

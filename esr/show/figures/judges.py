@@ -38,8 +38,10 @@ def bars(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
             panel.set_xlim(left=0)
         axes[0][0].set_yticks(range(len(sources)), sources)
         axes[0][0].set_ylim(len(sources) - 0.5, -0.5)
+        looks = [(style.SHADES[j % len(style.SHADES)], style.HATCHES[j % len(style.HATCHES)]) for j in range(len(judges))]
         handles = [
-            Patch(label=judge, **{**style.bar_look(j), "facecolor": style.bar_look(j)["color"]}) for j, judge in enumerate(judges)
+            Patch(label=judge, facecolor=shade, hatch=hatch, edgecolor=style.INK)
+            for judge, (shade, hatch) in zip(judges, looks, strict=True)
         ]
         axes[0][1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
