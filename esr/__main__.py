@@ -49,6 +49,16 @@ COMMANDS = {
         "python -m esr rejudge sonnet-4.5 --sample 1000 --where \"m.experiment = 'exp01'\"",
     ),
     "agreement": ("esr.command.agreement", "how far judges agree", "python -m esr agreement --sampled-by haiku-4.5"),
+    "audit": (
+        "esr.command.audit",
+        "a blind sheet of replies for people to label, and their labels back",
+        "python -m esr audit draw exp01/tiny --n 200",
+    ),
+    "recovery": (
+        "esr.command.recovery",
+        "whether replies come back to the question without saying so, as an outcome of its own",
+        "python -m esr recovery exp01/tiny",
+    ),
     "schema": ("esr.command.schema", "every table and view of the store, column by column", "python -m esr schema outcomes"),
 }
 """Name: module with `arguments(parser)` and `run(args) -> int`, help, example."""

@@ -35,6 +35,10 @@ class Size:
     arms: int
     trials: int
     """Of each arm."""
+    grades: int = 0
+    """Further grades of replies that are there, by other judges, at most."""
+    searches: int = 0
+    """Further calibrations of all latents, under conditions of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,22 +2,29 @@
 
 from prefect import flow
 
-from esr.experiment import Experiment, Figure
+from esr.experiment import Experiment, Figure, Size
+from esr.params import Params
 from esr.show import tables
 from esr.show.figures import rates
 from esr.study.detect import Detection
 from esr.study.plan import ablated, replay
-from esr.study.workload import one_replay
+from esr.study.workload import baseline_trials
 from esr.types import Arm
 from flows import stages
 from tasks import ablate, collect, draw, record
+
+
+def size(params: Params) -> Size:
+    anew = params.of(Detection).recalibrate
+    return Size(arms=1 + anew, trials=baseline_trials(params), searches=int(anew))
+
 
 EXPERIMENT = Experiment(
     name="exp03",
     question="does it correct itself less without its off-topic detectors?",
     paper="§3.4, figure 5",
     settings=Detection,
-    size=one_replay,
+    size=size,
     discovery=True,
     tables=(tables.OUTCOMES,),
     figures=(Figure("Figure 5. Off-topic detectors held at zero: {model}", rates.panels),),
@@ -29,10 +36,14 @@ EXPERIMENT = Experiment(
 def exp03(model: str, scale: str = "full", judge: str | None = None) -> None:
     """Unsteered replies to the discovery questions are read under their own question and, by several seeded derangements, under
     others'. Latents quiet in the first and active in the second are detectors. Experiment 1's trials are replayed with the
-    detectors clamped to zero: the same latents, boosts, questions and seeds, none of the questions used in the discovery."""
+    detectors clamped to zero: the same latents, boosts, questions and seeds, none of the questions used in the discovery; and once
+    more at thresholds found anew under the clamp, so that first attempts are as far astray as the baseline's."""
     with stages.run(EXPERIMENT, model, scale, judge) as run:
         baseline = stages.baseline(run)
         detectors = ablate.detectors(run, collect.activations(run))
         record.detectors(run, {"detectors": detectors})
-        clamped = ablated(run.params, model, [detector.latent for detector in detectors])
-        stages.carry_out(run, replay(baseline, Arm("exp03", "detectors", "ablated"), clamped))
+        latents = [detector.latent for detector in detectors]
+        members = replay(baseline, Arm("exp03", "detectors", "ablated"), ablated(run.params, model, latents))
+        if run.params.of(Detection).recalibrate:
+            members += stages.recalibrated(run, baseline, Arm("exp03", "detectors-recalibrated", "recalibrated", order=1), latents)
+        stages.carry_out(run, members)

@@ -20,8 +20,8 @@ from esr.study.batches import cut
 from esr.study.calibrate import Threshold
 from esr.study.choose import Baseline, shortfall
 from esr.study.grade import finished, key
-from esr.study.plan import plan
-from esr.study.workload import UNKNOWN, There, workload
+from esr.study.plan import ablated, boosted, plan, replay
+from esr.study.workload import UNKNOWN, There, search_replies
 from esr.study.workload import there as stored
 from esr.types import BASELINE, Arm, Latent, Member
 from tasks import cache, calibrate, choose, judge, page, record, steer
@@ -75,14 +75,16 @@ def latents(run: Run) -> list[Latent]:
     return found
 
 
-def thresholds(run: Run) -> list[Threshold]:
-    """The chosen latents that bite, each with the boost at which it does; several shards of latents are searched at once."""
+def thresholds(run: Run, clamped: Sequence[int] = ()) -> list[Threshold]:
+    """The chosen latents that bite, each with the boost at which it does; several shards of latents are searched at once. With
+    `clamped`, the boosts at which they do while these other latents are held at zero."""
     chosen = latents(run)
-    asked = workload(run.params, run.experiment).search
+    asked = search_replies(run.params)
     run.progress.expect("calibrate", asked)
     run.progress.expect("calibrate: judge", asked)
     shards = cut(chosen, _size(len(chosen), run.params.work.calibrate_shard))
-    searches = [calibrate.thresholds.submit(run, quote(shard)) for shard in shards]
+    under = {"clamped": sorted(clamped)} if clamped else {}
+    searches = [calibrate.thresholds.submit(run, quote(shard), **under) for shard in shards]
     found = [one for search in searches for one in search.result()]
     run.progress.settle("calibrate", "calibrate: judge")
     bites = [one for one in found if one.bites]
@@ -131,6 +133,15 @@ def baseline(run: Run) -> list[Member]:
     members = planned(run, thresholds(run), BASELINE, run.params.of(Baseline).trials_per_latent)
     carry_out(run, members)
     return members
+
+
+def recalibrated(run: Run, baseline: Sequence[Member], arm: Arm, clamped: Sequence[int]) -> list[Member]:
+    """The same trials with these latents held at zero, each distractor at the boost at which it meets the target meanwhile: at equal
+    difficulty. A distractor that has no such boost is left out."""
+    boosts = {one.latent.index: one.boost for one in thresholds(run, clamped)}
+    kept = [member for member in baseline if member.trial.latent.index in boosts]
+    moved = replay(kept, arm, boosted(run.params, run.model, lambda trial: boosts[trial.latent.index]))
+    return replay(moved, arm, ablated(run.params, run.model, clamped))
 
 
 def carry_out(run: Run, members: Sequence[Member]) -> None:

@@ -11,6 +11,7 @@ from tasks.judge import retried
 
 
 @step("calibrate.thresholds", **retried)
-def thresholds(study: Study, latents: Sequence[Latent]) -> list[Threshold]:
-    """The boost at which each latent's first attempts meet the target, with its interval, status and asks."""
-    return calibrate.thresholds(study, latents)
+def thresholds(study: Study, latents: Sequence[Latent], clamped: Sequence[int] = ()) -> list[Threshold]:
+    """The boost at which each latent's first attempts meet the target, with its interval, status and asks; with `clamped`, while these
+    latents are held at zero."""
+    return calibrate.thresholds(study, latents, clamped)

@@ -29,6 +29,8 @@ RARE_FAULTS = ("key-in-body", "429-year-99999")
 """No answer arrives."""
 ANSWER_FAULTS = ("not-json", "types", "140", "empty", "string", "refusal", "truncated", "lies")
 """An answer arrives, and cannot be used as it is."""
+ERRORS = ("overlooks",)
+"""An answer that is in order and wrong: a restart that is there is not seen."""
 STARTS_OVER = re.compile(r"(?i)\bwait,|\blet me (?:try|start)|\bsorry, i")
 
 
@@ -387,6 +389,9 @@ def answer_text(turns: list[dict[str, Any]], system: object, what: str, *, tagge
     asked = json.dumps([turns, system])
     if "fires_on" in asked:
         value: dict[str, Any] = {"label": commonest(user)}
+    elif "passage_a" in asked:
+        value = {name: 100 if "coffee" in between(user, name) else 0 for name in ("passage_a", "passage_b")}
+        return json.dumps(value) if not tagged else f"<json>{json.dumps(value)}</json>"
     elif "description" in asked and "passage" in asked:
         value = {"active": active(user)}
     elif "off_topic" in asked and "on_topic" in asked:
@@ -453,6 +458,8 @@ def bent(value: dict[str, Any], what: str) -> dict[str, Any]:
         return value | {listed: {"type": "nothing"}} if what in ("types", "140", "string", "empty") else value
     if what == "empty":
         return value | {listed: []}
+    if what == "overlooks" and listed == "attempts":
+        return value | {listed: value[listed][:1]}
     if not isinstance(value[listed], list) or not value[listed]:
         return value | {listed: 7} if what in ("types", "140", "string") else value
     number = "score" if listed == "attempts" else "rating"

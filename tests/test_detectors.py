@@ -124,5 +124,7 @@ def test_the_70b_run_asks_for_as_many_trials_as_the_paper_made() -> None:
     assert asked.search == 500 * (30 + 5)  # at most: 30 steps of one reply, and five that verify
     assert asked.baseline == 2500
     assert workload(params, find("exp05")).own == 7 * 2500
-    assert workload(params, find("exp10")).arms == 6
+    assert workload(params, find("exp10")).arms == 6 + 3
+    assert workload(params, find("exp10")).search == 4 * asked.search
+    assert workload(params, find("exp03")).search == 2 * asked.search
     assert workload(params, find("exp02")).baseline == 0

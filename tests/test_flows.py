@@ -15,10 +15,11 @@ TRIALS = LATENTS * SMOKE["exp01"]["trials_per_latent"]
 ARMS = {
     "exp01": {"baseline"},
     "exp02": None,
-    "exp03": {"detectors"},
+    "exp03": {"detectors", "detectors-recalibrated"},
     "exp05": {"self_monitor", "stay_on_topic"},
+    "exp07": set(),  # it makes no arm of its own
     "exp08": {"no-steering"},
-    "exp10": {"matched-0", "uniform-0"},
+    "exp10": {"matched-0", "matched-0-recalibrated", "uniform-0"},
 }
 
 
@@ -62,8 +63,29 @@ def test_replays_keep_latent_question_and_seed(here: Place) -> None:
     for row in rows:
         keys.setdefault((row["experiment"], row["arm"]), set()).add((row["latent"], row["question"], row["seed"]))
     base = keys[("exp01", "baseline")]
-    for (experiment, _), some in keys.items():
-        assert some == base if experiment in ("exp03", "exp05", "exp08", "exp10") else some <= base
+    for (experiment, arm), some in keys.items():
+        whole = experiment in ("exp03", "exp05", "exp08", "exp10") and not arm.endswith("-recalibrated")
+        assert some == base if whole else some <= base
+
+
+def test_recalibrated_arms_steer_at_thresholds_found_under_their_clamp(here: Place) -> None:
+    store = Store(here.store)
+    found = store.sql("select latent, threshold, clamped from thresholds where clamped is not null").to_pylist()
+    sets = {tuple(row["clamped"]) for row in found}
+    assert len(sets) == 2  # the detectors' and the matched set's
+    for arm in ("detectors-recalibrated", "matched-0-recalibrated"):
+        rows = store.sql(
+            "select m.latent, m.boost, m.threshold, t.ops from current_members m join trials t using (trial_id) where m.arm = ?",
+            [arm],
+        ).to_pylist()
+        assert rows
+        for row in rows:
+            held = tuple(sorted(op["latent"] for op in row["ops"] if op["kind"] == "clamp"))
+            assert held in sets
+            (anew,) = {one["threshold"] for one in found if one["latent"] == row["latent"] and tuple(one["clamped"]) == held}
+            assert row["boost"] == anew
+        own = store.sql("select latent, threshold from thresholds where clamped is null").to_pylist()
+        assert {row["threshold"] for row in rows} <= {one["threshold"] for one in own}
 
 
 def test_controls_are_neither_detectors_nor_distractors(here: Place) -> None:
@@ -88,7 +110,8 @@ def test_each_run_leaves_a_manifest_and_its_artifacts(here: Place) -> None:
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts()}
     for name in EXPERIMENTS:
-        assert {f"{name}-tiny-engine-fake-smoke-lexical-{what}" for what in ("closing", "replies", "figure", "made")} <= keys
+        usual = ("figure", "made") if name == "exp07" else ("closing", "replies", "figure", "made")
+        assert {f"{name}-tiny-engine-fake-smoke-lexical-{what}" for what in usual} <= keys
 
 
 def test_each_run_is_recorded_once_with_its_judge(here: Place) -> None:

@@ -53,13 +53,20 @@ def _arm(line: "Line") -> dict[str, Any]:
     one = line.counted
     numbers = {} if one is None else {name: asdict(e) for name, e in one.estimates.items()}
     held = {} if one is None else {name: asdict(d) for name, d in one.differences.items()}
-    return {"arm": line.key, "n": one.n if one else 0, "missing": line.missing, "metrics": numbers, "minus_baseline": held}
+    alike = {} if one is None else {name: asdict(d) for name, d in one.standardised.items()}
+    told = {"arm": line.key, "n": one.n if one else 0, "missing": line.missing, "metrics": numbers}
+    if one and one.audited:
+        told["audited"] = dict(one.audited)
+    return {**told, "minus_baseline": held, "minus_baseline_at_equal_score": alike}
 
 
 def _show(title: str, found: "list[Line]") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from esr.show.audited import HEADER as AUDITED
+    from esr.show.audited import NOTE as LABELS
+    from esr.show.audited import cells
     from esr.show.closing_table import HEADER, NOTE, SHOWN
 
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -71,5 +78,14 @@ def _show(title: str, found: "list[Line]") -> None:
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 150)
     console.print(table)
     console.print(f"{NOTE} Effective n: of the multi-attempt and the ESR rate.", soft_wrap=True)
+    labels = [cells(told) for line in found if line.counted for told in line.counted.audited.values()]
+    if labels:
+        beside = Table(title="Audited by people", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for name in AUDITED:
+            beside.add_column(name, justify="left" if name in ("arm", "rate") else "right", no_wrap=name == "arm")
+        for row in labels:
+            beside.add_row(*(cell.replace(" [", "\n[") for cell in row))
+        console.print(beside)
+        console.print(LABELS, soft_wrap=True)
     methods = {e.method for line in found if line.counted for e in line.counted.estimates.values() if e.method}
     console.print("Methods: " + "; ".join(sorted(methods)), soft_wrap=True)

@@ -102,17 +102,20 @@ def measures(both: pd.DataFrame, confidence: float) -> dict[str, Measured]:
     weight, clusters = _weights(both), _clusters(both)
     a, b = (both[f"multi_{side}"].to_numpy(dtype=float) for side in "ab")
     counts = (both["n_attempts_a"].to_numpy(dtype=int) == both["n_attempts_b"].to_numpy(dtype=int)).astype(float)
-    up = (both["corrected_a"].to_numpy(dtype=bool) == both["corrected_b"].to_numpy(dtype=bool)).astype(float)
+    moved = [both[f"corrected_{side}"].astype(float).to_numpy(dtype=float) for side in "ab"]
+    up = (moved[0] == moved[1]).astype(float)
     x, y = (both[f"first_score_{side}"].to_numpy(dtype=float) for side in "ab")
+    scored = not (np.isnan(x) | np.isnan(y)).any()  # a judge that counts restarts alone gives neither scores nor directions
+    unscored = Measured(None, None, "", "one of them gives no scores", 0)
     multi = _share((a == b).astype(float), weight, clusters, confidence)
     return {
         "multi": multi,
         "attempts": _share(counts, weight, clusters, confidence),
         "kappa": _kappa(a, b, weight, clusters, confidence),
         "pabak": _doubled(multi),
-        "direction": _share(up, weight * a * b, clusters, confidence),
-        "spearman": _correlation(x, y, weight, clusters, confidence, ranked=True),
-        "pearson": _correlation(x, y, weight, clusters, confidence, ranked=False),
+        "direction": _share(up, weight * a * b, clusters, confidence) if scored else unscored,
+        "spearman": _correlation(x, y, weight, clusters, confidence, ranked=True) if scored else unscored,
+        "pearson": _correlation(x, y, weight, clusters, confidence, ranked=False) if scored else unscored,
     }
 
 

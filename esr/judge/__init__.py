@@ -9,7 +9,7 @@ by their `abilities` what they can do, and nobody asks of which class they are.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from esr.types import Grade, Latent
 
@@ -71,6 +71,32 @@ class Guess:
     fires: frozenset[int] = frozenset()
     """Their places in the list, 0 the first."""
     missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relevance:
+    """How far the first and the last third of a reply are about its question, 0 to 100."""
+
+    trial_id: str
+    first: float | None = None
+    last: float | None = None
+    missing: str | None = None
+    """Why there is none; None: both stand."""
+    cost: float | None = 0.0
+    """US dollars; None: the price is unknown."""
+
+
+@runtime_checkable
+class Relevances(Protocol):
+    """A judge that can say how far passages are about a question, whatever words they begin with."""
+
+    name: str
+    relevance_hash: str
+    """Of the instructions and every parameter that can change what it says."""
+
+    def relevances(self, questions: "Sequence[JudgeQuestion]") -> list[Relevance]:
+        """Of each reply, in order; one without three sentences comes back with `missing` set."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

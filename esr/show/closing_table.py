@@ -13,8 +13,10 @@ from esr.store import Store
 from esr.types import BASELINE
 
 SHOWN = ("multi_attempt_rate", "esr_rate")
-HEADER = ("arm", "n", "missing", "first score", "multi-attempt", "ESR", "multi − baseline", "ESR − baseline")
-NOTE = words.NOTE
+HEADER = (
+    "arm", "n", "missing", "first score", "multi-attempt", "ESR", "multi − baseline", "ESR − baseline", "multi, equal score", "ESR, equal score",
+)  # fmt: skip
+NOTE = f"{words.NOTE} {words.EQUAL}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Line:
     def cells(self) -> list[str]:
         one = self.counted
         held = one.differences if one else {}
+        alike = one.standardised if one else {}
         known = one.estimates if one else {}
         return [
             self.key,
@@ -36,6 +39,7 @@ class Line:
             words.estimate(known.get("first_score_mean")),
             *(words.estimate(known.get(name)) for name in SHOWN),
             *(words.difference(held.get(name)) for name in SHOWN),
+            *(words.standardised(alike.get(name)) for name in SHOWN),
         ]
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from esr.count import metrics
+from esr.count import difficulty, metrics
+from esr.count.difficulty import Standardised
 from esr.count.metrics import Difference, Estimate
 from esr.experiment import arm_of
+from esr.show import audited
 from esr.show.recorded import Recorded
 from esr.types import BASELINE, Arm
 
@@ -25,6 +27,10 @@ class Counted:
     estimates: Mapping[str, Estimate]
     differences: Mapping[str, Difference]
     """To the arm that it is compared with; empty where there is none, or it was not run."""
+    standardised: Mapping[str, Standardised]
+    """The same at equal first scores, of the rates."""
+    audited: Mapping[str, audited.Told]
+    """What people's labels say of its rates; empty where nobody has labelled."""
     identical: bool = False
     """Whether each of its trials has the scores of its pair in that arm."""
 
@@ -52,9 +58,11 @@ def arms(found: Recorded) -> list[Counted]:
             continue
         base = groups.get(arm_of(arm.against)) if arm.against else None
         held = metrics.differences(rows, base, confidence=confidence) if base is not None else {}
+        alike = difficulty.standardised(rows, base, confidence=confidence) if base is not None else {}
+        labels = audited.of(about.get("audited", ()), arm.experiment, arm.name)
         equal = base is not None and _equal(rows, base)
         estimates = metrics.estimates(rows, confidence=confidence)
-        out.append(Counted(arm, rows, int(told["n_planned"]), int(told["n_missing"]), estimates, held, equal))
+        out.append(Counted(arm, rows, int(told["n_planned"]), int(told["n_missing"]), estimates, held, alike, labels, equal))
     return out
 
 
@@ -79,6 +87,7 @@ def _order(told: Mapping[str, object]) -> tuple[bool, str, str, int, str]:
 HEADER = (
     "experiment", "arm", "metric", "value", "k", "n", "planned", "missing", "low", "high", "method", "n_effective", "latents",
     "within_low", "within_high", "difference", "difference_low", "difference_high", "difference_method", "pairs", "p", "d_paired",
+    "standardised", "standardised_low", "standardised_high", "standardised_method", "covered",
 )  # fmt: skip
 
 
@@ -93,6 +102,8 @@ def numbers(found: Sequence[Counted]) -> str:
             row = [one.arm.experiment, one.name, name, e.value, e.k, e.n, one.planned, one.missing, *(e.interval or ("", ""))]
             row += [e.method or e.no_interval, e.n_effective, e.latents, *(e.within_latents or ("", ""))]
             row += [d.value, *(d.interval or ("", "")), d.method or d.no_interval, d.n, d.p, d.d_paired] if d else [""] * 7
+            s = one.standardised.get(name)
+            row += [s.value, *(s.interval or ("", "")), s.method or s.no_interval, s.covered] if s else [""] * 5
             out.writerow([_short(cell) for cell in row])
     return text.getvalue()
 

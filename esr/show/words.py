@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from esr.count.difficulty import Standardised
 from esr.count.metrics import METRICS, Difference, Estimate
 
 NAMES = {
@@ -42,6 +43,11 @@ def difference(d: Difference | None) -> str:
     return f"{by * d.value:+.1f}" + (f" [{by * span.low:+.1f}, {by * span.high:+.1f}]" if span else f" ({d.no_interval})")
 
 
+def standardised(d: Standardised | None) -> str:
+    """The same at equal first scores; a dash where those hardly overlap."""
+    return NOTHING if d is not None and d.n and d.value is None else difference(d)
+
+
 def method(confidence: float, methods: Iterable[str]) -> str:
     """How the drawn intervals came about."""
     told = sorted({method for method in methods if method})
@@ -51,4 +57,8 @@ def method(confidence: float, methods: Iterable[str]) -> str:
 NOTE = (
     "In brackets: 95 % intervals, of what other latents (and questions, where they differ) of the same kind would show; differences are "
     "taken over pairs of the same latent, question and seed. docs/statistics.md says how, and how well they hold."
+)
+EQUAL = (
+    "Equal score: the same difference over strata of the first score, each counted as often as the baseline's replies fall into it; "
+    f"`{NOTHING}` where the two hardly overlap."
 )

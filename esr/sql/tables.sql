@@ -102,7 +102,8 @@ CREATE TABLE thresholds (
     status VARCHAR,                   -- converged, never_bites, always_bites, unresolved, reference or reference-ablated
     target DOUBLE,                    -- the score looked for, in [0, 1]
     verified_score DOUBLE,            -- mean first-attempt score at the threshold afterwards, in [0, 1]
-    asks STRUCT(boost DOUBLE, score DOUBLE, n INTEGER)[] -- the search: boosts tried, mean score in [0, 1], samples
+    asks STRUCT(boost DOUBLE, score DOUBLE, n INTEGER)[], -- the search: boosts tried, mean score in [0, 1], samples
+    clamped INTEGER[]                 -- other latents that were held at zero during the search; NULL: none
 );
 
 -- Latents that are ablated: off-topic detectors and the controls in their place.
@@ -168,6 +169,66 @@ CREATE TABLE regions (
     token_start INTEGER,              -- position in tokens of prompt and reply; NULL: not worked out
     token_end INTEGER,                -- and where it ends
     PRIMARY KEY (trial_id, source, place)
+);
+
+-- The graded trials of an arm as they stood when a sheet was drawn of them for people to label; those with an item are on the sheet.
+CREATE TABLE audit_sheets (
+    sheet VARCHAR NOT NULL,           -- hash of what the sheet was drawn from and how
+    experiment VARCHAR NOT NULL,      -- as in members
+    model VARCHAR NOT NULL,           -- as in members
+    arm VARCHAR NOT NULL,             -- as in members
+    scale VARCHAR NOT NULL,           -- as in members
+    judge VARCHAR NOT NULL,           -- whose verdict it was drawn by, as in grades
+    trial_id VARCHAR NOT NULL,        -- the trial
+    latent INTEGER NOT NULL,          -- as in members
+    question VARCHAR,                 -- as in members
+    stratum VARCHAR NOT NULL,         -- the judge's verdict (single, multi, corrected), with +restart where the restart detector sees one
+    multi BOOLEAN NOT NULL,           -- the judge's verdict, as in outcomes
+    corrected BOOLEAN NOT NULL,       -- the same
+    item VARCHAR,                     -- its id on the sheet; NULL: not drawn
+    probability DOUBLE NOT NULL,      -- with which a trial of its stratum was drawn
+    drawn_at TIMESTAMP NOT NULL,      -- UTC
+    PRIMARY KEY (sheet, arm, trial_id, latent)
+);
+
+-- What people say of the items of a sheet. Of several of one item the newest stands; the others stay.
+CREATE TABLE audit_labels (
+    sheet VARCHAR NOT NULL,           -- as in audit_sheets
+    item VARCHAR NOT NULL,            -- as in audit_sheets
+    author VARCHAR NOT NULL,          -- who says it
+    label VARCHAR NOT NULL,           -- single, multi (a second attempt that is no better) or corrected (one that is)
+    reason VARCHAR,                   -- why, in the author's words
+    labelled_at TIMESTAMP NOT NULL,   -- UTC, when it was read
+    PRIMARY KEY (sheet, item, author, labelled_at)
+);
+
+-- Replies that were put to several judges, with the number of replies that each stands for.
+CREATE TABLE samples (
+    sample VARCHAR NOT NULL,          -- hash of what is in the sample
+    model VARCHAR NOT NULL,           -- as in members
+    scale VARCHAR NOT NULL,           -- as in members
+    judge VARCHAR NOT NULL,           -- by whose verdicts it was drawn
+    source VARCHAR NOT NULL,          -- experiment/arm
+    trial_id VARCHAR NOT NULL,        -- the trial
+    latent INTEGER NOT NULL,          -- as in members
+    multi BOOLEAN NOT NULL,           -- the verdict that it was drawn by
+    weight DOUBLE NOT NULL,           -- graded replies that it stands for
+    drawn_at TIMESTAMP NOT NULL,      -- UTC; of a model, scale and judge the newest sample counts
+    PRIMARY KEY (sample, source, trial_id, latent)
+);
+
+-- How far the first and the last third of a reply are about its question, whatever it says of itself: recovery without words.
+CREATE TABLE recoveries (
+    trial_id VARCHAR NOT NULL,        -- the trial whose reply was read
+    judge VARCHAR NOT NULL,           -- name in params.yaml
+    judge_prompt VARCHAR NOT NULL,    -- hash of the judge's instructions and parameters for this
+    first_relevance DOUBLE,           -- of the first third, in whole sentences, 0 to 100
+    last_relevance DOUBLE,            -- of the last third
+    restarts INTEGER,                 -- how many the restart detector sees in the reply
+    missing VARCHAR,                  -- why there is no relevance, such as too short (fewer than three sentences); NULL: there is
+    cost DOUBLE,                      -- US dollars; NULL: the price is unknown
+    judged_at TIMESTAMP NOT NULL,     -- UTC; of several a valid one stands, then the newest
+    PRIMARY KEY (trial_id, judge, judge_prompt)
 );
 
 -- Files read by `python -m esr import-reference`, used or not.

@@ -237,6 +237,188 @@ JOIN outcomes b ON b.experiment || '/' || b.arm = a.against AND b.model = o.mode
     AND b.latent = o.latent AND b.question IS NOT DISTINCT FROM o.question AND b.seed IS NOT DISTINCT FROM o.seed
 WHERE a.against <> o.experiment || '/' || o.arm;
 
+-- The pairs by stratum of the first score, each arm's replies where its own first score lies: restarts depend on how far astray the first attempt is.
+CREATE OR REPLACE VIEW strata AS
+WITH sides AS (
+    SELECT experiment, model, arm, judge, scale, against, first_score, multi, corrected, true AS own FROM pairs
+    UNION ALL
+    SELECT experiment, model, arm, judge, scale, against, against_first_score, against_multi, against_corrected, false FROM pairs
+)
+SELECT
+    experiment,                       -- as in members
+    model,                            -- as in members
+    arm,                              -- as in members
+    judge,                            -- as in grades
+    scale,                            -- as in members
+    against,                          -- experiment/arm that it is compared with
+    CASE WHEN first_score < 5 THEN 0 WHEN first_score < 20 THEN 5 WHEN first_score < 35 THEN 20
+        WHEN first_score < 50 THEN 35 WHEN first_score < 70 THEN 50 ELSE 70 END AS stratum, -- lower end of the first score's stratum
+    count(*) FILTER (own) AS n,       -- of the arm's pairs, those whose own first score lies here
+    count(*) FILTER (NOT own) AS against_n, -- the same of the trials beside them
+    avg(multi::INTEGER) FILTER (own) AS multi_attempt_rate, -- of the arm's
+    avg(multi::INTEGER) FILTER (NOT own) AS against_multi_attempt_rate, -- of those beside them
+    avg(corrected::INTEGER) FILTER (own) AS esr_rate, -- of the arm's
+    avg(corrected::INTEGER) FILTER (NOT own) AS against_esr_rate -- of those beside them
+FROM sides GROUP BY ALL ORDER BY ALL;
+
+-- Each arm's rates minus those of the arm it is compared with, over pairs: as they are, and at equal first scores, the strata in which both have five trials or more
+-- weighted as the replies of the latter fall into them. Intervals: python -m esr table.
+CREATE OR REPLACE VIEW standardised AS
+WITH raw AS (
+    SELECT experiment, model, arm, judge, scale, against, count(*) AS n,
+        avg(multi::INTEGER) - avg(against_multi::INTEGER) AS multi_attempt_difference,
+        avg(corrected::INTEGER) - avg(against_corrected::INTEGER) AS esr_difference
+    FROM pairs GROUP BY ALL
+), kept AS (
+    SELECT experiment, model, arm, judge, scale, against,
+        sum(against_n) AS weight,
+        sum(against_n * (multi_attempt_rate - against_multi_attempt_rate)) AS multi,
+        sum(against_n * (esr_rate - against_esr_rate)) AS esr
+    FROM strata WHERE n >= 5 AND against_n >= 5 GROUP BY ALL
+)
+SELECT
+    r.experiment,                     -- as in members
+    r.model,                          -- as in members
+    r.arm,                            -- as in members
+    r.judge,                          -- as in grades
+    r.scale,                          -- as in members
+    r.against,                        -- experiment/arm that it is compared with
+    r.n,                              -- pairs
+    r.multi_attempt_difference,       -- of the multi-attempt rates, as they are
+    r.esr_difference,                 -- of the ESR rates, as they are
+    coalesce(k.weight, 0) / r.n AS covered, -- share of the compared arm's trials in strata where both have some
+    CASE WHEN covered >= 0.9 THEN k.multi / k.weight END AS multi_attempt_standardised, -- at equal first scores; NULL: less than 0.9 is covered
+    CASE WHEN covered >= 0.9 THEN k.esr / k.weight END AS esr_standardised -- the same of the ESR rates
+FROM raw r LEFT JOIN kept k USING (experiment, model, arm, judge, scale, against)
+ORDER BY ALL;
+
+-- The items of every sheet with what people say of them, and the judge's verdict beside it.
+CREATE OR REPLACE VIEW audited AS
+WITH newest AS (
+    SELECT * FROM audit_labels QUALIFY row_number() OVER (PARTITION BY sheet, item ORDER BY labelled_at DESC, author) = 1
+)
+SELECT
+    s.sheet,                          -- as in audit_sheets
+    s.experiment,                     -- as in members
+    s.model,                          -- as in members
+    s.arm,                            -- as in members
+    s.scale,                          -- as in members
+    s.judge,                          -- as in grades
+    s.item,                           -- as in audit_sheets
+    s.trial_id,                       -- the trial
+    s.latent,                         -- as in members
+    s.stratum,                        -- as in audit_sheets
+    s.probability,                    -- as in audit_sheets
+    s.multi,                          -- the judge's verdict when the sheet was drawn
+    s.corrected,                      -- the same
+    l.label,                          -- as in audit_labels; NULL: nobody has said yet
+    l.label <> 'single' AS label_multi, -- what people say
+    l.label = 'corrected' AS label_corrected, -- the same
+    l.author,                         -- as in audit_labels
+    l.reason                          -- as in audit_labels
+FROM audit_sheets s LEFT JOIN newest l USING (sheet, item)
+WHERE s.item IS NOT NULL;
+
+-- Rates corrected by people's labels, beside the judge's own, of each arm of each sheet: the labels' rate in each stratum, weighted by the trials in it. Intervals: python -m esr table.
+CREATE OR REPLACE VIEW audited_rates AS
+WITH strata AS (
+    SELECT sheet, experiment, model, arm, scale, judge, stratum, count(*) AS size, count(item) AS drawn,
+        count(*) FILTER (multi) AS multi, count(*) FILTER (corrected) AS corrected, max(drawn_at) AS drawn_at
+    FROM audit_sheets GROUP BY ALL
+), said AS (
+    SELECT sheet, arm, stratum, count(label) AS labelled, avg(label_multi::INTEGER) AS multi, avg(label_corrected::INTEGER) AS corrected,
+        avg((label_multi AND multi)::INTEGER) AS both_multi, avg((NOT label_multi AND NOT multi)::INTEGER) AS neither_multi,
+        avg((label_corrected AND corrected)::INTEGER) AS both_corrected, avg((NOT label_corrected AND NOT corrected)::INTEGER) AS neither_corrected
+    FROM audited GROUP BY ALL
+)
+SELECT
+    s.sheet,                          -- as in audit_sheets
+    s.experiment,                     -- as in members
+    s.model,                          -- as in members
+    s.arm,                            -- as in members
+    s.scale,                          -- as in members
+    s.judge,                          -- as in grades
+    max(s.drawn_at) AS drawn_at,      -- UTC
+    sum(s.size)::BIGINT AS n_trials,  -- graded trials of the arm when the sheet was drawn
+    sum(s.drawn)::BIGINT AS n_drawn,  -- of them, on the sheet
+    sum(l.labelled)::BIGINT AS n_labelled, -- of those, with a label
+    count(*) FILTER (coalesce(l.labelled, 0) = 0) AS n_unlabelled_strata, -- strata without a label; any makes every corrected rate NULL
+    sum(s.multi) / sum(s.size) AS judge_multi_attempt_rate, -- by the judge
+    CASE WHEN n_unlabelled_strata = 0 THEN sum(s.size * l.multi) / sum(s.size) END AS multi_attempt_rate, -- corrected by the labels
+    CASE WHEN n_unlabelled_strata = 0 THEN sum(s.size * l.both_multi) / nullif(sum(s.size * l.multi), 0) END AS multi_sensitivity, -- of replies that people say have a second attempt, the share of which the judge says so
+    CASE WHEN n_unlabelled_strata = 0 THEN sum(s.size * l.neither_multi) / nullif(sum(s.size * (1 - l.multi)), 0) END AS multi_specificity, -- of the others, the share of which the judge says that
+    sum(s.corrected) / sum(s.size) AS judge_esr_rate, -- by the judge
+    CASE WHEN n_unlabelled_strata = 0 THEN sum(s.size * l.corrected) / sum(s.size) END AS esr_rate, -- corrected by the labels
+    CASE WHEN n_unlabelled_strata = 0 THEN sum(s.size * l.both_corrected) / nullif(sum(s.size * l.corrected), 0) END AS esr_sensitivity, -- as multi_sensitivity, of corrections
+    CASE WHEN n_unlabelled_strata = 0 THEN sum(s.size * l.neither_corrected) / nullif(sum(s.size * (1 - l.corrected)), 0) END AS esr_specificity -- as multi_specificity, of corrections
+FROM strata s LEFT JOIN said l USING (sheet, arm, stratum)
+GROUP BY s.sheet, s.experiment, s.model, s.arm, s.scale, s.judge
+ORDER BY ALL;
+
+-- What every judge says of the replies of the newest sample of each model, scale and judge.
+CREATE OR REPLACE VIEW crossed AS
+WITH newest AS (
+    SELECT sample, model, scale, judge FROM samples
+    GROUP BY sample, model, scale, judge QUALIFY row_number() OVER (PARTITION BY model, scale, judge ORDER BY max(drawn_at) DESC, sample) = 1
+)
+SELECT
+    s.sample,                         -- as in samples
+    s.model,                          -- as in members
+    s.scale,                          -- as in members
+    s.judge AS drawn_by,              -- by whose verdicts the sample was drawn
+    s.source,                         -- experiment/arm
+    o.judge,                          -- who says it, as in grades
+    s.trial_id,                       -- the trial
+    s.latent,                         -- as in members
+    o.question,                       -- as in members
+    s.weight,                         -- as in samples
+    o.n_attempts,                     -- as in outcomes
+    o.first_score,                    -- as in outcomes
+    o.multi,                          -- as in outcomes
+    o.corrected                       -- as in outcomes
+FROM samples s SEMI JOIN newest USING (sample, model, scale, judge)
+JOIN outcomes o ON o.experiment || '/' || o.arm = s.source AND o.model = s.model AND o.scale = s.scale AND o.trial_id = s.trial_id AND o.latent = s.latent;
+
+-- Recovery without words of each member: by how much more the last third of the reply is about the question than the first. It is no attempt, no correction, and in no explicit rate.
+CREATE OR REPLACE VIEW recovered AS
+WITH newest AS (
+    SELECT judge, judge_prompt FROM recoveries
+    GROUP BY judge, judge_prompt QUALIFY row_number() OVER (PARTITION BY judge ORDER BY max(judged_at) DESC, judge_prompt) = 1
+)
+SELECT
+    m.experiment,                     -- as in members
+    m.model,                          -- as in members
+    m.arm,                            -- as in members
+    v.judge,                          -- as in recoveries
+    m.scale,                          -- as in members
+    m.trial_id,                       -- the trial
+    m.latent,                         -- as in members
+    m.question,                       -- as in members
+    v.first_relevance,                -- as in recoveries
+    v.last_relevance,                 -- as in recoveries
+    v.last_relevance - v.first_relevance AS recovery, -- above 0: the end is more about the question than the beginning; NULL: missing
+    v.restarts,                       -- as in recoveries
+    r.degraded,                       -- as in replies
+    v.missing                         -- as in recoveries
+FROM current_members m JOIN recoveries v USING (trial_id) SEMI JOIN newest USING (judge, judge_prompt) LEFT JOIN replies r USING (trial_id);
+
+-- Mean recovery of each arm: of all replies, of those that are not degraded, and of those of the latter without a restart. Intervals: python -m esr recovery.
+CREATE OR REPLACE VIEW recovery_summary AS
+SELECT
+    experiment,                       -- as in members
+    model,                            -- as in members
+    arm,                              -- as in members
+    judge,                            -- as in recoveries
+    scale,                            -- as in members
+    count(recovery) AS n,             -- replies with a recovery
+    count(*) - count(recovery) AS n_missing, -- replies without: too short, or no answer
+    avg(recovery) AS recovery_mean,   -- of all n, in points of relevance
+    count(recovery) FILTER (NOT degraded) AS n_sound, -- of n, those whose reply is not degraded
+    avg(recovery) FILTER (NOT degraded) AS recovery_sound_mean, -- of those
+    count(recovery) FILTER (NOT degraded AND restarts = 0) AS n_wordless, -- of those, without a restart that the detector sees
+    avg(recovery) FILTER (NOT degraded AND restarts = 0) AS recovery_wordless_mean -- of those
+FROM recovered GROUP BY experiment, model, arm, judge, scale ORDER BY ALL;
+
 -- Activations one value a row. Filter by trial_id first: a text is unpacked as a whole.
 CREATE OR REPLACE VIEW token_activations AS
 SELECT

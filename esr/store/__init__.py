@@ -105,6 +105,28 @@ class Store:
         if texts:
             self.put("activations", list(rows.activations(texts)))
 
+    def put_audit_sheet(self, found: Sequence[Mapping[str, Any]], sheet: str) -> None:
+        """Rows of `audit_sheets` but their time; the same sheet again is a no-op."""
+        at = self._clock.now("audit_sheets")
+        self.put("audit_sheets", [{**row, "drawn_at": at} for row in found], key=content_id("audit_sheets", sheet), at=at)
+
+    def put_recoveries(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of `recoveries` but their time."""
+        if found:
+            at = self._clock.now("recoveries")
+            self.put("recoveries", [{**row, "judged_at": at} for row in found], at=at)
+
+    def put_sample(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of `samples` but their time; one that is drawn once more is the newest again."""
+        at = self._clock.now("samples")
+        self.put("samples", [{**row, "drawn_at": at} for row in found], at=at)
+
+    def put_audit_labels(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of `audit_labels` but their time, newer than all that are there."""
+        if found:
+            at = self._clock.now("audit_labels")
+            self.put("audit_labels", [{**row, "labelled_at": at} for row in found], at=at)
+
     def put_run(self, run: Mapping[str, Any]) -> str:
         """One row of `runs`, put when a run starts and again when it ends; its id, made from its manifest and start when it has none."""
         start = [run.get(name) for name in ("experiment", "model", "scale", "judge", "started_at", "manifest")]

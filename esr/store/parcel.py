@@ -13,7 +13,10 @@ OF = {
     "trials": "trial_id in (select trial_id from members where experiment = $1 and model = $2)",
     "replies": "trial_id in (select trial_id from members where experiment = $1 and model = $2)",
     "grades": "trial_id in (select trial_id from members where experiment = $1 and model = $2)",
+    "recoveries": "trial_id in (select trial_id from members where experiment = $1 and model = $2)",
     "thresholds": "$1 <> '' and model = $2",
+    "audit_sheets": "experiment = $1 and model = $2",
+    "audit_labels": "sheet in (select sheet from audit_sheets where experiment = $1 and model = $2)",
     "runs": "experiment = $1 and model = $2 and hidden is not true",
 }
 """Which rows belong to an experiment on a model. What an SAE reads of texts stays: it is large and can be read again."""

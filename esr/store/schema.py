@@ -18,6 +18,8 @@ VERSION = 3
 BETTER = {
     "arms": "recorded_at DESC",
     "grades": "missing IS NOT NULL, graded_at DESC NULLS LAST",
+    "recoveries": "missing IS NOT NULL, judged_at DESC",
+    "samples": "drawn_at DESC",
     "runs": "finished_at DESC NULLS LAST, recorded_at DESC NULLS LAST",
 }
 """Which of several rows with one primary key stands: the first in this order. Elsewhere such rows are equal."""
@@ -229,7 +231,7 @@ EXAMPLES = (
     ),
     (
         "How strong the steering must be: thresholds with their intervals and how the search ended.",
-        "select model, latent, label, threshold, low, high, status, verified_score from thresholds order by model, latent",
+        "select model, latent, label, threshold, low, high, status, verified_score from thresholds where clamped is null order by model, latent",
     ),
     (
         "The curve over strength: rate and first score of each level of a series.",

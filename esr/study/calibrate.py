@@ -55,8 +55,9 @@ class Threshold:
         return self.status in BITES
 
 
-def thresholds(study: "Study", latents: Sequence[Latent]) -> list[Threshold]:
-    """The boost at which each latent bites, by the model's own judge; also recorded, under an id of all that was read."""
+def thresholds(study: "Study", latents: Sequence[Latent], clamped: Sequence[int] = ()) -> list[Threshold]:
+    """The boost at which each latent bites, by the model's own judge; also recorded, under an id of all that was read. With `clamped`,
+    while these other latents are held at zero."""
     reader = Reader.on(study)
 
     def scores(members: list[Member]) -> dict[str, float | None]:
@@ -64,8 +65,10 @@ def thresholds(study: "Study", latents: Sequence[Latent]) -> list[Threshold]:
         found = grade.grades(study, members, study.grader, "calibrate: judge")
         return {member.trial.id: grade.of(found, member) for member in members}
 
-    found = calibrate(reader.params, reader.model, reader.weights, reader.meaning, latents, evaluation(), scores)
+    found = calibrate(reader.params, reader.model, reader.weights, reader.meaning, latents, evaluation(), scores, clamped)
     facts = {**reader.read, "calibration": sorted(latent.index for latent in latents)}
+    if clamped:
+        facts["clamped"] = sorted(clamped)
     study.store.put_thresholds([row(one, reader.model, facts) for one in found])
     return found
 
@@ -84,11 +87,19 @@ def row(found: Threshold, model: str, facts: Mapping[str, Any]) -> dict[str, Any
         "target": found.target,
         "verified_score": found.verified,
         "asks": [{"boost": ask.boost, "score": ask.score, "n": ask.n} for ask in found.asks],
+        "clamped": facts.get("clamped"),
     }
 
 
 def calibrate(
-    params: Params, model: str, weights: str, meaning: str, latents: Sequence[Latent], questions: Sequence[str], scores: Scores
+    params: Params,
+    model: str,
+    weights: str,
+    meaning: str,
+    latents: Sequence[Latent],
+    questions: Sequence[str],
+    scores: Scores,
+    clamped: Sequence[int] = (),
 ) -> list[Threshold]:
     """The searches in step, whoever scores."""
     search = Search([latent.index for latent in latents], params.model(model).search, params.protocol)
@@ -98,7 +109,15 @@ def calibrate(
     def ask(asks: Iterable[tuple[int, float]], name: int | str, samples: int | None = None) -> dict[int, Score | None]:
         pairs = [(named[index], boost) for index, boost in asks]
         members = search_step(
-            params, model=model, weights=weights, meaning=meaning, asks=pairs, step=name, questions=questions, samples=samples
+            params,
+            model=model,
+            weights=weights,
+            meaning=meaning,
+            asks=pairs,
+            step=name,
+            questions=questions,
+            samples=samples,
+            clamped=clamped,
         )
         return means(members, scores(members))
 

@@ -40,6 +40,8 @@ class Detection(Settings):
     matched_share: float = Field(ge=0, le=1)
     max_detectors: int = Field(ge=1)
     replies_per_question: int = Field(ge=1)
+    recalibrate: bool
+    """Whether there is also an arm whose thresholds are found anew while the detectors are held at zero."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,16 +79,19 @@ def search_step(
     step: int | str,
     questions: Sequence[str],
     samples: int | None = None,
+    clamped: Sequence[int] = (),
 ) -> list[Member]:
     """The samples of one step of the threshold search; no question comes again before all came. `step` may also be a name, such as
-    `verify`."""
+    `verify`. `clamped`: latents held at zero meanwhile."""
     n = params.protocol.samples_per_step if samples is None else samples
+    held = clamp_ops(params, model, clamped) if clamped else ()
     out = []
     for latent, boost in asks:
         before = step * n if isinstance(step, int) else 0
         rng = stream(params, "search", *(() if isinstance(step, int) else (step,)), latent.index)
         for question, seed in _draws(rng, questions, before + n, params.protocol.n_seeds)[before:]:
             trial = _trial(params, model, weights, meaning, latent, question, seed, float(boost), search=True)
+            trial = replace(trial, ops=trial.ops + held)
             out.append(
                 Member(arm=Arm("calibration", f"step-{step}", against=""), model=model, scale="", trial=trial)
             )  # of no scale: never recorded

@@ -33,6 +33,8 @@ class Workload:
     """Trials of its own arms at most; some may be another experiment's, and then they are there already."""
     tokens: int
     """Generated at most."""
+    further: int = 0
+    """Grades by other judges of replies that are there."""
 
     @property
     def trials(self) -> int:
@@ -44,19 +46,24 @@ class Workload:
 
     @property
     def judge_calls(self) -> int:
-        return self.search + self.trials
+        return self.search + self.trials + self.further
 
 
 def workload(params: Params, experiment: Experiment) -> Workload:
     p, asked = params.protocol, params.of(Baseline)
     n, size = asked.latents, experiment.size(params)
-    search = n * (p.search_steps * p.samples_per_step + p.verify_samples)
+    search = search_replies(params) * (1 + size.searches)
     baseline = baseline_trials(params) if experiment.baseline else 0
     found = len(discovery()) * params.of(Detection).replies_per_question if experiment.discovery else 0
     own = size.arms * size.trials
-    return Workload(
-        n, search, baseline, found, size.arms, own, search * p.search_max_tokens + (found + baseline + own) * p.max_tokens
-    )
+    tokens = search * p.search_max_tokens + (found + baseline + own) * p.max_tokens
+    return Workload(n, search, baseline, found, size.arms, own, tokens, size.grades)
+
+
+def search_replies(params: Params) -> int:
+    """Of one calibration, at most."""
+    p = params.protocol
+    return params.of(Baseline).latents * (p.search_steps * p.samples_per_step + p.verify_samples)
 
 
 def baseline_trials(params: Params) -> int:

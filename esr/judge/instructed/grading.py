@@ -36,7 +36,7 @@ SCHEMA: Schema = {
 }
 REPAIRS: dict[Kind, Kind] = {
     "grade": "grade-repair", "concreteness": "concreteness-repair", "regions": "regions-repair", "label": "label-repair",
-    "detection": "detection-repair",
+    "detection": "detection-repair", "relevance": "relevance-repair",
 }  # fmt: skip
 LONGEST_QUOTED = 12_000
 """Characters of an unusable answer that go back with the repair."""

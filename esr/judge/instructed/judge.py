@@ -9,13 +9,14 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from esr import prompts
-from esr.judge import Abilities, Guess, JudgeQuestion, Passage, Regions, Said
-from esr.judge.instructed import concreteness, naming, regions
+from esr.judge import Abilities, Guess, JudgeQuestion, Passage, Regions, Relevance, Said
+from esr.judge.instructed import concreteness, naming, regions, relevance
 from esr.judge.instructed.form import Malformed
 from esr.judge.instructed.grading import PROMPTS, Verdict, better, call_about, read, repair, shown
 from esr.judge.providers.call import Answer, Call, Kind, Target
 from esr.judge.providers.caller import Caller, StoredAnswer, Unanswered
 from esr.judge.providers.loop import loop
+from esr.judge.thirds import SHORT, thirds
 from esr.types import BLIND, Grade, content_id
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class InstructedJudge:
         self._loop = loop()
         self.prompt_hash = content_id("judging", target.hash, prompts.digest(*PROMPTS), blind, length=16)
         self.label_hash = content_id("naming", target.hash, prompts.digest(*naming.NAMES), length=16)
+        self.relevance_hash = content_id("relevance", target.hash, prompts.digest(*relevance.PROMPTS), length=16)
         self._active = 0
         self._lock = threading.Lock()
         self.closed = False
@@ -76,6 +78,9 @@ class InstructedJudge:
 
     def guesses(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[Guess]:
         return self._run(_all(self._guess(label, passages) for label, passages in asked))
+
+    def relevances(self, questions: Sequence[JudgeQuestion]) -> list[Relevance]:
+        return self._run(self._relevances(questions))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         with self._lock:
@@ -182,6 +187,24 @@ class InstructedJudge:
         except Unanswered as error:
             return Guess(missing=error.reason)
         return Guess(fires=fires or frozenset(), missing=missing)
+
+    async def _relevances(self, questions: Sequence[JudgeQuestion]) -> list[Relevance]:
+        return list(await asyncio.gather(*(self._relevance(question) for question in questions)))
+
+    async def _relevance(self, question: JudgeQuestion) -> Relevance:
+        parts = thirds(question.reply)
+        if parts is None:
+            return Relevance(trial_id=question.trial_id, missing=SHORT)
+        try:
+            call = relevance.call_about(question, parts, self.target)
+            found, missing = await self._value(call, lambda text: relevance.read(text, question))
+        except Unanswered as error:
+            return Relevance(trial_id=question.trial_id, missing=error.reason)
+        if found is None:
+            return Relevance(trial_id=question.trial_id, missing=missing)
+        answered = self.caller.stored(call.key)
+        cost = answered.answer.cost if answered is not None else None
+        return Relevance(trial_id=question.trial_id, first=found[0], last=found[1], cost=cost)
 
     async def _value(self, call: Call, parse: Callable[[str], T]) -> tuple[T | None, str | None]:
         """What `parse` makes of the answer or of its repair, or None and why."""

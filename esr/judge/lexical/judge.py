@@ -6,10 +6,11 @@ from functools import cache
 from importlib.resources import files
 
 from esr.errors import JudgeError
-from esr.judge import Abilities, JudgeQuestion, Regions
+from esr.judge import Abilities, JudgeQuestion, Regions, Relevance
 from esr.judge.lexical.attempts import attempts
 from esr.judge.lexical.concreteness import concreteness
 from esr.judge.lexical.score import score
+from esr.judge.thirds import SHORT, thirds
 from esr.types import Attempt, Grade, content_id
 
 
@@ -19,6 +20,7 @@ class Lexical:
     def __init__(self, name: str = "lexical") -> None:
         self.name = name
         self.prompt_hash = fingerprint()
+        self.relevance_hash = content_id("relevance", self.prompt_hash, length=16)
 
     def shown(self, question: JudgeQuestion) -> str:
         """It reads the prompt and never the label."""
@@ -33,6 +35,17 @@ class Lexical:
 
     def regions(self, questions: Sequence[JudgeQuestion]) -> list[Regions]:
         raise JudgeError(f"judge {self.name!r} counts words and marks no regions; choose a judge behind an interface")
+
+    def relevances(self, questions: Sequence[JudgeQuestion]) -> list[Relevance]:
+        """Each third scored as one attempt would be."""
+        return [self._relevance(question) for question in questions]
+
+    def _relevance(self, question: JudgeQuestion) -> Relevance:
+        parts = thirds(question.reply)
+        if parts is None:
+            return Relevance(trial_id=question.trial_id, missing=SHORT)
+        first, last = (score(question.prompt, text) for text in (parts.first, parts.last))
+        return Relevance(trial_id=question.trial_id, first=first, last=last)
 
     def close(self) -> None:
         """It holds nothing."""

@@ -12,7 +12,7 @@ from esr.types import content_id
 
 Kind = Literal[
     "grade", "grade-repair", "concreteness", "concreteness-repair", "regions", "regions-repair",
-    "label", "label-repair", "detection", "detection-repair",
+    "label", "label-repair", "detection", "detection-repair", "relevance", "relevance-repair",
 ]  # fmt: skip
 Stop = Literal["end", "length", "refusal"]
 Schema = dict[str, object]

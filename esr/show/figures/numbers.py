@@ -62,5 +62,10 @@ def as_json(one: Counted, metrics: list[str], model: str) -> dict[str, Any]:
         if held is not None:
             told = {"value": held.value, "bounds": held.interval, "pairs": held.n, "p": held.p}
             row["difference"] = told | {"method": held.method, "no_interval": held.no_interval}
+        if (alike := one.standardised.get(metric)) is not None:
+            told = {"value": alike.value, "bounds": alike.interval, "covered": alike.covered, "p": alike.p}
+            row["standardised"] = told | {"method": alike.method, "no_interval": alike.no_interval}
+        if metric in one.audited:
+            row["audited"] = dict(one.audited[metric])
         out[metric] = row
     return out

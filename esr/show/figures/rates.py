@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from esr.show import words
+from esr.show import audited, words
 from esr.show.counted import Counted, arms
 from esr.show.figures import style
 from esr.show.figures.numbers import TITLES, as_json, drawn, methods, paper
@@ -48,23 +48,37 @@ def bars(panel: Axes, counted: Sequence[Counted], metric: str, model: str) -> No
         ours = paper(arm.arm, model, metric)
         if ours is not None:
             style.mark_paper(panel, ours, i + 0.22)
-        top = max(top, d.value, d.bounds[1] if d.bounds else 0.0, ours or 0.0)
+        top = max(top, d.value, d.bounds[1] if d.bounds else 0.0, ours or 0.0, corrected(panel, arm, metric, i - 0.27))
     panel.set_title(TITLES[metric], loc="left", fontsize=7)
     panel.tick_params(axis="y", length=0)
     panel.set_xlim(0, top * 1.08 if top else 1)
 
 
+def corrected(panel: Axes, arm: Counted, metric: str, at: float) -> float:
+    """What people's labels make of the rate, as a triangle above the judge's interval; how far it reaches."""
+    told = arm.audited.get(metric, {}).get("post_stratified")
+    if not told or told["value"] is None:
+        return 0.0
+    by, span = words.scale(metric), told["interval"]
+    if span:
+        panel.plot([by * span[0], by * span[1]], [at, at], color=style.SOFT, linewidth=1.1, zorder=4)
+    panel.plot([by * told["value"]], [at], marker="^", markersize=4, color=style.SOFT, markerfacecolor="white", zorder=5)
+    return float(by * (span[1] if span else told["value"]))
+
+
 def differences(panel: Axes, counted: Sequence[Counted]) -> None:
-    """The multi-attempt rate minus the baseline's, over pairs of the same latent, question and seed."""
+    """The multi-attempt rate minus the baseline's, over pairs of the same latent, question and seed, and below it, as a square, the same
+    at equal first scores."""
     by = words.scale(DIFFERENCE)
     for i, arm in enumerate(counted):
-        d = arm.differences.get(DIFFERENCE)
-        if d is None or d.value is None or not d.n:
-            continue
-        if d.interval:
-            panel.plot([by * d.interval.low, by * d.interval.high], [i, i], color=style.INK, linewidth=1.1)
-        same = arm.identical
-        panel.plot([by * d.value], [i], marker="o", markersize=4, color=style.INK, markerfacecolor="white" if same else style.INK)
+        both = ((arm.differences.get(DIFFERENCE), -0.14, "o", style.INK), (arm.standardised.get(DIFFERENCE), 0.2, "s", style.SOFT))
+        for d, below, marker, colour in both:
+            if d is None or d.value is None or not d.n:
+                continue
+            if d.interval:
+                panel.plot([by * d.interval.low, by * d.interval.high], [i + below] * 2, color=colour, linewidth=1.1)
+            face = "white" if arm.identical else colour
+            panel.plot([by * d.value], [i + below], marker=marker, markersize=3.5, color=colour, markerfacecolor=face)
     panel.axvline(0, color=style.FAINT, linewidth=0.8, zorder=0)
     panel.tick_params(axis="y", length=0)
     panel.set_title("Multi − baseline, in pairs", loc="left", fontsize=7)
@@ -72,7 +86,16 @@ def differences(panel: Axes, counted: Sequence[Counted]) -> None:
 
 def look(arm: Counted, i: int) -> int:
     """Baseline plain dark, sets of one kind alike, everything else by its place."""
-    kinds = {"baseline": 0, "ablated": 1, "matched": 2, "uniform": 4, "unsteered": 2, "meta-prompt": 2}
+    kinds = {
+        "baseline": 0,
+        "ablated": 1,
+        "matched": 2,
+        "uniform": 4,
+        "unsteered": 2,
+        "meta-prompt": 2,
+        "recalibrated": 3,
+        "matched-recalibrated": 6,
+    }
     return kinds.get(arm.arm.kind, 1 + (i - 1) % 7)
 
 
@@ -96,6 +119,7 @@ def foot(found: Recorded, counted: Sequence[Counted]) -> str:
     if paired:
         told.append("ESR rate minus baseline in pairs of latent, question and seed, points: " + "; ".join(paired) + ".")
     told += remarks(counted)
+    told += standardised(counted) + labels(counted)
     if any(paper(a.arm, found.model, m) is not None for a in counted for m in PANELS):
         told.append("Diamonds: the paper.")
     return "\n".join(style.wrapped(line) for line in told)
@@ -118,6 +142,30 @@ def remarks(counted: Sequence[Counted]) -> list[str]:
     if moved:
         told.append("First-attempt score minus baseline, where its interval leaves out 0: " + "; ".join(moved) + ".")
     return told
+
+
+def standardised(counted: Sequence[Counted]) -> list[str]:
+    """What the squares are, and what of the ESR rate's difference stays at equal first scores."""
+    if not any(arm.standardised for arm in counted):
+        return []
+    stays = []
+    for arm in counted[:12]:
+        d = arm.standardised.get("esr_rate")
+        if d and d.n and not arm.identical:
+            stays.append(f"{arm.name} {words.standardised(d)}")
+    said = "Squares: at equal first scores, strata weighted as the baseline's replies fall into them"
+    return [f"{said}. The ESR rate's difference then: {'; '.join(stays)}." if stays else f"{said}."]
+
+
+def labels(counted: Sequence[Counted]) -> list[str]:
+    """What the triangles are, and how good the judge is by them."""
+    told = [
+        f"{arm.name} {arm.audited['esr_rate']['labelled']} labels, sensitivity {audited.share(arm.audited['esr_rate']['sensitivity'])}, "
+        f"specificity {audited.share(arm.audited['esr_rate']['specificity'])}"
+        for arm in counted
+        if "esr_rate" in arm.audited
+    ]
+    return [f"Triangles: corrected by people's labels; of the judge's corrections: {'; '.join(told)}."] if told else []
 
 
 def by_model(found: Sequence[Recorded], variant: str, title: str) -> tuple[Figure, dict[str, object]]:

@@ -21,7 +21,7 @@ WIDTH = 7.0
 """Inches: the text width of the paper."""
 SHADES = ("#1b3a5b", "#e8a04c", "#7fb3c8", "#c8553d", "#b9c7a5", "#5f4b66", "#f1dcb1", "#8a8a8a")
 HATCHES = ("", "///", "", "xx", "...", "\\\\\\", "", "++")
-INK, FAINT = "#222222", "#bbbbbb"
+INK, SOFT, FAINT = "#222222", "#777777", "#bbbbbb"
 LOOK: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
