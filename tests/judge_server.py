@@ -385,8 +385,11 @@ def answer_text(turns: list[dict[str, Any]], system: object, what: str, *, tagge
     """What an honest judge says, bent by the fault."""
     user = next(turn["content"] for turn in turns if turn["role"] == "user")
     asked = json.dumps([turns, system])
-    if "off_topic" in asked and "on_topic" in asked:
-        value: dict[str, Any] = regions(between(user, "reply"))
+    value: dict[str, Any]
+    if "You write training data" in asked:
+        value = example(user, asked)
+    elif "off_topic" in asked and "on_topic" in asked:
+        value = regions(between(user, "reply"))
     elif "ratings" in asked:
         value = ratings(user)
     else:
@@ -429,8 +432,17 @@ def ratings(user: str) -> dict[str, Any]:
     return {"ratings": [{"number": int(n), "justification": "so", "rating": len(label) % 101} for n, label in lines]}
 
 
+def example(question: str, asked: str) -> dict[str, Any]:
+    """A passage about the subject that was asked for, an acknowledgement and an answer; or an answer."""
+    subject = re.search(r"that is about (.+?) at first", asked)
+    value = {"answer": f"This is how it is done: {question}"}
+    if subject is None:
+        return value
+    return {"off_topic": f"Passage about {subject[1]}. It goes on.", "acknowledgement": "Wait, that is not it."} | value
+
+
 def bent(value: dict[str, Any], what: str) -> dict[str, Any]:
-    listed = next(name for name in ("attempts", "ratings", "off_topic") if name in value)
+    listed = next(name for name in ("attempts", "ratings", "off_topic", "answer") if name in value)
     if what == "empty":
         return value | {listed: []}
     if not isinstance(value[listed], list) or not value[listed]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from esr.types import content_id
 
-Kind = Literal["grade", "grade-repair", "concreteness", "concreteness-repair", "regions", "regions-repair"]
+Kind = Literal["grade", "grade-repair", "concreteness", "concreteness-repair", "regions", "regions-repair", "example"]
 Stop = Literal["end", "length", "refusal"]
 Schema = dict[str, object]
 
