@@ -35,6 +35,12 @@ class Size:
     arms: int
     trials: int
     """Of each arm."""
+    searched: int = 0
+    """Thresholds that it searches besides those of experiment 1's latents."""
+    texts: int = 0
+    """Texts that a provider writes for it."""
+    texts_cost: float | None = 0.0
+    """US dollars for all of them, at most; None: the price is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ ARMS = {
     "exp01": {"baseline"},
     "exp02": None,
     "exp03": {"detectors"},
+    "exp04": {"base", "base-unsteered", "self_monitor", "10", "10-unsteered", "50", "50-unsteered"},
     "exp05": {"self_monitor", "stay_on_topic"},
     "exp08": {"no-steering"},
     "exp10": {"matched-0", "uniform-0"},

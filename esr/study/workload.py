@@ -33,6 +33,9 @@ class Workload:
     """Trials of its own arms at most; some may be another experiment's, and then they are there already."""
     tokens: int
     """Generated at most."""
+    texts: int
+    """That a provider writes."""
+    texts_cost: float | None
 
     @property
     def trials(self) -> int:
@@ -50,13 +53,20 @@ class Workload:
 def workload(params: Params, experiment: Experiment) -> Workload:
     p, asked = params.protocol, params.of(Baseline)
     n, size = asked.latents, experiment.size(params)
-    search = n * (p.search_steps * p.samples_per_step + p.verify_samples)
+    search = searched_replies(params, n + size.searched)
     baseline = baseline_trials(params) if experiment.baseline else 0
     found = len(discovery()) * params.of(Detection).replies_per_question if experiment.discovery else 0
     own = size.arms * size.trials
     return Workload(
-        n, search, baseline, found, size.arms, own, search * p.search_max_tokens + (found + baseline + own) * p.max_tokens
-    )
+        n, search, baseline, found, size.arms, own, search * p.search_max_tokens + (found + baseline + own) * p.max_tokens,
+        size.texts, size.texts_cost,
+    )  # fmt: skip
+
+
+def searched_replies(params: Params, latents: int) -> int:
+    """That the search for so many thresholds takes at most."""
+    p = params.protocol
+    return latents * (p.search_steps * p.samples_per_step + p.verify_samples)
 
 
 def baseline_trials(params: Params) -> int:
