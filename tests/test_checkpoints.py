@@ -101,7 +101,7 @@ def test_the_recipe_is_the_paper_s_table_five_and_names_no_folder_of_a_machine()
         "adapter": "lora", "lora_r": 32, "lora_alpha": 16, "lora_dropout": 0.05, "lora_target_linear": True, "learning_rate": 2e-4,
         "lr_scheduler": "cosine", "warmup_steps": 10, "num_epochs": 4, "micro_batch_size": 2, "gradient_accumulation_steps": 4,
         "sequence_len": 4096, "sample_packing": False, "val_set_size": 0.05, "optimizer": "adamw_bnb_8bit", "bf16": "auto",
-        "weight_decay": 0.0, "attn_implementation": "flash_attention_2", "special_tokens": {"pad_token": "<|end_of_text|>"},
+        "weight_decay": 0.0, "attn_implementation": "sdpa", "special_tokens": {"pad_token": "<|end_of_text|>"},
         "logging_steps": 10, "evals_per_epoch": 4, "saves_per_epoch": 1, "gradient_checkpointing": False, "tf32": False,
     }  # fmt: skip
     assert {key: found[key] for key in table} == table
@@ -163,9 +163,9 @@ def test_a_training_goes_on_from_whole_saves_of_the_same_and_from_nothing_else(t
 
 def test_how_far_a_training_is_stands_in_its_log(tmp_path: Path) -> None:
     log = tmp_path / "train.log"
-    log.write_text("loading\n")
+    log.write_text("loading\nTokenizing:   0%|  | 0/840 [00:00<?, ? examples/s]\n")
     assert train.progress(log) == "starting"
-    log.write_text("{'loss': '2.4', 'epoch': 1}\n 12%|#  | 51/400 [00:10<01:00]\n")
+    log.write_text("\r 12%|#  | 51/400 [00:10<01:00]\n{'loss': '2.4', 'epoch': 1}\n\r 50%|#  | 5/10 [00:10<01:00]\n")
     assert train.progress(log) == "step 51 of 400, loss 2.4"
 
 

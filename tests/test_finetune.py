@@ -24,7 +24,7 @@ from esr.tune import checkpoint, fetch
 from esr.tune.places import Places, stage
 from esr.types import Op, Sampling
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ONE = stage("tiny-plain", 50, 1)
 OFFLINE = (
     "No matching distribution",
@@ -130,7 +130,8 @@ def test_a_checkpoint_is_there_whole_with_its_loss_and_what_it_was_made_from(tra
     assert sorted(file.name for file in trained.iterdir()) == ["about.json", "adapter", "loss.csv"]
     assert sorted(file.name for file in (trained / "adapter").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     losses = [float(row["loss"]) for row in csv.DictReader((trained / "loss.csv").open()) if row["loss"]]
-    assert losses[-1] < losses[0]
+    third = len(losses) // 3
+    assert sum(losses[-third:]) < sum(losses[:third]), "the last epoch's losses are lower than the first's"
     about = json.loads((trained / "about.json").read_text())
     assert about["versions"]["axolotl"] == "0.19.0"
     assert about["steps"] == len(losses)
@@ -152,10 +153,12 @@ def test_a_second_clone_pulls_it_and_trains_nothing(project: Path, trained: Path
     dvc(there, "pull", "-q", ONE)
     for name in ("about.json", "loss.csv", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"):
         assert (pulled.checkpoint(50, 1) / name).read_bytes() == (trained / name).read_bytes()
-    (pulled.checkpoint(50, 1) / "loss.csv").unlink()
     study = Study(
         parse(yaml.safe_load((project / "params.yaml").read_text()), "tiny-plain", "full"), "tiny-plain", Store(tmp_path / "store")
     )
+    (one,) = fetch.checkpoints(study, pulled)
+    assert one.adapter == "checkpoints/tiny-plain/50-1/adapter"
+    (pulled.checkpoint(50, 1) / "loss.csv").unlink()
     with pytest.raises(DataError, match="not what DVC recorded"):
         fetch.checkpoints(study, pulled)
 

@@ -47,15 +47,31 @@ def _pull(places: Places, stages: Sequence[str]) -> None:
 
 
 def _as_recorded(places: Places, stages: Sequence[str]) -> None:
-    """What lies here is what dvc.lock names, made from what its stage depends on now."""
+    """What lies here is what dvc.lock names, made from what its stage depends on now. A mixture that was never pulled says nothing."""
     done = _dvc(places, "status", "--json", *stages)
     try:
-        changed: dict[str, Any] = json.loads(done.stdout or "{}")
+        told: dict[str, list[Any]] = json.loads(done.stdout or "{}")
     except ValueError:
-        changed = {}
-    if done.returncode or changed:
-        first = next(iter(changed), stages[0])
-        said = " ".join(done.stderr.split())[:200] or json.dumps(changed.get(first))[:200]
+        told = {}
+    if done.returncode:
         raise DataError(
-            f"{len(changed) or len(stages)} checkpoints are not what DVC recorded, first {first} ({said}); `dvc repro {first}` makes it anew"
+            f"DVC cannot say whether the checkpoints of {places.model!r} are those it recorded: {' '.join(done.stderr.split())[:300]}"
         )
+    changed = {name: found for name, parts in told.items() if (found := _changed(parts))}
+    if changed:
+        first, why = next(iter(changed.items()))
+        raise DataError(
+            f"{len(changed)} checkpoints are not what DVC recorded, first {first} ({', '.join(why)}); `dvc repro {first}` makes it anew"
+        )
+
+
+def _changed(parts: Sequence[Any]) -> list[str]:
+    """Of one stage, as `dvc status --json` tells it."""
+    found = []
+    for part in parts:
+        if isinstance(part, str):  # such as `changed command`
+            found.append(part)
+            continue
+        for kind, files in part.items():
+            found += [f"{file} is {state}" for file, state in files.items() if kind == "changed outs" or state == "modified"]
+    return found

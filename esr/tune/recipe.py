@@ -11,7 +11,7 @@ from esr.tune.settings import Tuning
 PADDING = {"llama3": "<|end_of_text|>", "gemma2": "<pad>", "tiny": "<|pad|>"}
 """Which special token fills short rows up; it is never trained on."""
 ON: dict[str, dict[str, Any]] = {
-    "gpu": {"bf16": "auto", "attn_implementation": "flash_attention_2"},
+    "gpu": {"bf16": "auto", "attn_implementation": "sdpa"},
     "cpu": {
         "bf16": False,
         "attn_implementation": "eager",
@@ -20,7 +20,8 @@ ON: dict[str, dict[str, Any]] = {
         "lora_o_kernel": False,
     },
 }
-"""What a device needs besides. The kernels for LoRA are a GPU's."""
+"""What a device needs besides. torch's own attention is flash attention on a GPU, without a package that has to be compiled; axolotl's
+kernels for LoRA are a GPU's."""
 
 
 def recipe(tuning: Tuning, model: ModelParams, places: Places, ratio: int, seed: int) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def recipe(tuning: Tuning, model: ModelParams, places: Places, ratio: int, seed:
         "datasets": [{"path": places.relative(places.mixture(ratio)), "ds_type": "json", "type": "input_output"}],
         "dataset_prepared_path": places.relative(into) + ".partial/prepared",
         "output_dir": places.relative(into) + ".partial/trained",
+        "dataset_num_proc": 1,
         "val_set_size": training.validation,
         "sequence_len": training.sequence_len,
         "sample_packing": False,

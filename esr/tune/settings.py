@@ -31,7 +31,7 @@ class Training(Block):
     evals_per_epoch: int = Field(ge=1)
     saves_per_epoch: int = Field(ge=1)
     device: Literal["gpu", "cpu"]
-    """gpu: bfloat16 and flash attention; cpu: float32 and eager attention."""
+    """gpu: bfloat16 and torch's attention; cpu: float32 and eager attention."""
 
 
 class Tuning(params.Settings):

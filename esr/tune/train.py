@@ -121,7 +121,8 @@ def _end_with_parent() -> None:
 
 
 PDEATHSIG = 1
-STEP = re.compile(r"(\d+)/(\d+) \[")
+STEP = re.compile(r"[\r\n]\s*\d+%\|[^|\r\n]*\| (\d+)/(\d+) \[")
+"""A bar without a name: of the training, or of an evaluation within it, which has fewer steps."""
 LOSSES = re.compile(r"'loss': '?([\d.]+(?:e[-+]\d+)?)")
 
 
@@ -129,7 +130,9 @@ def progress(said: Path) -> str:
     """The newest step and loss that its log tells."""
     text = said.read_text(encoding="utf-8", errors="replace")[-20_000:]
     steps, losses = STEP.findall(text), LOSSES.findall(text)
-    return (f"step {steps[-1][0]} of {steps[-1][1]}" if steps else "starting") + (f", loss {losses[-1]}" if losses else "")
+    whole = max((int(total) for _, total in steps), default=0)
+    done = [step for step, total in steps if int(total) == whole]
+    return (f"step {done[-1]} of {whole}" if done else "starting") + (f", loss {losses[-1]}" if losses else "")
 
 
 def _history(trained: Path) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ def curves(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
         alarms = {ratio: trainings.rate(rows, ALARMS, confidence=confidence) for ratio, rows in quiet.items()}
         _curve(axes[3, 0], alarms, named.get("base-unsteered"), ALARMS)
         axes[3, 0].set_title("False alarms: multi-attempt rate without steering (%)", loc="left")
+        axes[3, 0].set_xlim(0, 100)
         axes[3, 0].set_xlabel("masked self-correction examples in fine-tuning (%)")
         data["false_alarms"] = {f"{ratio:g}": asdict(one) for ratio, one in alarms.items()}
         data["above_base"] = _above(steered, named.get("base"), confidence)
@@ -90,7 +91,7 @@ def _foot(found: Recorded, counted: list[Counted], above: Mapping[str, Mapping[s
     n = [one.n for one in tuned] or [0]
     base = next((one.n for one in counted if one.name == "base"), 0)
     told = [
-        f"{found.model}, judge {about['judge']}, scale {about['scale']}; {len(tuned)} checkpoints of {seeds} training{'s' * (seeds != 1)} a ratio, "
+        f"{found.model}, judge {about['judge']}, scale {about['scale']}; {len(tuned)} checkpoint{'s' * (len(tuned) != 1)} of {seeds} training{'s' * (seeds != 1)} a ratio, "
         f"n {min(n)}" + (f" to {max(n)}" if max(n) > min(n) else "") + f" each; base n {base}, dashed."
     ]
     held = above.get("multi_attempt_rate", {})
