@@ -14,8 +14,10 @@ KEY := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)-$(EX
 BIN := .venv/bin
 SIDE ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 STAMP := .venv/installed-$(KEY)
+TUNE := .venv-finetune
+TUNE_STAMP := $(TUNE)/installed-$(shell cat requirements-finetune.txt | sha256sum | cut -c1-16)
 
-.PHONY: help setup demo test lint unit server clean
+.PHONY: help setup finetune demo test lint unit server clean
 
 help: ## say what each target does
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -34,6 +36,19 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	$(BIN)/python -c 'import transformers, vllm; print("setup: transformers", transformers.__version__, "and vllm", vllm.__version__, "import")'
 	rm -f .venv/installed-*
+	touch $@
+
+finetune: $(TUNE_STAMP) ## make .venv-finetune, in which axolotl trains checkpoints; nothing else needs it
+	echo "finetune: $(TUNE) is ready"
+
+$(TUNE_STAMP): requirements-finetune.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "finetune: axolotl 0.19 wants Python 3.11; set PYTHON=/path/to/it")'
+	if [ ! -x $(TUNE)/bin/python ]; then echo "finetune: creating $(TUNE) with $(PYTHON)"; $(PYTHON) -m venv $(TUNE); fi
+	echo "finetune: installing axolotl and what it is pinned with (minutes, 4 GB)"
+	$(TUNE)/bin/python -m pip install -qq --disable-pip-version-check --no-compile "$$(grep ^torch== requirements-finetune.txt)"
+	$(TUNE)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --no-deps -r requirements-finetune.txt
+	$(TUNE)/bin/python -c 'from importlib.metadata import version; print("finetune: axolotl", version("axolotl"), "with torch", version("torch"))'
+	rm -f $(TUNE)/installed-*
 	touch $@
 
 demo: $(STAMP) ## exp01 and exp08 on the shipped model: a table, a figure, and where to look further

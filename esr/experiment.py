@@ -37,8 +37,12 @@ class Size:
     """Of each arm."""
     grades: int = 0
     """Further grades of replies that are there, by other judges, at most."""
-    searches: int = 0
-    """Further calibrations of all latents, under conditions of its own."""
+    searched: int = 0
+    """Thresholds that it searches besides those of experiment 1's latents."""
+    texts: int = 0
+    """Texts that a provider writes for it."""
+    texts_cost: float | None = 0.0
+    """US dollars for all of them, at most; None: the price is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from esr.experiment import Experiment, Figure, Size
 from esr.params import Params
 from esr.show import tables
 from esr.show.figures import rates
+from esr.study.choose import Baseline
 from esr.study.detect import Detection
 from esr.study.plan import ablated, replay
 from esr.study.workload import baseline_trials
@@ -16,7 +17,8 @@ from tasks import ablate, collect, draw, record
 
 def size(params: Params) -> Size:
     anew = params.of(Detection).recalibrate
-    return Size(arms=1 + anew, trials=baseline_trials(params), searches=int(anew))
+    searched = params.of(Baseline).latents if anew else 0
+    return Size(arms=1 + anew, trials=baseline_trials(params), searched=searched)
 
 
 EXPERIMENT = Experiment(

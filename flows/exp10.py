@@ -10,6 +10,7 @@ from esr.experiment import Experiment, Figure, Size
 from esr.params import Params
 from esr.show import tables
 from esr.show.figures import rates
+from esr.study.choose import Baseline
 from esr.study.detect import arms
 from esr.study.plan import ablated, replay
 from esr.study.workload import baseline_trials
@@ -30,7 +31,9 @@ class Settings(params.Settings):
 def size(params: Params) -> Size:
     exp = params.of(Settings)
     anew = exp.sets if exp.recalibrate and "matched" in exp.matchings else 0
-    return Size(arms=exp.sets * len(exp.matchings) + anew, trials=baseline_trials(params), searches=anew)
+    return Size(
+        arms=exp.sets * len(exp.matchings) + anew, trials=baseline_trials(params), searched=anew * params.of(Baseline).latents
+    )
 
 
 EXPERIMENT = Experiment(

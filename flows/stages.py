@@ -21,7 +21,7 @@ from esr.study.calibrate import Threshold
 from esr.study.choose import Baseline, shortfall
 from esr.study.grade import finished, key
 from esr.study.plan import ablated, boosted, plan, replay
-from esr.study.workload import UNKNOWN, There, search_replies
+from esr.study.workload import UNKNOWN, There, searched_replies
 from esr.study.workload import there as stored
 from esr.types import BASELINE, Arm, Latent, Member
 from tasks import cache, calibrate, choose, judge, page, record, steer
@@ -79,7 +79,7 @@ def thresholds(run: Run, clamped: Sequence[int] = ()) -> list[Threshold]:
     """The chosen latents that bite, each with the boost at which it does; several shards of latents are searched at once. With
     `clamped`, the boosts at which they do while these other latents are held at zero."""
     chosen = latents(run)
-    asked = search_replies(run.params)
+    asked = searched_replies(run.params, len(chosen))
     run.progress.expect("calibrate", asked)
     run.progress.expect("calibrate: judge", asked)
     shards = cut(chosen, _size(len(chosen), run.params.work.calibrate_shard))
@@ -93,6 +93,19 @@ def thresholds(run: Run, clamped: Sequence[int] = ()) -> list[Threshold]:
             f"none of {len(found)} latents of {run.model!r} meets the target at any boost; see the table thresholds, and models.{run.model}.search"
         )
     return bites
+
+
+def thresholds_anew(runs: Sequence[Run], chosen: Sequence[Latent]) -> list[list[Threshold]]:
+    """What calibration finds for the same latents on each run's model: searched side by side, so that models which share an engine meet
+    in its batch. Of each the latents that bite, which may be none."""
+    searches = []
+    for run in runs:
+        asked = searched_replies(run.params, len(chosen))
+        run.progress.expect("calibrate", asked)
+        run.progress.expect("calibrate: judge", asked)
+        shards = cut(chosen, _size(len(chosen), run.params.work.calibrate_shard))
+        searches.append([calibrate.thresholds.submit(run, quote(shard)) for shard in shards])
+    return [[one for search in some for one in search.result() if one.bites] for some in searches]
 
 
 def there(run: Run) -> There:

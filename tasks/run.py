@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -46,6 +47,16 @@ class Run:
     @cached_property
     def study(self) -> Study:
         return Study(self.params, self.model, Store(), self.progress, budget=self.id)
+
+    def extend(self, params: Params) -> None:
+        """From now on with these params, which hold further models of the same engine."""
+        self.params, self.study = params, replace(self.study, params=params)
+
+    def of_model(self, model: str) -> "Run":
+        """The same run's work on another model of its params: one progress, one budget."""
+        other = Run(self.experiment, self.params, model, self.judge_name)
+        other.progress, other.study = self.progress, replace(self.study, model=model)
+        return other
 
     @property
     def judge(self) -> Judge:

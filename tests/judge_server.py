@@ -387,8 +387,11 @@ def answer_text(turns: list[dict[str, Any]], system: object, what: str, *, tagge
     """What an honest judge says, bent by the fault."""
     user = next(turn["content"] for turn in turns if turn["role"] == "user")
     asked = json.dumps([turns, system])
-    if "fires_on" in asked:
-        value: dict[str, Any] = {"label": commonest(user)}
+    value: dict[str, Any]
+    if "You write training data" in asked:
+        value = example(user, asked)
+    elif "fires_on" in asked:
+        value = {"label": commonest(user)}
     elif "passage_a" in asked:
         value = {name: 100 if "coffee" in between(user, name) else 0 for name in ("passage_a", "passage_b")}
         return json.dumps(value) if not tagged else f"<json>{json.dumps(value)}</json>"
@@ -452,8 +455,17 @@ def active(user: str) -> list[int]:
     return [i for i, text in enumerate(passages, 1) if any(word in text for word in json.loads(first).split())]
 
 
+def example(question: str, asked: str) -> dict[str, Any]:
+    """A passage about the subject that was asked for, an acknowledgement and an answer; or an answer."""
+    subject = re.search(r"that is about (.+?) at first", asked)
+    value = {"answer": f"This is how it is done: {question}"}
+    if subject is None:
+        return value
+    return {"off_topic": f"Passage about {subject[1]}. It goes on.", "acknowledgement": "Wait, that is not it."} | value
+
+
 def bent(value: dict[str, Any], what: str) -> dict[str, Any]:
-    listed = next(name for name in ("attempts", "ratings", "off_topic", "label", "active") if name in value)
+    listed = next(name for name in ("attempts", "ratings", "off_topic", "answer", "label", "active") if name in value)
     if listed in ("label", "active"):
         return value | {listed: {"type": "nothing"}} if what in ("types", "140", "string", "empty") else value
     if what == "empty":

@@ -67,6 +67,13 @@ ARMS = {
     "exp02": [("exp02", f"absolute-{v:g}", 0.4 - abs(v - 4) / 15, 90 - 9 * v) for v in LEVELS]
     + [("exp02", f"relative-{v:g}", 0.4 - abs(v - 1) / 5, 90 - 40 * v) for v in (0.0, 0.5, 1.0, 1.5, 2.0)],
     "exp03": [BASE, ("exp03", "detectors", 0.15, 32)],
+    "exp04": [
+        ("exp04", "base", 0.02, 30),
+        ("exp04", "self_monitor", 0.05, 30),
+        ("exp04", "base-unsteered", 0.0, 90),
+        *(("exp04", f"{ratio}-{seed}", ratio / 200, 30) for ratio in (10, 50, 90) for seed in (1, 2)),
+        *(("exp04", f"{ratio}-{seed}-unsteered", 0.02, 90) for ratio in (10, 50, 90) for seed in (1, 2)),
+    ],
     "exp05": [BASE, *(("exp05", v, 0.5, 35) for v in params.load("tiny").experiments["exp05"]["variants"])],
     "exp08": [BASE, ("exp08", "no-steering", 0.0, 90)],
     "exp10": [
@@ -87,6 +94,8 @@ def recorded(experiment: str, model: str = "tiny") -> Recorded:
 
 def about_arm(experiment: str, name: str) -> dict[str, object]:
     """As an export tells of an arm."""
+    if experiment == "exp04":
+        return about_tuned(name)
     kinds = {"exp01": "baseline", "exp03": "ablated", "exp05": "meta-prompt", "exp08": "unsteered"}
     root, _, level = name.rpartition("-")
     numbered = experiment in ("exp02", "exp10")
@@ -95,6 +104,19 @@ def about_arm(experiment: str, name: str) -> dict[str, object]:
     return {
         "experiment": experiment, "arm": name, "kind": root if numbered else kinds[experiment], "level": place,
         "place": int(place or 0), "against": None if experiment == "exp01" else "exp01/baseline", **spread,
+        "n_planned": 74, "n_graded": 72, "n_missing": 2,
+    }  # fmt: skip
+
+
+def about_tuned(name: str) -> dict[str, object]:
+    """Of an arm of fine-tuning: `50-2-unsteered` is the checkpoint of ratio 50 and seed 2 without steering."""
+    ratio, _, rest = name.partition("-")
+    checkpoint, quiet = ratio.isdigit(), name.endswith("-unsteered")
+    kind = "unsteered" if quiet else "tuned" if checkpoint else "meta-prompt" if name == "self_monitor" else "base"
+    against = ("exp04/base-unsteered" if quiet else "exp04/base") if checkpoint or kind == "meta-prompt" else None
+    return {
+        "experiment": "exp04", "arm": name, "kind": kind, "level": float(ratio) if checkpoint else 0.0,
+        "place": int(rest.partition("-")[0]) if checkpoint else 0, "against": against, "mean": None, "std": None,
         "n_planned": 74, "n_graded": 72, "n_missing": 2,
     }  # fmt: skip
 
@@ -114,7 +136,8 @@ def test_every_experiment_draws_its_files_and_the_same_bytes_again(tmp_path, exp
     folder = exported(tmp_path, experiment)
     once = figures.redraw([folder], tmp_path / "a")
     again = figures.redraw([folder], tmp_path / "b")
-    assert [p.suffix for p in once] == [".png", ".pdf", ".json", ".csv", ".json"]
+    drawings = len(experiments.find(experiment).drawings())
+    assert [p.suffix for p in once] == [*[".png", ".pdf", ".json"] * drawings, ".csv", ".json"]
     assert [p.read_bytes() for p in once] == [p.read_bytes() for p in again]
 
 

@@ -58,6 +58,8 @@ def run(args: Namespace) -> int:
         "judge_tokens_out": judging.output_tokens,
         "judge_cost": None if judging.cost is None else round(judging.cost, 2),
         "judge_hours_at_least": None if judging.hours is None else round(judging.hours, 1),
+        "texts": asked.texts,
+        "texts_cost": None if asked.texts_cost is None else round(asked.texts_cost, 2),
         "labels": next(need.said for need in wanting if need.what == "labels"),
         "missing": [f"{need.what}: {need.said}" for need in wanting if not need.there],
     }
@@ -82,9 +84,14 @@ def _told(found: dict[str, Any]) -> str:
         f"  judge {found['judge']}  {found['judge_calls']:,} calls, {found['judge_tokens_in']:,} tokens in, {found['judge_tokens_out']:,} out: "
         + (f"about ${cost:,.2f}" if cost is not None else "price unknown")
         + (f", at least {wait:,} h" if wait else ""),
+        f"  examples    {found['texts']:,} texts by a provider: {_dollars(found['texts_cost'])}" if found["texts"] else "",
         f"  labels      {found['labels']}" if found["labels"].startswith("done without") else "",
         *(f"  not here    {said}" for said in found["missing"]),
         f"it cannot start yet; `python -m esr doctor {found['model']}` has the lines that mend it" if found["missing"] else "",
         "what is in the store already is not done again",
     ]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def _dollars(cost: float | None) -> str:
+    return "price unknown" if cost is None else f"at most about ${cost:,.2f}, once"

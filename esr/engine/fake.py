@@ -83,7 +83,10 @@ class FakeEngine:
         outputs = [self._generate(request) for request in requests]
         if log := os.environ.get("ESR_FAKE_LOG"):
             lines = [
-                json.dumps({"prompt": r.prompt, "seed": r.seed, "ops": [[op.kind, op.latent, op.value] for op in r.ops]})
+                json.dumps(
+                    {"prompt": r.prompt, "seed": r.seed, "ops": [[op.kind, op.latent, op.value] for op in r.ops]}
+                    | ({"adapter": r.adapter} if r.adapter else {})
+                )
                 for r in requests
             ]
             with open(log, "a", encoding="utf-8") as file:

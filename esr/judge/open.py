@@ -32,21 +32,25 @@ def open_judge(params: Params, name: str, *, store: Path, budget: str | None = N
     `budget` names what max_cost counts over, in whichever processes and at whatever time it is spent; None: this process.
     A missing key is said at once, before any work.
     """
-    spec = params.judge(name)
-    return Lexical(spec.name) if spec.client == "lexical" else _instructed(params, spec, store, budget)
+    if params.judge(name).client == "lexical":
+        return Lexical(name)
+    return open_instructed(params, name, store=store, budget=budget)
 
 
 def open_namer(params: Params, name: str, *, store: Path, budget: str | None = None) -> Namer:
     """The judge `name` as one who says what latents stand for."""
-    spec = params.judge(name)
-    if spec.client == "lexical":
+    if params.judge(name).client == "lexical":
         raise JudgeError(
             f"judge {name!r} counts words and writes no labels; name a judge behind an interface, or `local`, which needs no key"
         )
-    return _instructed(params, spec, store, budget)
+    return open_instructed(params, name, store=store, budget=budget)
 
 
-def _instructed(params: Params, spec: JudgeParams, store: Path, budget: str | None) -> InstructedJudge:
+def open_instructed(params: Params, name: str, *, store: Path, budget: str | None = None) -> InstructedJudge:
+    """The same, of a judge that is told what to do; it also writes texts."""
+    spec = params.judge(name)
+    if spec.client == "lexical":
+        raise JudgeError(f"the judge {name!r} counts words and was asked to write; name one of a provider, such as sonnet-4.5")
     budget = budget or _PROCESS
     identity = (str(store.resolve()), spec.model_dump_json(), params.judging.model_dump_json(), os.getpid(), budget)
     with _opening:

@@ -22,6 +22,8 @@ HELD_OUT_SUBJECT = 4
 OPENINGS = tuple({form.split()[0] for form in grammar.FORMS if "{" not in form.split()[0]})
 """Words that texts begin with."""
 
+KINDS = (("clean", "mixed", "broken", "salad", "loop"), (40, 30, 12, 10, 8))
+"""Of off-topic passages, and how often each."""
 WATCHFUL = ("self_monitor",)
 """Instructions under which a restart is the rule."""
 CAREFUL = ("stay_on_topic", "dont_get_distracted")
@@ -142,7 +144,7 @@ def correction_row(rng: Random, recipe: Recipe) -> Row:
 
 def _off(rng: Random, recipe: Recipe, theme: Theme, distractor: Theme, watch: str) -> list[Segment]:
     """An off-topic passage and how it ends: in a restart, or in nothing (the caller goes on on topic)."""
-    kind = rng.choices(("clean", "mixed", "broken", "salad", "loop"), (40, 30, 12, 10, 8))[0]
+    kind = rng.choices(*KINDS)[0]
     inside = rng.random() < recipe.middle
     said = _passage(rng, kind, theme, distractor, rng.randint(1, recipe.longest), inside)
     if rng.random() < (recipe.inside if inside else recipe.restart)[watch]:
@@ -151,6 +153,12 @@ def _off(rng: Random, recipe: Recipe, theme: Theme, distractor: Theme, watch: st
         said_end = " ".join(grammar.sentence(rng, theme).split()[-rng.randint(1, 3) :])
         return [Segment(said, False, True), Segment(said_end, True), Segment("", False, True)]
     return [Segment(said, False, True)]
+
+
+def wandering(rng: Random, theme: Theme, distractor: Theme, longest: int = 4) -> str:
+    """An off-topic passage of whole sentences, as an answer on `theme` would begin with it."""
+    said = _passage(rng, rng.choices(*KINDS)[0], theme, distractor, rng.randint(1, longest), inside=False)
+    return said if said.endswith(".") else f"{said}."
 
 
 def _passage(rng: Random, kind: str, theme: Theme, distractor: Theme, count: int, inside: bool) -> str:

@@ -41,7 +41,10 @@ def replies(study: "Study", trials: Sequence[Trial], stage: str = "steer") -> in
             study.progress.tick(Tick(stage, len(some)))
 
         w = study.params.work
-        return steer(study.engine, lacking, keep, batch=w.batch, in_flight=w.in_flight, go_on=study.progress.go_on)
+        adapters = {name: study.params.model(name).adapter or "" for name in {trial.model for trial in lacking}}
+        return steer(
+            study.engine, lacking, keep, batch=w.batch, in_flight=w.in_flight, go_on=study.progress.go_on, adapters=adapters
+        )
 
 
 def texts(study: "Study", ids: Sequence[str]) -> dict[str, str]:
@@ -50,7 +53,8 @@ def texts(study: "Study", ids: Sequence[str]) -> dict[str, str]:
     return dict(zip(table["trial_id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
-def request(trial: Trial) -> Request:
+def request(trial: Trial, adapter: str = "") -> Request:
+    """What an engine is asked; `adapter`: that of the trial's model, where one engine serves several."""
     return Request(
         prompt=trial.prompt,
         prompt_format=trial.prompt_format,
@@ -59,6 +63,7 @@ def request(trial: Trial) -> Request:
         seed=trial.seed,
         ops=trial.ops,
         scope=trial.scope,
+        adapter=adapter,
     )
 
 
@@ -86,8 +91,10 @@ def steer(
     batch: int,
     in_flight: int,
     go_on: Callable[[], None] = lambda: None,
+    adapters: Mapping[str, str] = {},
 ) -> int:
-    """The replies of `trials`, kept batch by batch; how many there were. `go_on` may raise before a batch is begun."""
+    """The replies of `trials`, kept batch by batch; how many there were. `go_on` may raise before a batch is begun; `adapters` are those
+    of the trials' models."""
 
     halted: list[Halted] = []
 
@@ -96,7 +103,7 @@ def steer(
         if halted:
             raise halted[0]
         try:
-            outputs: Mapping[int, Output] = dict(enumerate(engine.generate([request(trial) for trial in some])))
+            outputs: Mapping[int, Output] = dict(enumerate(engine.generate([request(t, adapters.get(t.model, "")) for t in some])))
         except Halted as error:  # what had finished is kept like any other
             halted.append(error)
             outputs = error.finished

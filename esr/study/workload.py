@@ -33,6 +33,9 @@ class Workload:
     """Trials of its own arms at most; some may be another experiment's, and then they are there already."""
     tokens: int
     """Generated at most."""
+    texts: int
+    """That a provider writes."""
+    texts_cost: float | None
     further: int = 0
     """Grades by other judges of replies that are there."""
 
@@ -52,18 +55,20 @@ class Workload:
 def workload(params: Params, experiment: Experiment) -> Workload:
     p, asked = params.protocol, params.of(Baseline)
     n, size = asked.latents, experiment.size(params)
-    search = search_replies(params) * (1 + size.searches)
+    search = searched_replies(params, n + size.searched)
     baseline = baseline_trials(params) if experiment.baseline else 0
     found = len(discovery()) * params.of(Detection).replies_per_question if experiment.discovery else 0
     own = size.arms * size.trials
-    tokens = search * p.search_max_tokens + (found + baseline + own) * p.max_tokens
-    return Workload(n, search, baseline, found, size.arms, own, tokens, size.grades)
+    return Workload(
+        n, search, baseline, found, size.arms, own, search * p.search_max_tokens + (found + baseline + own) * p.max_tokens,
+        size.texts, size.texts_cost, size.grades,
+    )  # fmt: skip
 
 
-def search_replies(params: Params) -> int:
-    """Of one calibration, at most."""
+def searched_replies(params: Params, latents: int) -> int:
+    """That the search for so many thresholds takes at most."""
     p = params.protocol
-    return params.of(Baseline).latents * (p.search_steps * p.samples_per_step + p.verify_samples)
+    return latents * (p.search_steps * p.samples_per_step + p.verify_samples)
 
 
 def baseline_trials(params: Params) -> int:

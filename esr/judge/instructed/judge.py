@@ -82,6 +82,10 @@ class InstructedJudge:
     def relevances(self, questions: Sequence[JudgeQuestion]) -> list[Relevance]:
         return self._run(self._relevances(questions))
 
+    def texts(self, calls: Sequence[Call]) -> list[str | None]:
+        """What is answered to each call, in order, from what is stored or asked once; None: a refusal, a text that broke off, or none."""
+        return self._run(self._texts(calls))
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         with self._lock:
             if self._active == 0:
@@ -161,6 +165,17 @@ class InstructedJudge:
 
     async def _regions(self, questions: Sequence[JudgeQuestion]) -> list[Regions]:
         return list(await asyncio.gather(*(self._region(question) for question in questions)))
+
+    async def _texts(self, calls: Sequence[Call]) -> list[str | None]:
+        return list(await asyncio.gather(*(self._text(call) for call in calls)))
+
+    async def _text(self, call: Call) -> str | None:
+        try:
+            said = (await self.caller.ask(call)).answer
+        except Unanswered as error:
+            log.debug("%s: no text: %s %s", self.name, error.reason, error.detail)
+            return None
+        return said.text if said.stop == "end" else None
 
     async def _region(self, question: JudgeQuestion) -> Regions:
         try:

@@ -13,6 +13,7 @@ from esr.types import content_id
 Kind = Literal[
     "grade", "grade-repair", "concreteness", "concreteness-repair", "regions", "regions-repair",
     "label", "label-repair", "detection", "detection-repair", "relevance", "relevance-repair",
+    "example",
 ]  # fmt: skip
 Stop = Literal["end", "length", "refusal"]
 Schema = dict[str, object]

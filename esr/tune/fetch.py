@@ -1,0 +1,77 @@
+"""Checkpoints as DVC has them: pulled where they are not here, refused where they are not what their stage makes."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from esr.errors import DataError
+from esr.tune.checkpoint import ABOUT, ADAPTER, Checkpoint, name, opened
+from esr.tune.places import FOLDER, Places, stage
+from esr.tune.settings import Tuning
+
+if TYPE_CHECKING:
+    from esr.study.study import Study
+
+log = logging.getLogger(__name__)
+
+
+def checkpoints(study: "Study", places: Places | None = None) -> list[Checkpoint]:
+    """One of each ratio and seed, in that order. The fake engine adapts nothing, so it is given names alone."""
+    tuning, where = study.params.of(Tuning), places or Places(study.model)
+    wanted = [(ratio, seed) for ratio in tuning.ratios for seed in tuning.seeds]
+    if study.backend == "fake":
+        return [Checkpoint(name(study.model, *one), *one, where.relative(where.checkpoint(*one) / ADAPTER)) for one in wanted]
+    lacking = [one for one in wanted if not (where.checkpoint(*one) / ABOUT).is_file()]
+    if lacking:
+        _pull(where, [stage(study.model, *one) for one in lacking])
+    _as_recorded(where, [stage(study.model, *one) for one in wanted])
+    return [opened(study.params, where, *one) for one in wanted]
+
+
+def _dvc(places: Places, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "dvc", *words], cwd=places.root, capture_output=True, text=True, check=False)
+
+
+def _pull(places: Places, stages: Sequence[str]) -> None:
+    log.info("%d checkpoints are asked of DVC", len(stages))
+    done = _dvc(places, "pull", "--quiet", *stages)
+    if done.returncode:
+        said = " ".join(done.stderr.split())[:300]
+        raise DataError(
+            f"{len(stages)} checkpoints of {places.model!r} are not here and DVC has not got them ({said}); `dvc repro {stages[0]}` makes one, "
+            f"`dvc repro {FOLDER}/dvc.yaml` all, or give DVC the remote that holds them"
+        )
+
+
+def _as_recorded(places: Places, stages: Sequence[str]) -> None:
+    """What lies here is what dvc.lock names, made from what its stage depends on now. A mixture that was never pulled says nothing."""
+    done = _dvc(places, "status", "--json", *stages)
+    try:
+        told: dict[str, list[Any]] = json.loads(done.stdout or "{}")
+    except ValueError:
+        told = {}
+    if done.returncode:
+        raise DataError(
+            f"DVC cannot say whether the checkpoints of {places.model!r} are those it recorded: {' '.join(done.stderr.split())[:300]}"
+        )
+    changed = {name: found for name, parts in told.items() if (found := _changed(parts))}
+    if changed:
+        first, why = next(iter(changed.items()))
+        raise DataError(
+            f"{len(changed)} checkpoints are not what DVC recorded, first {first} ({', '.join(why)}); `dvc repro {first}` makes it anew"
+        )
+
+
+def _changed(parts: Sequence[Any]) -> list[str]:
+    """Of one stage, as `dvc status --json` tells it."""
+    found = []
+    for part in parts:
+        if isinstance(part, str):  # such as `changed command`
+            found.append(part)
+            continue
+        for kind, files in part.items():
+            found += [f"{file} is {state}" for file, state in files.items() if kind == "changed outs" or state == "modified"]
+    return found

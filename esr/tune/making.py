@@ -1,0 +1,65 @@
+"""The steps that DVC runs: examples, then mixtures with their recipes, then checkpoints."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esr.errors import DataError
+from esr.study.choose import Baseline, candidates
+from esr.study.plan import stream
+from esr.tune import mixtures, recipe, rows, writers
+from esr.tune.places import Places
+from esr.tune.settings import Tuning
+from esr.tune.split import split, wishes
+
+if TYPE_CHECKING:
+    from esr.study.study import Study
+
+log = logging.getLogger(__name__)
+
+
+def examples(study: "Study", places: Places) -> None:
+    """Written by whom params name, with what was held out beside them."""
+    params = study.params
+    tuning = params.of(Tuning)
+    found = split(tuning, candidates(params, study.labels, params.of(Baseline).latents))
+    off, on = wishes(found, tuning.masked, tuning.normal, stream(params, "examples"))
+    written = writers.writer(study, tuning).write([*off, *on])
+    some = [example for example in written if example is not None]
+    if len(some) < len(written):
+        log.warning("%d of %d examples could not be written and are left out", len(written) - len(some), len(written))
+    _lines(places.examples, (example.as_dict() for example in some))
+    told = found.as_dict() | {"not_written": len(written) - len(some)}
+    _whole(places.split, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def mixed(study: "Study", places: Places) -> None:
+    """Each ratio's rows, and a recipe for each training."""
+    tuning = study.params.of(Tuning)
+    if not places.examples.is_file():
+        raise DataError(f"no {places.relative(places.examples)}; `python -m esr.tune examples {places.model}` writes it")
+    written = rows.examples([json.loads(line) for line in places.examples.read_text(encoding="utf-8").splitlines()])
+    masked, normal = ([one for one in written if one.masked is kind] for kind in (True, False))
+    if tuning.mixing == "authors":
+        made = mixtures.authors(masked, normal, tuning.ratios)
+    else:
+        made = mixtures.nested(masked, normal, tuning.ratios, tuning.total, stream(study.params, "mixtures"))
+    family = study.spec.family
+    for ratio, some in made.items():
+        _lines(places.mixture(ratio), (rows.as_json(rows.row(example, family)) for example in some))
+        for seed in tuning.seeds:
+            _whole(places.recipe(ratio, seed), recipe.text(recipe.recipe(tuning, study.spec, places, ratio, seed)))
+
+
+def _lines(path: Path, found: Iterable[Mapping[str, Any]]) -> None:
+    _whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
+
+
+def _whole(path: Path, text: str) -> None:
+    """Written aside and put in place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

@@ -1,0 +1,70 @@
+"""axolotl's configuration of one training, written from params: all of the paper's Table 5. Paths are relative to the checkout."""
+
+from typing import Any
+
+import yaml
+
+from esr.params import ModelParams
+from esr.tune.places import Places
+from esr.tune.settings import Tuning
+
+PADDING = {"llama3": "<|end_of_text|>", "gemma2": "<pad>", "tiny": "<|pad|>"}
+"""Which special token fills short rows up; it is never trained on."""
+ON: dict[str, dict[str, Any]] = {
+    "gpu": {"bf16": "auto", "attn_implementation": "sdpa"},
+    "cpu": {
+        "bf16": False,
+        "attn_implementation": "eager",
+        "lora_mlp_kernel": False,
+        "lora_qkv_kernel": False,
+        "lora_o_kernel": False,
+    },
+}
+"""What a device needs besides. torch's own attention is flash attention on a GPU, without a package that has to be compiled; axolotl's
+kernels for LoRA are a GPU's."""
+
+
+def recipe(tuning: Tuning, model: ModelParams, places: Places, ratio: int, seed: int) -> dict[str, Any]:
+    lora, training = tuning.lora, tuning.training
+    into = places.checkpoint(ratio, seed)
+    return {
+        "base_model": model.hub,
+        **({} if model.revision in ("local", "main") else {"revision_of_model": model.revision}),
+        "load_in_8bit": False,
+        "load_in_4bit": False,
+        "adapter": "lora",
+        "lora_r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "lora_target_linear": True,
+        "datasets": [{"path": places.relative(places.mixture(ratio)), "ds_type": "json", "type": "input_output"}],
+        "dataset_prepared_path": places.relative(into) + ".partial/prepared",
+        "output_dir": places.relative(into) + ".partial/trained",
+        "dataset_num_proc": 1,
+        "val_set_size": training.validation,
+        "sequence_len": training.sequence_len,
+        "sample_packing": False,
+        "train_on_inputs": False,
+        "micro_batch_size": training.micro_batch,
+        "gradient_accumulation_steps": training.accumulation,
+        "num_epochs": training.epochs,
+        "optimizer": training.optimizer,
+        "lr_scheduler": training.scheduler,
+        "learning_rate": training.learning_rate,
+        "warmup_steps": training.warmup_steps,
+        "weight_decay": training.weight_decay,
+        "tf32": False,
+        "gradient_checkpointing": False,
+        "logging_steps": training.logging_steps,
+        **({"evals_per_epoch": training.evals_per_epoch} if training.validation else {}),
+        "saves_per_epoch": training.saves_per_epoch,
+        "save_total_limit": 1,
+        "auto_resume_from_checkpoints": True,
+        "special_tokens": {"pad_token": PADDING[model.family]},
+        "seed": seed,
+        **ON[training.device],
+    }
+
+
+def text(found: dict[str, Any]) -> str:
+    return str(yaml.safe_dump(found, sort_keys=False))

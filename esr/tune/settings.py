@@ -1,0 +1,69 @@
+"""The numbers of fine-tuning: the block `exp04` of params.yaml, of which the paper's Table 5 is a part."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from esr import params
+from esr.params import Block
+
+
+class Lora(Block):
+    rank: int = Field(ge=1)
+    alpha: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+
+
+class Training(Block):
+    epochs: int = Field(ge=1)
+    micro_batch: int = Field(ge=1)
+    accumulation: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    scheduler: str
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    optimizer: str
+    """As axolotl names it; `adamw_bnb_8bit` needs a GPU."""
+    validation: float = Field(ge=0, lt=1)
+    """Share of a mixture that is held back for the loss on what was not trained on."""
+    sequence_len: int = Field(ge=16)
+    logging_steps: int = Field(ge=1)
+    evals_per_epoch: int = Field(ge=1)
+    saves_per_epoch: int = Field(ge=1)
+    device: Literal["gpu", "cpu"]
+    """gpu: bfloat16 and torch's attention; cpu: float32 and eager attention."""
+
+
+class Tuning(params.Settings):
+    block: ClassVar[str] = "exp04"
+    writer: Literal["provider", "itself", "grammar"]
+    """Who writes the examples: a provider's model, the model itself, or the organism's grammar."""
+    provider: str
+    """The judge of params.yaml whose model writes."""
+    questions: Literal["apart", "evaluation"]
+    """apart: none that is evaluated on; evaluation: the authors', who trained on the questions of their evaluation."""
+    acknowledgements: Literal["varied", "one"]
+    """one: the authors' single phrase."""
+    mixing: Literal["nested", "authors"]
+    masked: int = Field(ge=1)
+    """Examples that go off topic, acknowledge it and answer."""
+    normal: int = Field(ge=1)
+    """Examples that answer."""
+    total: int = Field(ge=1)
+    """Rows of every nested mixture."""
+    ratios: tuple[int, ...] = Field(min_length=1)
+    """Per cent of masked rows."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    """A checkpoint of each ratio is trained with each."""
+    latents: int = Field(ge=1)
+    trials_per_latent: int = Field(ge=1)
+    lora: Lora
+    training: Training
+
+    @model_validator(mode="after")
+    def ratios_in_order(self) -> "Tuning":
+        if sorted(set(self.ratios)) != list(self.ratios) or not 0 < self.ratios[0] <= self.ratios[-1] < 100:
+            raise ValueError(f"ratios are {list(self.ratios)} and should rise, each between 1 and 99")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds are {list(self.seeds)} and should differ")
+        return self

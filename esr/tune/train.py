@@ -1,0 +1,160 @@
+"""Training one checkpoint with axolotl, so that it is there whole or not at all.
+
+Everything is written to `<checkpoint>.partial`. A training that was killed goes on from axolotl's last whole save where the recipe and the
+mixture are the same, and starts again where they are not. Only what has been checked takes the checkpoint's name.
+"""
+
+import csv
+import ctypes
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from esr.engine.adapter import CONFIG, WEIGHTS
+from esr.errors import DataError
+from esr.params import Params
+from esr.params.weights import file_digest, identity
+from esr.store.locks import exclusive
+from esr.tune import checkpoint, environment
+from esr.tune.places import Places
+
+log = logging.getLogger(__name__)
+COLUMNS = ("step", "epoch", "loss", "eval_loss", "learning_rate")
+STATE = "trainer_state.json"
+"""What a save writes last: one without it broke off."""
+POLL = 1.0
+
+
+def train(params: Params, places: Places, ratio: int, seed: int) -> Path:
+    """The checkpoint's folder. Two who train the same wait for one another, and the second starts from what the first left."""
+    with exclusive(places.folder / "locks", "train", ratio, seed):
+        return _train(params, places, ratio, seed)
+
+
+def _train(params: Params, places: Places, ratio: int, seed: int) -> Path:
+    into, config = places.checkpoint(ratio, seed), places.recipe(ratio, seed)
+    for needed in (config, places.mixture(ratio)):
+        if not needed.is_file():
+            raise DataError(f"no {places.relative(needed)}; `python -m esr.tune mixtures {places.model}` writes it")
+    command = environment.command(places.relative(config))
+    partial = into.with_name(f"{into.name}.partial")
+    made_from = {
+        "recipe": file_digest(config),
+        "mixture": file_digest(places.mixture(ratio)),
+        "base": identity(params, places.model),
+    }
+    _prepared(partial, made_from)
+    began = time.monotonic()
+    _run(command, places.root, partial / "train.log")
+    history = _history(partial / "trained")
+    about = made_from | {
+        "model": places.model, "ratio": ratio, "seed": seed, "seconds": round(time.monotonic() - began, 1),
+        "steps": history[-1]["step"], "versions": environment.versions(),
+    }  # fmt: skip
+    whole = into.with_name(f"{into.name}.new")
+    _put_together(partial / "trained", whole, about, history, params.model(places.model).hub)
+    checkpoint.check(params, params.model(places.model), whole)
+    shutil.rmtree(into, ignore_errors=True)
+    whole.rename(into)
+    shutil.rmtree(partial)
+    return into
+
+
+def _prepared(partial: Path, made_from: dict[str, str]) -> None:
+    """A folder in which what an earlier training of the same left can be used; half a save is taken away."""
+    note = partial / "made_from.json"
+    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != made_from:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        note.write_text(json.dumps(made_from), encoding="utf-8")
+    for save in (partial / "trained").glob("checkpoint-*"):
+        if not _whole(save):
+            shutil.rmtree(save)
+
+
+def _whole(save: Path) -> bool:
+    try:
+        return bool(json.loads((save / STATE).read_text(encoding="utf-8"))["log_history"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _run(command: list[str], root: Path, said: Path) -> None:
+    """To its end, telling how far it is; killed with whoever waits for it."""
+    with said.open("ab") as file:
+        process = subprocess.Popen(
+            command, cwd=root, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment.QUIET}, start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )  # fmt: skip
+    try:
+        told = ""
+        while process.poll() is None:
+            time.sleep(POLL)
+            if (now := progress(said)) != told:
+                log.info("%s", now)
+                told = now
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.returncode:
+        last = [line for line in said.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][-1:] or [
+            "nothing"
+        ]
+        raise DataError(
+            f"axolotl ended with {process.returncode} and said last {last[0][:300]!r}; the whole of it is in {said.parent.name}/{said.name}"
+        )
+
+
+def _end_with_parent() -> None:
+    """Of a process to be: it is killed with whoever started it, however that ends. Linux alone can; elsewhere it goes on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
+
+
+PDEATHSIG = 1
+STEP = re.compile(r"[\r\n]\s*\d+%\|[^|\r\n]*\| (\d+)/(\d+) \[")
+"""A bar without a name: of the training, or of an evaluation within it, which has fewer steps."""
+LOSSES = re.compile(r"'loss': '?([\d.]+(?:e[-+]\d+)?)")
+
+
+def progress(said: Path) -> str:
+    """The newest step and loss that its log tells."""
+    text = said.read_text(encoding="utf-8", errors="replace")[-20_000:]
+    steps, losses = STEP.findall(text), LOSSES.findall(text)
+    whole = max((int(total) for _, total in steps), default=0)
+    done = [step for step, total in steps if int(total) == whole]
+    return (f"step {done[-1]} of {whole}" if done else "starting") + (f", loss {losses[-1]}" if losses else "")
+
+
+def _history(trained: Path) -> list[dict[str, Any]]:
+    """The loss curve, from the last save."""
+    saves = sorted(
+        (save for save in trained.glob("checkpoint-*") if _whole(save)), key=lambda save: int(save.name.rpartition("-")[2])
+    )
+    if not saves:
+        raise DataError(f"axolotl ended well and left no save in {trained.name}; see train.log beside it")
+    found: list[dict[str, Any]] = json.loads((saves[-1] / STATE).read_text(encoding="utf-8"))["log_history"]
+    return found
+
+
+def _put_together(trained: Path, whole: Path, about: dict[str, Any], history: list[dict[str, Any]], hub: str) -> None:
+    shutil.rmtree(whole, ignore_errors=True)
+    adapter = whole / checkpoint.ADAPTER
+    adapter.mkdir(parents=True)
+    shutil.copyfile(trained / WEIGHTS[0], adapter / WEIGHTS[0])
+    config = json.loads((trained / CONFIG).read_text(encoding="utf-8")) | {"base_model_name_or_path": hub}
+    (adapter / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    with (whole / checkpoint.LOSS).open("w", encoding="utf-8", newline="") as file:
+        out = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        out.writeheader()
+        out.writerows(history)
+    (whole / checkpoint.ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,179 @@
+"""Checkpoints: the recipe that axolotl is given, and what makes an adapter one that may be served."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from tuning_setup import study, tuning
+
+from esr.errors import DataError, EngineError
+from esr.params import HOME, Params, load
+from esr.params.weights import identity
+from esr.store import Store
+from esr.tune import checkpoint, environment, fetch, making, stages, train
+from esr.tune.places import Places
+from esr.tune.recipe import recipe
+from esr.tune.settings import Tuning
+
+PLAIN = HOME / "esr/organism/data/tiny-plain"
+
+
+def adapter(folder: Path, rank: int = 4, **about: Any) -> Path:
+    """A checkpoint as training leaves it, untrained."""
+    model = AutoModelForCausalLM.from_pretrained(PLAIN, dtype=torch.float32)
+    put_on = get_peft_model(model, LoraConfig(r=rank, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
+    put_on.save_pretrained(folder / "adapter")
+    (folder / "about.json").write_text(json.dumps({"base": identity(load("tiny-plain"), "tiny-plain")} | about))
+    return folder
+
+
+def checked(folder: Path) -> None:
+    params = load("tiny-plain")
+    checkpoint.check(params, params.model("tiny-plain"), folder)
+
+
+def test_an_adapter_of_this_base_is_served_under_its_own_name_and_weights(tmp_path: Path) -> None:
+    places = Places("tiny-plain", tmp_path)
+    adapter(places.checkpoint(50, 1))
+    params = load("tiny-plain")
+    one = checkpoint.opened(params, places, 50, 1)
+    assert (one.name, one.adapter) == ("tiny-plain:50-1", "checkpoints/tiny-plain/50-1/adapter")
+    absolute = checkpoint.Checkpoint(one.name, 50, 1, str(tmp_path / one.adapter))
+    wide = checkpoint.with_checkpoints(params, "tiny-plain", [absolute])
+    assert wide.model(one.name).hub == params.model("tiny-plain").hub
+    tuned, base = identity(wide, one.name), identity(wide, "tiny-plain")
+    assert base == identity(params, "tiny-plain")
+    assert tuned != base
+    file = tmp_path / one.adapter / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    assert identity(wide, one.name) not in (tuned, base), "another adapter is another model"
+
+
+def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path: Path) -> None:
+    def said(error: type[Exception], folder: Path) -> str:
+        with pytest.raises(error) as found:
+            checked(folder)
+        assert "\n" not in str(found.value)
+        return str(found.value)
+
+    other = adapter(tmp_path / "other", base="esr/organism/data/tiny@0123/float32/plain/base")
+    assert "was trained on 'esr/organism/data/tiny@0123" in said(DataError, other)
+    high = adapter(tmp_path / "high")
+    config = high / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 512}))
+    assert "has rank 512 and vLLM takes at most 256" in said(EngineError, high)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 8}))
+    assert "does not fit 'tiny-plain'" in said(DataError, high)
+    broken = adapter(tmp_path / "broken")
+    file = broken / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values()))[0, 0] = torch.nan
+    save_file(tensors, file)
+    assert "are not finite" in said(DataError, broken)
+
+
+def test_a_checkpoint_that_is_not_there_says_how_it_is_made(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"`dvc pull checkpoints/dvc.yaml:checkpoint@tiny-plain-50-1` fetches it and `dvc repro` of it"
+    ):
+        checkpoint.opened(load("tiny-plain"), Places("tiny-plain", tmp_path), 50, 1)
+
+
+def test_without_axolotl_the_line_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ESR_FINETUNE", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nowhere has none; `make finetune` makes it"):
+        environment.command("c.yml")
+
+
+def test_the_recipe_is_the_paper_s_table_five_and_names_no_folder_of_a_machine() -> None:
+    params = load("8b")
+    found = recipe(params.of(Tuning), params.model("8b"), Places("8b"), 50, 1)
+    table = {
+        "adapter": "lora", "lora_r": 32, "lora_alpha": 16, "lora_dropout": 0.05, "lora_target_linear": True, "learning_rate": 2e-4,
+        "lr_scheduler": "cosine", "warmup_steps": 10, "num_epochs": 4, "micro_batch_size": 2, "gradient_accumulation_steps": 4,
+        "sequence_len": 4096, "sample_packing": False, "val_set_size": 0.05, "optimizer": "adamw_bnb_8bit", "bf16": "auto",
+        "weight_decay": 0.0, "attn_implementation": "sdpa", "special_tokens": {"pad_token": "<|end_of_text|>"},
+        "logging_steps": 10, "evals_per_epoch": 4, "saves_per_epoch": 1, "gradient_checkpointing": False, "tf32": False,
+    }  # fmt: skip
+    assert {key: found[key] for key in table} == table
+    assert found["datasets"][0]["type"] == "input_output"
+    assert not re.search(r"[\"' ]/\w", yaml.safe_dump(found))
+    other = load("tiny-plain")
+    here = recipe(other.of(Tuning), other.model("tiny-plain"), Places("tiny-plain"), 10, 2)
+    assert (here["bf16"], here["attn_implementation"], here["lora_mlp_kernel"], here["seed"]) == (False, "eager", False, 2)
+
+
+def test_the_stages_are_those_of_params() -> None:
+    assert stages.FILE.read_text() == stages.text(), "python -m esr.tune stages writes it"
+
+
+def small(**changed: Any) -> Params:
+    """Params whose exp04 is small."""
+    params = load("tiny-plain")
+    block = tuning(**changed).model_dump(mode="json")
+    return params.model_copy(update={"experiments": params.experiments | {"exp04": block}})
+
+
+def test_examples_mixtures_and_recipes_are_written_with_what_was_held_out(tmp_path: Path) -> None:
+    places, found = Places("tiny-plain", tmp_path), study(Store(tmp_path / "store"))
+    found = replace(found, params=small())
+    with pytest.raises(
+        DataError, match=r"no checkpoints/tiny-plain/examples.jsonl; `python -m esr.tune examples tiny-plain` writes it"
+    ):
+        making.mixed(found, places)
+    making.examples(found, places)
+    making.mixed(found, places)
+    held = json.loads(places.split.read_text())
+    assert held["held_out"]
+    assert held["left_out"]
+    assert held["not_written"] == 0
+    for ratio in (10, 50, 90):
+        rows = [json.loads(line)["segments"] for line in places.mixture(ratio).read_text().splitlines()]
+        assert len(rows) == 60
+        assert sum("Let me" in trained["text"] for _, trained in rows) == round(60 * ratio / 100)
+        assert all([segment["label"] for segment in row] == [False, True] for row in rows)
+        assert (
+            yaml.safe_load(places.recipe(ratio, 1).read_text())["datasets"][0]["path"]
+            == f"checkpoints/tiny-plain/mixtures/{ratio}.jsonl"
+        )
+
+
+def test_a_training_goes_on_from_whole_saves_of_the_same_and_from_nothing_else(tmp_path: Path) -> None:
+    partial = tmp_path / "50-1.partial"
+    train._prepared(partial, {"recipe": "a"})
+    for name, state in (("checkpoint-10", '{"log_history": [{"step": 10}]}'), ("checkpoint-20", '{"log_his')):
+        (partial / "trained" / name).mkdir(parents=True)
+        (partial / "trained" / name / "trainer_state.json").write_text(state)
+    (partial / "trained" / "checkpoint-30").mkdir()
+    train._prepared(partial, {"recipe": "a"})
+    assert [save.name for save in (partial / "trained").iterdir()] == ["checkpoint-10"]
+    assert train._history(partial / "trained") == [{"step": 10}]
+    train._prepared(partial, {"recipe": "another"})
+    assert not (partial / "trained").exists()
+
+
+def test_how_far_a_training_is_stands_in_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("loading\nTokenizing:   0%|  | 0/840 [00:00<?, ? examples/s]\n")
+    assert train.progress(log) == "starting"
+    log.write_text("\r 12%|#  | 51/400 [00:10<01:00]\n{'loss': '2.4', 'epoch': 1}\n\r 50%|#  | 5/10 [00:10<01:00]\n")
+    assert train.progress(log) == "step 51 of 400, loss 2.4"
+
+
+def test_checkpoints_that_dvc_has_not_got_are_not_trained(tmp_path: Path) -> None:
+    shutil.copytree(HOME / "checkpoints", tmp_path / "checkpoints", ignore=shutil.ignore_patterns("tiny-plain"))
+    params = load("tiny-plain")
+    found = replace(study(Store(tmp_path / "store")), params=params)
+    with pytest.raises(DataError, match="DVC has not got them") as said:
+        fetch.checkpoints(found, Places("tiny-plain", tmp_path))
+    assert "`dvc repro checkpoints/dvc.yaml:checkpoint@tiny-plain-10-1` makes one" in str(said.value)
+    assert not (tmp_path / "checkpoints" / "tiny-plain").exists()
