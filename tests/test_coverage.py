@@ -47,6 +47,19 @@ def test_where_events_are_rare_or_latents_few_no_interval_is_too_sure(latents, t
             assert row["coverage"] >= LOW, (name, row)
 
 
+@pytest.mark.parametrize(
+    ("design", "name", "count", "lowest"),
+    [
+        (Design("most at 0", 10, 10, Rates("zero-or-beta", 0.1, 0.3)), "Δ gain_all_mean", 2_000, 0.93),
+        (Design("near 1", 48, 24, Rates("beta", 0.95, 0.1)), "attempts_mean", 500, 0.935),
+        (Design("heavy", 48, 10, Rates("log-normal", 0.05, 1.4), sizes=1.0), "gain_multi_mean", 1_000, 0.9),
+    ],
+    ids=lambda value: value.name if isinstance(value, Design) else None,
+)
+def test_few_latents_or_a_long_tail_or_a_rate_near_one_do_not_make_it_too_sure(design, name, count, lowest):
+    assert coverage.cover(design, AA, count)[name]["coverage"] >= lowest
+
+
 def test_an_arm_that_changes_nothing_is_rarely_called_different_though_latents_react():
     row = coverage.cover(Design("beta", 48, 24, Rates("beta", 0.17, 0.26)), AA, 600, single=False)
     for name in ("Δ multi_attempt_rate", "Δ esr_rate", "Δ gain_all_mean", "Δ improvement_rate"):
@@ -62,7 +75,7 @@ def test_agreement_holds_the_truth_with_ten_latents(panel):
 
 def test_rates_have_the_mean_that_they_are_said_to_have():
     u = (np.arange(100_000) + 0.5) / 100_000
-    for design in studies.designs():
+    for design in studies.designs() + studies.drawn():
         rates = design.rates.quantiles()(u)
         assert rates.mean() == pytest.approx(design.rates.mean, rel=0.02), design
         assert ((rates >= 0) & (rates <= 1)).all(), design
@@ -85,6 +98,29 @@ def test_the_degrees_of_freedom_are_those_of_equal_latents_where_they_are_equal(
     assert spread.units == pytest.approx(12)
 
 
+def test_a_few_latents_that_make_the_variance_make_few_degrees_of_freedom():
+    clusters, weight = Clusters.of(np.arange(48)), np.full(48, 1 / 48)
+    for carry, least, most in ((2, 2.5, 3), (6, 8, 14), (48, 46.9, 47.1)):
+        residual = np.where(np.arange(48) < carry, 1.0, 0.0) * np.where(np.arange(48) % 2, 1, -1) / 48
+        assert least < clusters.spread(residual, weight).df < most, carry
+    none = clusters.spread(np.zeros(48), weight)
+    assert none.df == pytest.approx(47)  # nothing says that few would
+
+
+def test_a_cell_of_one_trial_each_is_counted_as_one_of_several_is():
+    rng = np.random.default_rng(0)
+    latent, question, residual = np.repeat(np.arange(12), 10), np.tile(np.arange(10), 12), rng.normal(size=120)
+    twice = Clusters.of(np.repeat(latent, 2), np.repeat(question, 2))
+    assert twice.cells is not None
+    once = Clusters.of(latent, question)
+    assert once.cells is None
+    whole = [c.spread(np.repeat(residual, k) / k, np.full(120 * k, 1 / 120 / k)) for c, k in ((once, 1), (twice, 2))]
+    shuffled = rng.permutation(120)
+    apart = Clusters.of(latent[shuffled], question[shuffled]).spread(residual[shuffled], np.full(120, 1 / 120))
+    assert apart.variance == pytest.approx(whole[0].variance)
+    assert whole[1].variance == pytest.approx(whole[0].variance, rel=0.2)
+
+
 def test_the_command_writes_the_table(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, str(tmp_path / "out.json")], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
@@ -100,6 +136,7 @@ import sys
 from esr.count import __main__, judged, studies
 designs, judged.PANELS = studies.designs()[1:2], judged.PANELS[:1]
 studies.designs = lambda: designs
+studies.drawn = lambda: []
 sys.argv = ["count", "coverage", "--studies", "20", "--out", sys.argv[1]]
 __main__.main()
 """

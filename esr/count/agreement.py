@@ -132,8 +132,9 @@ def _told(value: float, bounds: Interval | None, latents: int, clusters: Cluster
 
 def _share(x: Floats, weight: Floats, clusters: Clusters, confidence: float) -> Measured:
     of = counted(x, weight, clusters)
-    t = intervals.quantile(of.spread.df, confidence)
-    bounds = intervals.score(of.known, intervals.effective(of.spread, of.crowd), t)
+    n = intervals.effective(of.spread, of.crowd)
+    t = intervals.quantile(intervals.known(of.spread.df, of.spread.n / n), confidence)
+    bounds = intervals.score(of.known, n, t)
     return _told(float(of.value), bounds, int(of.spread.latents), clusters, "Wilson at n/deff, t")
 
 

@@ -4,7 +4,8 @@ Every statistic is Σ numerator / Σ denominator over trials; its linearised res
 and within a (latent, question), and the squares of those sums make its variance (Cameron, Gelbach and Miller's two ways). Each
 square is scaled so that its expectation is right where the latents' means vary alike (Bell and McCaffrey's CR2), which gives
 degrees of freedom by Satterthwaite: few latents, a few that hold most of the trials, or a few that make most of the variance, make
-them few. Arrays may have leading axes, one element a study, so that a simulation runs the very code that a table runs.
+them few (how few is read from the squares, as if the latents that make it were normal). Arrays may have leading axes, one element
+a study, so that a simulation runs the very code that a table runs.
 """
 
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ class Spread(NamedTuple):
     variance: Floats
     alone: Floats
     """The same were every trial a latent of its own."""
+    skewness: Floats
+    """Of the statistic, from the latents' third powers."""
     df: Floats
-    """Satterthwaite's degrees of freedom."""
+    """Satterthwaite's degrees of freedom; 2 at least."""
     n: Floats
     """Trials at equal weight."""
     units: Floats
@@ -39,7 +42,8 @@ class Spread(NamedTuple):
 class Grouping:
     """Which trials belong together, as an order that puts them side by side and where each group starts."""
 
-    order: Ints
+    order: Ints | slice
+    """A slice where they lie so already."""
     starts: Ints
 
     @classmethod
@@ -49,7 +53,8 @@ class Grouping:
         arranged = codes[order]
         first = np.ones(len(codes), dtype=bool)
         first[1:] = arranged[1:] != arranged[:-1]
-        return cls(order, np.flatnonzero(first))
+        lying = bool((order == np.arange(len(order))).all())
+        return cls(slice(None) if lying else order, np.flatnonzero(first))
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -70,6 +75,7 @@ class Clusters:
     questions: Grouping | None
     """None: taken as given, being none or few."""
     cells: Grouping | None
+    """None: each holds one trial."""
 
     @classmethod
     def of(cls, latent: NDArray[np.generic], question: NDArray[np.generic] | None = None) -> Self:
@@ -80,7 +86,8 @@ class Clusters:
         count = int(two.max()) + 1 if len(two) else 0
         if count < QUESTIONS:
             return cls(Grouping.of(one), None, None)
-        return cls(Grouping.of(one), Grouping.of(two), Grouping.of(one * count + two))
+        cells = Grouping.of(one * count + two)
+        return cls(Grouping.of(one), Grouping.of(two), cells if len(cells) < len(one) else None)
 
     def spread(self, residual: Floats, weight: Floats) -> Spread:
         """Of a statistic whose trials have these linearised residuals (their sum is 0) and weights (their sum is 1)."""
@@ -96,21 +103,29 @@ class Clusters:
         rho = np.clip(_ratio(_ratio(variance, alone) - 1.0, whole * n - 1.0), 0.0, 1.0)[..., None]
         variance, df = _one_way(r, w, rho + (1.0 - rho) / size)
         squares = r * r
-        uneven = _ratio((squares * squares).sum(axis=-1), squares.sum(axis=-1) ** 2) - _ratio(np.ones(latents.shape), latents)
-        df = np.minimum(df, 2.0 * _ratio(np.ones(df.shape), np.maximum(uneven, 1e-9)))
-        if self.questions is not None and self.cells is not None:
-            q, cells = self.questions.sums(weight), self.cells.sums(residual)
+        skewness = _ratio((squares * r).sum(axis=-1), variance**1.5)
+        crowded = _ratio((squares * squares).sum(axis=-1), squares.sum(axis=-1) ** 2)  # of k normal latents 3 / (k + 2)
+        uneven = 3.0 * crowded / (3.0 - 2.0 * crowded) - _ratio(np.ones(latents.shape), latents)
+        df = np.minimum(df, 2.0 / np.maximum(uneven, 1e-9))
+        if self.questions is not None:
+            q = self.questions.sums(weight)
             by_question, df_question = _one_way(self.questions.sums(residual), q, np.ones_like(q))
-            more = np.maximum(by_question - (cells * cells).sum(axis=-1), 0.0)
+            by_cell = alone if self.cells is None else (self.cells.sums(residual) ** 2).sum(axis=-1)
+            more = np.maximum(by_question - by_cell, 0.0)
             both = variance + more
             df = np.where(more > 0, _ratio(both**2, _ratio(variance**2, df) + _ratio(more**2, df_question)), df)
             variance = both
-        return Spread(variance, alone, np.maximum(df, 1.0), n, units, latents)
+        return Spread(variance, alone, skewness, np.maximum(df, 2.0), n, units, latents)
 
     def crowd(self, events: Floats) -> Floats:
         """Latents that hold the events, at equal numbers of them: (Σ k)² / Σ k²; 0 without events."""
         k = self.latents.sums(events)
         return _ratio(k.sum(axis=-1) ** 2, (k * k).sum(axis=-1))
+
+    def holders(self, events: Floats) -> Floats:
+        """Latents that hold any of the events."""
+        out: Floats = (self.latents.sums(events) > 0).sum(axis=-1).astype(float)
+        return out
 
 
 def _one_way(residual: Floats, w: Floats, omega: Floats) -> tuple[Floats, Floats]:

@@ -79,7 +79,8 @@ def cover(
     rng = np.random.default_rng([seed, *f"{design.name}/{effect.name}".encode()])
     plan, quantiles = studies.plan(design, rng), design.rates.quantiles()
     clusters = Clusters.of(plan.latent, plan.question)
-    base, arm = (studies.truth(design, factor, rng) for factor in (1.0, effect.factor))
+    base = studies.truth(design, 1.0, rng)
+    arm = base if effect.factor == 1 else studies.truth(design, effect.factor, rng)
     out, left = Tallies(), count
     while left:
         some = min(left, max(1, AT_ONCE // len(plan.latent)))
@@ -118,26 +119,29 @@ def cover_agreement(
 
 
 def run(count: int, out: Path, say: Callable[[str], None]) -> None:
-    """Every design, effect and panel; `say` hears one line of each."""
+    """Every design, effect and panel (of those by lot and of panels half as many studies); `say` hears one line of each."""
     started, found = time.process_time(), []
-    for design in studies.designs():
-        effects = studies.EFFECTS if not design.own else studies.EFFECTS[1:3]
+    chosen, drawn = studies.designs(), studies.drawn()
+    for design in chosen + drawn:
+        effects = studies.EFFECTS[1:3] if design.own or design in drawn else studies.EFFECTS
         for effect in effects:
-            rows = cover(design, effect, count, single=effect == effects[0])
-            found.append({"design": design.name, "effect": effect.name, "null": effect.null, "own": design.own, "statistics": rows})
+            studied = max(1, count // 2) if design in drawn else count
+            rows = cover(design, effect, studied, single=effect == effects[0])
+            about = {"design": design.name, "effect": effect.name, "null": effect.null, "own": design.own, "drawn": design in drawn}
+            found.append({**about, "statistics": rows})
             say(f"{design.name}, {effect.name}: {_worst(rows)}")
     panels = []
     for panel in judged.PANELS:
         rows = cover_agreement(panel, max(1, count // 2))
         panels.append({"design": panel.name, "statistics": rows})
         say(f"agreement, {panel.name}: {_worst(rows)}")
-    about = {
+    whole = {
         "studies": count,
         "confidence": 0.95,
         "fewest_latents": ratios.LATENTS,
         "cpu_seconds": round(time.process_time() - started),
     }
-    out.write_text(json.dumps({**about, "designs": found, "agreement": panels}, indent=1, ensure_ascii=False) + "\n")
+    out.write_text(json.dumps({**whole, "designs": found, "agreement": panels}, indent=1, ensure_ascii=False) + "\n")
 
 
 def _worst(rows: dict[str, dict[str, float | int | None]]) -> str:

@@ -2,7 +2,8 @@
 
 A share takes Wilson's interval at the effective sample size, with t. Where few latents show the event, how far events crowd into
 latents cannot be told from them, so the design effect is drawn towards the worst (every latent all or none) as if `PRIOR` latents
-more had shown that; without any event it is the worst. What is won less what is lost is put together by the distances of the bounds
+more had shown that; without any event it is the worst. Of its variance, what single answers make is known from the share itself, and
+only what latents add is estimated: t has the more degrees of freedom the less that is. What is won less what is lost is put together by the distances of the bounds
 of both (MOVER), with the correlation that latents show. All of it works on arrays, one element a study.
 """
 
@@ -70,6 +71,21 @@ def effective(spread: Spread, crowd: Floats) -> Floats:
     return out
 
 
+def known(df: Floats, effect: Floats) -> Floats:
+    """Degrees of freedom of events that are counted: of a variance `effect` times that of single answers, that one part is known.
+
+    The effect is taken at twice what was seen, as it may have been seen too small.
+    """
+    return df * 2 * effect / (2 * effect - 1)
+
+
+def skewed(value: Floats, spread: Spread, t: Floats) -> Interval:
+    """Of a mean that latents far from the others pull to one side: Hall's (1992) monotone transformation of t."""
+    g = np.where(np.abs(spread.skewness) < 1e-3, 1e-3, spread.skewness)
+    sides = [3 / g * (np.cbrt(1 + g * (side - g / 6)) - 1) for side in (t, -t)]
+    return Interval(*(value - np.sqrt(spread.variance) * side for side in sides))
+
+
 def bounded(value: Floats, low: float, high: float, variance: Floats, t: Floats) -> Interval:
     """Of a mean on a scale with two ends: Wilson's interval of its place between them."""
     width = high - low
@@ -79,31 +95,44 @@ def bounded(value: Floats, low: float, high: float, variance: Floats, t: Floats)
     return Interval(low + width * found.low, low + width * found.high)
 
 
+def shared(plus: Part, minus: Part) -> Floats:
+    """The design effect of what is won and what is lost together."""
+    effects = [design_effect(part.spread) for part in (plus, minus)]
+    both = _mean(effects[0], plus.crowd, effects[1], minus.crowd)
+    return _drawn(both, plus.crowd + minus.crowd, plus.spread.n / plus.spread.units)
+
+
+def part(of: Part, effect: Floats, t: Floats, *, sized: bool, largest: Floats | None = None) -> Interval:
+    """A share times a size (1 unless `sized`): Wilson's interval of the share, as wide as both make it.
+
+    The square that the score interval solves has p (1 + v − p) for p (1 − p), v being the sizes' squared coefficient of variation,
+    so that a share near 1 does not stop short what its sizes move. Without any event the size is `largest`.
+    """
+    n = of.spread.n / _drawn(design_effect(of.spread), of.crowd, effect)
+    if not sized:
+        return score(of.share, n, t)
+    size = _size(of)
+    end, unit = 1 + _variation(of, size), size if largest is None else np.where(of.share > 0, size, largest)
+    found = score(of.share / end, n, t)
+    return Interval(found.low * end * unit, found.high * end * unit)
+
+
 def parts(plus: Part, minus: Part, variance: Floats, t: Floats, *, sized: bool) -> Interval:
     """Of plus − minus, whose variance over latents is `variance`.
 
-    Each is a share times a size (1 unless `sized`): Wilson's interval of the share, at the sample size at which it would vary as
-    much. A side that nothing fell to could still have been as large an event as the other side's.
+    A side that nothing fell to could still have been as large an event as the other side's.
     """
-    effects = [design_effect(part.spread) for part in (plus, minus)]
-    worst = plus.spread.n / plus.spread.units
-    crowds = plus.crowd + minus.crowd
-    whole = _drawn(_mean(effects[0], plus.crowd, effects[1], minus.crowd), crowds, worst)
-    sizes = [np.divide(part.value, part.share, out=np.zeros_like(part.value), where=part.share > 0) for part in (plus, minus)]
-    largest = np.maximum(sizes[0], sizes[1])
-    found = []
-    for part, effect, size in zip((plus, minus), effects, sizes, strict=True):
-        n = part.spread.n / _drawn(effect, part.crowd, whole)
-        unit = np.ones_like(size)
-        if sized:
-            n = n * (1 - part.share) / np.maximum(1 - part.share + _variation(part, size), 1e-300)
-            unit = np.where(part.share > 0, size, largest)
-        bounds = score(part.share, np.maximum(n, 1e-6), t)
-        found.append(Interval(bounds.low * unit, bounds.high * unit))
+    effect, largest = shared(plus, minus), np.maximum(_size(plus), _size(minus))
+    one, two = (part(side, effect, t, sized=sized, largest=largest) for side in (plus, minus))
     few = np.minimum(plus.share * plus.spread.n, minus.share * minus.spread.n)
     related = correlation(plus.spread.variance, minus.spread.variance, variance)
     related = np.where(related > 0, related * few / (few + RELATED), related)
-    return together(plus.value, minus.value, found[0], found[1], related)
+    return together(plus.value, minus.value, one, two, related)
+
+
+def _size(of: Part) -> Floats:
+    out: Floats = np.divide(of.value, of.share, out=np.zeros_like(of.value), where=of.share > 0)
+    return out
 
 
 def _mean(x: Floats, weight: Floats, y: Floats, other: Floats) -> Floats:
@@ -112,10 +141,10 @@ def _mean(x: Floats, weight: Floats, y: Floats, other: Floats) -> Floats:
     return out
 
 
-def _variation(part: Part, size: Floats) -> Floats:
+def _variation(of: Part, size: Floats) -> Floats:
     """Squared coefficient of variation of the events' sizes."""
-    p, events = part.share, part.share * part.spread.n
-    square = part.spread.alone * part.spread.n + part.value**2
+    p, events = of.share, of.share * of.spread.n
+    square = of.spread.alone * of.spread.n + of.value**2
     seen = np.divide(square, p * size * size, out=np.ones_like(p), where=(p > 0) & (size > 0)) - 1
     out: Floats = np.maximum((events * seen + SIZES) / np.maximum(events + SIZES - 1, SIZES), 0.0)
     return out

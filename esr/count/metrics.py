@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from esr.count.clusters import Clusters
-from esr.count.ratios import LATENTS, Found, Ratio, difference, estimate
+from esr.count.ratios import HOLDERS, LATENTS, Found, Ratio, difference, estimate
 from esr.count.statistics import Bounds, wilson
 from esr.errors import DataError
 
@@ -31,9 +31,9 @@ METRICS = {
     "esr_rate": Ratio("corrected", "valid", "share"),
     "improvement_rate": Ratio("corrected", "multi", "share"),
     "gain_all_mean": Ratio("gain", "valid", "rare", 0),
-    "gain_multi_mean": Ratio("gain", "multi", "bounded", -100, 100),
+    "gain_multi_mean": Ratio("gain", "multi", "skewed", -100, 100),
     "degraded_rate": Ratio("degraded", "known", "share"),
-    "attempts_mean": Ratio("n_attempts", "valid", "rare", 1),
+    "attempts_mean": Ratio("n_attempts", "valid", "count", 1),
 }
 """gain_all_mean and gain_multi_mean are the two things called MSI: over all trials, a single attempt counting 0, and over
 multi-attempt trials only."""
@@ -175,7 +175,7 @@ class _Told:
 
 
 def _told(found: Found, metric: Ratio, clusters: Clusters, confidence: float, *, paired: bool) -> _Told:
-    latents = int(found.spread.latents)
+    latents, holders = int(found.latents), int(found.holders)
     if np.isnan(found.value):
         return _Told(None, "", "no pairs" if paired and not latents else "no trials to rest on", latents, None)
     if latents < LATENTS:
@@ -183,16 +183,20 @@ def _told(found: Found, metric: Ratio, clusters: Clusters, confidence: float, *,
         return _Told(None, "", f"only {latents} latent{'s' * (latents != 1)}{some}", latents, None)
     if found.alike:
         return _Told(None, "", "all pairs alike" if paired else "all trials alike", latents, None)
+    if holders < HOLDERS:
+        showing = "whose pairs differ" if paired else "with a second attempt"
+        return _Told(None, "", f"only {holders} latent{'s' * (holders != 1)} {showing}", latents, None)
     low, high = (float(bound) for bound in found.interval(confidence))
-    rule = {"share": "Wilson at n/deff, t", "bounded": "Wilson on the scale, t", "rare": "Wilson of what is rare, t"}[metric.kind]
+    rule = {
+        "share": "Wilson at n/deff, t",
+        "bounded": "Wilson on the scale, t",
+        "skewed": "t, skewness",
+        "rare": "Wilson of what is rare, t",
+        "count": "Wilson of what is rare, t",
+    }[metric.kind]
     if paired:
-        rule = (
-            "t"
-            if metric.kind == "bounded"
-            else "Wilson of both arms, t"
-            if metric.denominator == "multi"
-            else "Wilson of won and lost, t"
-        )
+        several = "Wilson of both arms, t" if metric.denominator == "multi" else "Wilson of won and lost, t"
+        rule = "t" if metric.kind in ("bounded", "skewed") else several
     resampled = "latents × questions resampled" if clusters.questions is not None else "latents resampled"
     return _Told(Bounds(low, high), f"{resampled}: {rule}", "", latents, float(found.n_effective))
 

@@ -23,10 +23,11 @@ class Rates:
     """How the latents' rates of a second attempt are distributed; `mean` is their mean."""
 
     shape: str
-    """`beta`, `logit-normal`, `two-point`, `zero-or-beta` or `alike`."""
+    """`beta`, `logit-normal`, `two-point`, `zero-or-beta`, `gamma`, `log-normal` or `alike`."""
     mean: float
     spread: float = 0.1
-    """Correlation of two trials of one latent (beta), standard deviation of the logits, or share of latents that restart at all."""
+    """Correlation of two trials of one latent (beta), standard deviation of the logits (of the logarithms), coefficient of variation
+    (gamma), or share of latents that restart at all."""
 
     def quantiles(self) -> Callable[[Floats], Floats]:
         """From uniforms to rates."""
@@ -37,12 +38,11 @@ class Rates:
             high = mean / (spread + 0.1 * (1 - spread))
             return lambda u: np.where(u > 1 - spread, high, 0.1 * high)
         if self.shape == "logit-normal":
-            z = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
-            low, high = -15.0, 15.0
-            for _ in range(60):
-                middle = (low + high) / 2
-                low, high = (middle, high) if special.expit(middle + spread * z).mean() < mean else (low, middle)
-            return lambda u: np.asarray(special.expit(low + spread * special.ndtri(u)))
+            return _shifted(mean, lambda u, at: special.expit(at + spread * special.ndtri(u)))
+        if self.shape == "log-normal":  # heavy above, up to 1
+            return _shifted(mean, lambda u, at: np.minimum(np.exp(at + spread * special.ndtri(u)), 1.0))
+        if self.shape == "gamma":
+            return _shifted(mean, lambda u, at: np.minimum(np.exp(at) * special.gammaincinv(spread**-2, u), 1.0))
         beta, share = (mean, 1.0) if self.shape == "beta" else (mean / spread, spread)
         size = (1 - spread) / spread if self.shape == "beta" else 3.0
         at = np.concatenate(
@@ -50,6 +50,16 @@ class Rates:
         )
         table = stats.beta.ppf(at, beta * size, (1 - beta) * size)
         return lambda u: np.where(u > 1 - share, np.interp((u - 1 + share) / share, at, table), 0.0)
+
+
+def _shifted(mean: float, rates: Callable[[Floats, float], Floats]) -> Callable[[Floats], Floats]:
+    """The rates at the place where their mean is `mean`."""
+    u = (np.arange(20_000) + 0.5) / 20_000
+    low, high = -15.0, 15.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rates(u, middle).mean() < mean else (low, middle)
+    return lambda u: np.asarray(rates(u, low))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,10 @@ class Design:
     """Standard deviation of the questions' logits; questions are drawn anew with each study."""
     unbalanced: bool = False
     """Trials per latent from 2 to five times the mean."""
+    missing: float = 0.0
+    """Share of trials without a grade."""
+    sizes: float = 0.0
+    """Standard deviation of the latents' logarithms of how much a second attempt changes the score."""
     own: bool = False
     """Beyond the six that the intervals were first found wanting with."""
 
@@ -116,7 +130,8 @@ def plan(design: Design, rng: np.random.Generator) -> Plan:
     latent = np.repeat(np.arange(design.latents), sizes)
     # each latent goes through the questions from a place of its own
     question = np.concatenate([rng.permutation(np.resize(rng.permutation(QUESTIONS), size)) for size in sizes])
-    return Plan(latent, question, design.latents)
+    graded = rng.random(latent.size) >= design.missing
+    return Plan(latent[graded], question[graded], design.latents)
 
 
 class Nature(NamedTuple):
@@ -129,9 +144,11 @@ class Nature(NamedTuple):
     """Mean first score."""
     stuck: Floats
     """Chance of a degraded reply."""
+    size: Floats
+    """Mean size of a change of score, before the scale cuts it."""
 
 
-def nature(u: Floats, v: Floats, quantiles: Callable[[Floats], Floats], factor: float) -> Nature:
+def nature(u: Floats, v: Floats, quantiles: Callable[[Floats], Floats], factor: float, sizes: float) -> Nature:
     """From two uniforms a latent: its rate; everything else, tied to the rate by half."""
     z = 0.5 * special.ndtri(u) + np.sqrt(0.75) * special.ndtri(v)
     return Nature(
@@ -139,6 +156,7 @@ def nature(u: Floats, v: Floats, quantiles: Callable[[Floats], Floats], factor: 
         special.expit(0.5 + 0.7 * z),
         30 + 8 * special.ndtri(v),
         0.1 * np.exp(0.5 * special.ndtri(v) - 0.125).clip(0, 5),
+        25.0 * np.exp(sizes * special.ndtri(v) - sizes**2 / 2),
     )
 
 
@@ -150,7 +168,7 @@ def observed(true: Nature, plan: Plan, shift: Floats, rng: np.random.Generator) 
     shape = rate.shape
     multi = rng.random(shape) < rate
     better = multi & (rng.random(shape) < true.better[:, plan.latent])
-    size = rng.exponential(25.0, shape).clip(1, 90)
+    size = np.minimum(rng.exponential(true.size[:, plan.latent]), LARGEST)
     gain = np.where(better, size, -0.4 * size) * multi
     first = true.level[:, plan.latent] + rng.normal(0, 20, shape) + 5 * shift
     stuck = rng.random(shape) < true.stuck[:, plan.latent]
@@ -165,19 +183,20 @@ def _moved(rate: Floats, shift: Floats) -> Floats:
     return out
 
 
-GAIN = float(np.mean(np.clip(stats.expon.ppf((np.arange(200_000) + 0.5) / 200_000) * 25.0, 1, 90)))
-"""Mean size of a change of score."""
+LARGEST = 90.0
+"""Change of score."""
 
 
 def truth(design: Design, factor: float, rng: np.random.Generator, n: int = 400_000) -> dict[str, float]:
     """Every metric, over all latents and questions that there could be."""
     u, v = (rng.permutation((np.arange(n) + 0.5) / n) for _ in range(2))
-    true = nature(u, v, design.rates.quantiles(), factor)
+    true = nature(u, v, design.rates.quantiles(), factor, design.sizes)
     rate = np.clip(true.rate, 0.0, 1.0)
     if design.questions:
         rate = _moved(rate, design.questions * special.ndtri(rng.permutation((np.arange(n) + 0.5) / n)))
     multi, corrected = float(rate.mean()), float((rate * true.better).mean())
-    gain = GAIN * (corrected - 0.4 * (multi - corrected))
+    size = true.size * -np.expm1(-LARGEST / true.size)
+    gain = float((rate * size * (1.4 * true.better - 0.4)).mean())
     return {
         "first_score_mean": 30.0,
         "multi_attempt_rate": multi,
@@ -198,8 +217,40 @@ def arms(
     z, w = rng.normal(size=shape), rng.random(shape)
     other = effect.agreement * z + np.sqrt(1 - effect.agreement**2) * rng.normal(size=shape)
     shift = design.questions * rng.normal(size=(studies, QUESTIONS))[:, plan.question]
-    baseline, arm = (nature(special.ndtr(x), w, quantiles, factor) for x, factor in ((z, 1.0), (other, effect.factor)))
+    baseline, arm = (
+        nature(special.ndtr(x), w, quantiles, factor, design.sizes) for x, factor in ((z, 1.0), (other, effect.factor))
+    )
     return observed(arm, plan, shift, rng), observed(baseline, plan, shift, rng)
+
+
+DRAWN = 24
+"""Designs by chance."""
+
+
+def drawn(seed: int = 7) -> list[Design]:
+    """Designs that nobody chose: latents, trials, shape, mean, spread and all the rest by lot. Nothing was fitted to them."""
+    rng = np.random.default_rng(seed)
+    spreads = {
+        "beta": (0.02, 0.4),
+        "logit-normal": (0.3, 2.0),
+        "two-point": (0.1, 0.5),
+        "zero-or-beta": (0.15, 0.8),
+        "gamma": (0.3, 2.0),
+        "log-normal": (0.3, 1.5),
+    }
+    found = []
+    for number in range(DRAWN):
+        shape = str(rng.choice(list(spreads)))
+        latents, trials = int(rng.choice([10, 20, 48, 100, 500])), int(rng.choice([5, 10, 24]))
+        mean, spread = float(rng.choice([0.02, 0.05, 0.1, 0.2, 0.4])), float(rng.uniform(*spreads[shape]))
+        if shape in ("two-point", "zero-or-beta"):
+            spread = max(spread, 1.5 * mean)
+        questions, missing, sizes = (float(rng.choice(some)) for some in ([0, 0, 0.5, 1], [0, 0, 0.1, 0.3], [0, 0.5, 1]))
+        unbalanced = bool(rng.random() < 0.3)
+        marks = [mark for mark, has in zip("qumg", (questions, unbalanced, missing, sizes), strict=True) if has]
+        name = f"{number + 1} {shape} {latents}x{trials} {mean:g}".replace("0.", ".") + f" {''.join(marks)}".rstrip()
+        found.append(Design(name, latents, trials, Rates(shape, mean, spread), questions, unbalanced, missing, sizes))
+    return found
 
 
 def designs() -> list[Design]:
