@@ -49,6 +49,11 @@ COMMANDS = {
         "python -m esr rejudge sonnet-4.5 --sample 1000 --where \"m.experiment = 'exp01'\"",
     ),
     "agreement": ("esr.command.agreement", "how far judges agree", "python -m esr agreement --sampled-by haiku-4.5"),
+    "detectors": (
+        "esr.command.detectors",
+        "the detectors' table, as Markdown, CSV or LaTeX",
+        "python -m esr detectors tiny --format latex",
+    ),
     "schema": ("esr.command.schema", "every table and view of the store, column by column", "python -m esr schema outcomes"),
 }
 """Name: module with `arguments(parser)` and `run(args) -> int`, help, example."""

@@ -24,6 +24,8 @@ SMOKE: dict[str, Any] = {
     "exp02": {"latents": 3, "trials_per_latent": 3, "levels": 3, "relative": [0.5, 1.0]},
     "exp03": {"derangements": 2, "active": 1e-8, "mismatched_share": 0.8, "matched_share": 0.0},
     "exp05": {"variants": ["self_monitor", "stay_on_topic"]},
+    "exp06": {"examples": 2},
+    "exp09": {"max_episodes": 20, "contrast_active": 1e-8, "window": 20, "soon": 4, "hold": 2, "lead": 12},
     "exp10": {"sets": 1, "matchings": ["matched", "uniform"]},
 }
 

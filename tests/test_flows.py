@@ -18,7 +18,9 @@ ARMS = {
     "exp02": None,
     "exp03": {"detectors"},
     "exp05": {"self_monitor", "stay_on_topic"},
+    "exp06": {"shown"},
     "exp08": {"no-steering"},
+    "exp09": {"episodes", "restart-free", "unsteered"},
     "exp10": {"matched-0", "uniform-0"},
 }
 

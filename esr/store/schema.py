@@ -19,6 +19,7 @@ BETTER = {
     "arms": "recorded_at DESC",
     "grades": "missing IS NOT NULL, graded_at DESC NULLS LAST",
     "runs": "finished_at DESC NULLS LAST, recorded_at DESC NULLS LAST",
+    "watched": "recorded_at DESC",
 }
 """Which of several rows with one primary key stands: the first in this order. Elsewhere such rows are equal."""
 
