@@ -108,10 +108,11 @@ def _foot(found: Recorded, rows: pd.DataFrame, steering: str, more: str) -> str:
     regions_ = found.tables["regions"]
     n, distractors = regions_["trial_id"].nunique(), regions_["distractor"].nunique()
     told = {"on": "read under the trial's own steering", "off": "read without steering"}[steering]
-    about = found.about
+    about, half = found.about, "by-contrast" in set(rows["list"])
     return style.wrapped(
         f"{found.model}, judge {about['judge']}, scale {about['scale']}; {n} episodes under {distractors} distractors, {told}. "
         f"{100 * about['confidence']:g} % intervals, {contrasts.METHOD}. {more}"
+        + (" Latents by contrast were found on the episodes of every other distractor, which are among these." if half else "")
     )
 
 
