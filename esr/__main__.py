@@ -59,6 +59,11 @@ COMMANDS = {
         "whether replies come back to the question without saying so, as an outcome of its own",
         "python -m esr recovery exp01/tiny",
     ),
+    "detectors": (
+        "esr.command.detectors",
+        "the detectors' table, as Markdown, CSV or LaTeX",
+        "python -m esr detectors tiny --format latex",
+    ),
     "schema": ("esr.command.schema", "every table and view of the store, column by column", "python -m esr schema outcomes"),
 }
 """Name: module with `arguments(parser)` and `run(args) -> int`, help, example."""

@@ -16,15 +16,18 @@ from prefect.utilities.annotations import quote
 from esr.errors import DataError, EsrError
 from esr.experiment import Experiment
 from esr.prompts import evaluation
+from esr.study import watch
 from esr.study.batches import cut
 from esr.study.calibrate import Threshold
 from esr.study.choose import Baseline, shortfall
+from esr.study.episodes import Episode
 from esr.study.grade import finished, key
 from esr.study.plan import ablated, boosted, plan, replay
+from esr.study.watch import Watched
 from esr.study.workload import UNKNOWN, There, searched_replies
 from esr.study.workload import there as stored
 from esr.types import BASELINE, Arm, Latent, Member
-from tasks import cache, calibrate, choose, judge, page, record, steer
+from tasks import ablate, cache, calibrate, choose, collect, judge, page, read, record, steer
 from tasks.run import Run, begun
 
 log = logging.getLogger(f"esr.{__name__}")
@@ -155,6 +158,22 @@ def recalibrated(run: Run, baseline: Sequence[Member], arm: Arm, clamped: Sequen
     kept = [member for member in baseline if member.trial.latent.index in boosts]
     moved = replay(kept, arm, boosted(run.params, run.model, lambda trial: boosts[trial.latent.index]))
     return replay(moved, arm, ablated(run.params, run.model, clamped))
+
+
+def watched(run: Run) -> tuple[list[Episode], Watched, dict[str, list[Latent]]]:
+    """Experiment 9's episodes with their controls, read token by token as far as that is not done; and the latents that were read."""
+    read.annotator(run)
+    steered = baseline(run)
+    detectors = ablate.detectors(run, collect.activations(run))
+    record.detectors(run, {"detectors": detectors})
+    found = read.episodes(run, quote(steered))
+    some = watch.arms(found, steered)
+    carry_out(run, some.members)
+    read.regions(run, quote(found), quote(some))
+    read.largest(run, quote(some))
+    lists = read.lists(run, quote(found), quote(detectors))
+    read.activations(run, quote(some), lists)
+    return found, some, lists
 
 
 def carry_out(run: Run, members: Sequence[Member]) -> None:

@@ -1,10 +1,10 @@
 """What a person looks at: never cached, drawn from the store."""
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from esr.show import closing_table, figures, reply_sample
+from esr.show import closing_table, figures, reply_sample, timing_table
 from esr.show import made as how_made
 from tasks import page
 from tasks.run import Run
@@ -45,6 +45,14 @@ def made(run: Run) -> str:
     text = how_made.markdown(title, run.line, stages, cost, run.params, run.model, run.pictures, page=page.address(run.flow_run))
     create_markdown_artifact(text, key=run.artifact("made"), description=f"{run.title}: how it was made")
     return run.line
+
+
+@task(name="draw.timing", cache_policy=NO_CACHE)
+def timing(run: Run) -> int:
+    """What watched latents do about the correction, as an artifact of the run."""
+    rows = timing_table.rows(run.study.store, run.selection)
+    create_table_artifact(table=rows, key=run.artifact("timing"), description=f"{run.title}. {timing_table.NOTE}")
+    return len(rows)
 
 
 USUAL = (closing, replies, pictures, made)

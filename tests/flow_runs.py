@@ -28,6 +28,8 @@ SMOKE: dict[str, Any] = {
     "exp04": {"ratios": [10, 50], "seeds": [1], "latents": 2, "trials_per_latent": 3},
     "exp05": {"variants": ["self_monitor", "stay_on_topic"]},
     "exp07": {"size": 30},
+    "exp06": {"examples": 2},
+    "exp09": {"max_episodes": 20, "contrast_active": 1e-8, "window": 20, "soon": 4, "hold": 2, "lead": 12},
     "exp10": {"sets": 1, "matchings": ["matched", "uniform"]},
 }
 

@@ -19,7 +19,9 @@ ARMS = {
     "exp04": {"base", "base-unsteered", "self_monitor", "10", "10-unsteered", "50", "50-unsteered"},
     "exp05": {"self_monitor", "stay_on_topic"},
     "exp07": set(),  # it makes no arm of its own
+    "exp06": {"shown"},
     "exp08": {"no-steering"},
+    "exp09": {"episodes", "restart-free", "unsteered"},
     "exp10": {"matched-0", "matched-0-recalibrated", "uniform-0"},
 }
 

@@ -84,8 +84,11 @@ def difference(ratio: Ratio, x: Floats, y: Floats, first_x: Floats, first_y: Flo
     """
     ones = np.ones_like(x)
     raw, moved = ratios.difference(ratio, x, y, ones, ones, clusters), shifted(x, y, stratum(first_x), stratum(first_y), clusters)
+    equal = ones / x.shape[-1]
+    apart = x - y
+    varies = clusters.spread((apart - apart.mean(axis=-1, keepdims=True)) * equal, equal).variance
     deviation = np.sqrt(moved.spread.variance)
-    stretch = np.divide(deviation, np.sqrt(raw.spread.variance), out=np.ones_like(deviation), where=raw.spread.variance > 1e-24)
+    stretch = np.divide(deviation, np.sqrt(varies), out=np.ones_like(deviation), where=varies > 1e-24)
 
     def bounds(t: Floats) -> Interval:
         found = raw.bounds(t)
@@ -93,10 +96,10 @@ def difference(ratio: Ratio, x: Floats, y: Floats, first_x: Floats, first_y: Flo
         up = np.maximum((found.high - raw.value) * stretch, t * deviation)
         return Interval(moved.value - down, moved.value + up)
 
-    spread = moved.spread._replace(latents=raw.spread.latents, df=np.minimum(moved.spread.df, raw.spread.df))
-    n = spread.n / np.maximum(intervals.design_effect(spread), 1.0)
+    n = moved.spread.n / np.maximum(intervals.design_effect(moved.spread), 1.0)
     value = np.where(moved.covered >= COVERED, moved.value, np.nan)
-    return Found(value, bounds, raw.alike, spread, n), moved.covered
+    df = np.minimum(moved.spread.df, raw.df)
+    return Found(value, bounds, raw.alike, raw.latents, raw.holders, df, n), moved.covered
 
 
 def standardised(rows: pd.DataFrame, baseline: pd.DataFrame, *, confidence: float = 0.95) -> Mapping[str, Standardised]:
@@ -119,7 +122,7 @@ def _told(name: str, found: Found | None, covered: float, n: int, clusters: Clus
 
     if found is None:
         return without("no pairs")
-    latents = int(found.spread.latents)
+    latents = int(found.latents)
     if np.isnan(found.value):
         return without(f"first scores overlap for {100 * covered:.0f} % of the baseline", latents=latents)
     value = float(found.value)

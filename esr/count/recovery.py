@@ -49,7 +49,7 @@ def mean(rows: pd.DataFrame, confidence: float) -> Mean:
         return Mean(None, None, "no reply to rest on", 0, 0)
     clusters = Clusters.of(rows["latent"].to_numpy(), rows["question"].to_numpy())
     found = estimate(RATIO, rows["recovery"].to_numpy(dtype=float), np.ones(len(rows)), clusters)
-    latents, value = int(found.spread.latents), float(found.value)
+    latents, value = int(found.latents), float(found.value)
     if latents < LATENTS:
         return Mean(value, None, f"only {latents} latent{'s' * (latents != 1)}", len(rows), latents)
     if found.alike:

@@ -90,7 +90,7 @@ def _part(rows: pd.DataFrame, denominator: str) -> Floats:
 
 def _told(metric: str, found: Found, n: int, rows: pd.DataFrame, confidence: float) -> Pooled:
     value = None if np.isnan(found.value) else float(found.value)
-    latents, count = int(found.spread.latents), int(rows[TRAINING].nunique())
+    latents, count = int(found.latents), int(rows[TRAINING].nunique())
     interval, method = None, f"only {latents} latents"
     if value is not None and latents >= LATENTS and not bool(found.alike):
         interval = Bounds(*(float(bound) for bound in found.interval(confidence)))

@@ -231,6 +231,26 @@ CREATE TABLE recoveries (
     PRIMARY KEY (trial_id, judge, judge_prompt)
 );
 
+-- Where each token of a reply stands in its text.
+CREATE TABLE tokens (
+    trial_id VARCHAR PRIMARY KEY,     -- the trial
+    char_starts INTEGER[] NOT NULL,   -- offset in the reply at which each of replies.token_ids begins; tokens that share a character share its span
+    char_ends INTEGER[] NOT NULL      -- and where it ends
+);
+
+-- The lists of latents whose activations an experiment reads, by what they are. Of several rows the newest stands.
+CREATE TABLE watched (
+    experiment VARCHAR NOT NULL,      -- as in members
+    model VARCHAR NOT NULL,           -- as in trials
+    scale VARCHAR NOT NULL,           -- as in members
+    kind VARCHAR NOT NULL,            -- detectors, by-label (backtracking by what they are said to stand for) or by-contrast (by what they do)
+    latents INTEGER[] NOT NULL,       -- the latents, in order
+    labels VARCHAR[] NOT NULL,        -- what each is said to stand for; empty: nobody has said
+    selection VARCHAR NOT NULL,       -- as in activations: under which name they were read
+    recorded_at TIMESTAMP NOT NULL,   -- UTC
+    PRIMARY KEY (experiment, model, scale, kind)
+);
+
 -- Files read by `python -m esr import-reference`, used or not.
 CREATE TABLE imports (
     file VARCHAR NOT NULL,            -- path below the imported folder

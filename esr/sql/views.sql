@@ -434,3 +434,34 @@ SELECT
     unnest(positions) AS "position",  -- in tokens of prompt and reply, 0-based; NULL: pooled
     unnest("values") AS "value"       -- the activation
 FROM activations;
+
+-- The mean activation of each listed latent over each region, one row for every reply, source, reading and latent; where a latent is silent the mean is 0.
+CREATE OR REPLACE VIEW region_activations AS
+WITH reading AS (
+    SELECT trial_id, model, sae, layer, steering, stage, selection, unnest(listed) AS latent, n_positions
+    FROM activations WHERE pooling = 'token' AND listed IS NOT NULL AND part = 0
+), part AS (
+    SELECT trial_id, source, kind, place, token_start, token_end FROM regions WHERE token_end > token_start
+), summed AS (
+    SELECT r.trial_id, r.source, r.place, a.model, a.sae, a.layer, a.steering, a.stage, a.selection, a.latent, sum(a."value") AS total
+    FROM part r JOIN token_activations a ON a.trial_id = r.trial_id AND a."position" >= r.token_start AND a."position" < r.token_end
+    WHERE a.pooling = 'token' GROUP BY ALL
+)
+SELECT
+    r.trial_id,                       -- as in activations
+    r.source,                         -- as in regions
+    r.kind,                           -- as in regions
+    r.place,                          -- as in regions
+    l.model,                          -- as in activations
+    l.sae,                            -- as in activations
+    l.layer,                          -- as in activations
+    l.steering,                       -- as in activations
+    l.stage,                          -- as in activations
+    l.selection,                      -- as in activations
+    l.latent,                         -- the latent
+    least(r.token_end, l.n_positions) - r.token_start AS n_tokens, -- positions of the region that were read
+    coalesce(s.total, 0) / n_tokens AS mean -- the latent's mean activation over them
+FROM part r
+JOIN reading l ON l.trial_id = r.trial_id AND l.n_positions > r.token_start
+LEFT JOIN summed s ON s.trial_id = r.trial_id AND s.source = r.source AND s.place = r.place AND s.model = l.model AND s.sae = l.sae
+    AND s.layer = l.layer AND s.steering = l.steering AND s.stage = l.stage AND s.selection = l.selection AND s.latent = l.latent;

@@ -127,6 +127,12 @@ class Store:
             at = self._clock.now("audit_labels")
             self.put("audit_labels", [{**row, "labelled_at": at} for row in found], at=at)
 
+    def put_watched(self, lists: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of `watched` but their time: what an experiment reads of a model from now on."""
+        if lists:
+            at = self._clock.now("watched")
+            self.put("watched", [{**row, "recorded_at": at} for row in lists], at=at)
+
     def put_run(self, run: Mapping[str, Any]) -> str:
         """One row of `runs`, put when a run starts and again when it ends; its id, made from its manifest and start when it has none."""
         start = [run.get(name) for name in ("experiment", "model", "scale", "judge", "started_at", "manifest")]

@@ -21,6 +21,7 @@ BETTER = {
     "recoveries": "missing IS NOT NULL, judged_at DESC",
     "samples": "drawn_at DESC",
     "runs": "finished_at DESC NULLS LAST, recorded_at DESC NULLS LAST",
+    "watched": "recorded_at DESC",
 }
 """Which of several rows with one primary key stands: the first in this order. Elsewhere such rows are equal."""
 
