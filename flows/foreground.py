@@ -201,8 +201,9 @@ def close(run: Run, console: Console) -> None:
     """Arm, n, missing, first score, multi-attempt, ESR with intervals, paired difference; and where the figure is."""
     found = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
     room = console.width if console.is_terminal else None
-    closing(run.title, [line.cells() for line in found], room)
-    console.print(closing_table.NOTE)
+    if found:
+        closing(run.title, [line.cells() for line in found], room)
+        console.print(closing_table.NOTE)
     for picture in run.pictures:
         console.print(f"figure: {picture}")
 

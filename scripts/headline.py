@@ -76,10 +76,11 @@ def remark(known: dict[str, dict[str, Counted]]) -> str:
     first = known["exp01/tiny"]["exp01/baseline"].estimates["first_score_mean"]
     clamped = [known["exp03/tiny"]["exp03/detectors"], *(known["exp10/tiny"][f"exp10/matched-{i}"] for i in range(3))]
     moved = "; ".join(f"{one.name} {words.difference(one.differences['first_score_mean'])}" for one in clamped)
+    alike = "; ".join(f"{one.name} {words.standardised(one.standardised[MULTI])}" for one in clamped)
     same = ", ".join(one.name for one in known["exp10/tiny"].values() if one.identical)
     return (
         f"First attempts score {words.estimate(first)} when steered; clamped, in pairs, they differ by {moved}: some sets make the first attempt "
-        f"harder, and restarts depend on how far astray it is. {same} equal the baseline reply by reply: what they clamp is never active."
+        f"harder, and restarts depend on how far astray it is. At equal first scores (docs/statistics.md) second attempts differ by {alike}. {same} equal the baseline reply by reply: what they clamp is never active."
     )
 
 

@@ -14,6 +14,7 @@ from esr.errors import DataError
 from esr.experiment import Selection, find
 from esr.params import Params
 from esr.show import recorded
+from esr.show.closing_table import lines
 from esr.show.crossed import DETECTOR, crossed
 from esr.show.figures import judges as drawings
 from esr.store import Store
@@ -121,6 +122,7 @@ def test_alpha_and_ranks_are_drawn_with_every_number_beside(judged, tmp_path: Pa
     back = recorded.read(tmp_path)
     _, bars = drawings.bars(back, "bars")
     _, matrix = drawings.matrix(back, "matrix")
+    assert lines(study.store, study.params, experiment, experiment.selection("tiny", "full", "lexical")) == []
     alphas = {one["outcome"]: one for one in matrix["alpha"]}  # type: ignore[attr-defined]  # the JSON of a figure
     assert alphas["multi"]["judges"] == 4
     assert alphas["multi"]["bounds"][0] < alphas["multi"]["value"] < alphas["multi"]["bounds"][1]

@@ -54,6 +54,8 @@ def lines(store: Store, params: Params, experiment: Experiment, chosen: Selectio
         f"where {condition} order by key != '{BASELINE.key}', s.experiment, a.kind, a.place, s.arm",
         asked,
     ).to_pylist()
+    if not any(row["key"].startswith(f"{chosen.experiment}/") for row in rows):
+        return []  # it has no arm of its own, so there is nothing to hold against others
     return [Line(row["key"], int(row["n_missing"]), found.get(row["key"])) for row in rows]
 
 

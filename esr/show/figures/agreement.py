@@ -27,7 +27,12 @@ def matrix(pairs: Sequence[Pair], title: str, confidence: float = 0.95) -> tuple
         n = "; ".join(
             f"{p.judge} and {p.other}: n {p.n:,}, {p.n_missing} graded by one only, {p.n_multi} restarts for both" for p in pairs
         )
-        style.footnote(figure, style.wrapped(f"{n}. In brackets: {100 * confidence:g} % percentiles over resampled latents."))
+        style.footnote(
+            figure,
+            style.wrapped(
+                f"{n}. In brackets: {100 * confidence:g} % intervals, of what other latents of the same kind would show."
+            ),
+        )
     rows = [
         {"judge": p.judge, "other": p.other, "n": p.n, "n_missing": p.n_missing, "n_multi": p.n_multi}
         | {m: {"value": getattr(p, m).value, "bounds": getattr(p, m).interval} for m in PANELS}
