@@ -114,7 +114,6 @@ def known(names: list[str]) -> list[str]:
 
 def carry_out(experiment: str, model: str, scale: str, judge: str | None, pressed: CtrlC) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table says it; the run's log has the rest
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # in the engine's processes
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
     from esr.experiment import module

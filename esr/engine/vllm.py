@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from esr.engine import Output, Reading, Request
+from esr.engine import log as engine_log
 from esr.engine.adapter import Adapter
 from esr.engine.admission import Admission, fitting
 from esr.engine.chat import Chat
@@ -32,7 +33,7 @@ from esr.engine.plugin.loading import load_directions
 from esr.engine.plugin.spec import FIELD, Spec
 from esr.engine.scope import END, span
 from esr.engine.taken import Taken, applied, reading
-from esr.errors import EngineError, Halted, SpecError
+from esr.errors import EngineError, EsrError, Halted, SpecError
 from esr.params import ModelParams, Params, resolve
 from esr.sae import open_sae
 from esr.types import Op
@@ -46,7 +47,7 @@ CPU_OPTIONS: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 512}
 """Compiling takes 20 s of every start and makes small models no faster; twice vLLM's sequences make a quarter more replies a second."""
 ONE_PROCESS = {"distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor"}
 """On a CPU vLLM would give even a single rank a process of its own: 14 s more to start, and an eighth of the speed lost waiting."""
-QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
+QUIET = {"VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
 
 
 @dataclass(slots=True)
@@ -67,6 +68,7 @@ class VllmEngine:
         self.sites = replace(sites, layers=tuple(sorted({*sites.layers, *layers})))
         for key, value in QUIET.items():
             os.environ.setdefault(key, value)
+        self.log = engine_log.new(name)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name=f"vllm-{name}", daemon=True)
         self._thread.start()
@@ -76,9 +78,11 @@ class VllmEngine:
         self._collecting = False
         try:
             self._engine = self._call(self._start(options))
-        except BaseException:
+        except BaseException as error:
             self._stop_loop()
-            raise
+            if isinstance(error, EsrError) or not isinstance(error, Exception):
+                raise
+            raise engine_log.failure(f"vLLM cannot open {name!r}: {engine_log.short(error)}", self.log) from error
         atexit.register(self.close)
         config = self._engine.model_config
         tokenizer = self._tokenizer()
@@ -157,6 +161,7 @@ class VllmEngine:
 
         for key, value in CPU_DEFAULTS.items():
             os.environ.setdefault(key, value)
+        engine_log.into(self.log)
         register()
         from vllm import AsyncEngineArgs
         from vllm.platforms import current_platform
@@ -236,7 +241,8 @@ class VllmEngine:
         except ValueError as error:
             raise SpecError(str(error)) from error
         except Exception as error:  # vLLM's own kinds, which callers do not know
-            raise EngineError(f"vLLM failed on a request and may have to be opened again: {error!r:.300}") from error
+            told = f"vLLM failed on a request and may have to be opened again: {error!r:.300}"
+            raise engine_log.failure(told, self.log) from error
         finally:
             if spec.id and not done and not self._closed and not self._halted and not self._engine.errored:
                 await self._engine.collective_rpc("esr_forget", args=([spec.id],))
@@ -291,7 +297,7 @@ class VllmEngine:
             except Exception as error:  # handed to whoever waits
                 for ticket in tickets:
                     if not ticket.future.done():
-                        ticket.future.set_exception(EngineError(f"the worker did not answer: {error!r:.200}"))
+                        ticket.future.set_exception(engine_log.failure(f"the worker did not answer: {error!r:.200}", self.log))
                 continue
             for ticket, answer in zip(tickets, answers, strict=True):
                 if not ticket.future.done():
