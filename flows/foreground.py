@@ -172,7 +172,7 @@ def _row(stage: Stage) -> list[str]:
         stage.name,
         f"{stage.done:,}/{stage.total:,}" if stage.total else f"{stage.done:,}",
         f"{stage.rate:.1f}/s" if stage.done > stage.stored else "stored" if stage.stored else "",
-        f"{left // 60:.0f}:{left % 60:02.0f}" if left else "",
+        f"{round(left) // 60}:{round(left) % 60:02}" if left else "",
         f"{stage.missing} missing" if stage.missing else "",
         "unknown cost" if stage.cost is None else f"${stage.cost:.2f}" if stage.cost else "",
     ]

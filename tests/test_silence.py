@@ -83,11 +83,12 @@ def test_an_engine_that_does_not_open_says_why_and_where_the_rest_is(tmp_path: P
 def test_the_oldest_logs_of_engines_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ESR_STORE", str(tmp_path))
     monkeypatch.setattr(engine_log, "KEPT", 2)
-    files = []
-    for i, name in enumerate(("a", "b", "c")):
-        files.append(engine_log.new(name))
-        os.utime(files[-1], (i, i))
-    assert [file.exists() for file in files] == [False, True, True]
+    older = [tmp_path / "logs" / f"engine-20260101-00000{i}-tiny-1.log" for i in range(3)]
+    (tmp_path / "logs").mkdir()
+    for file in older:
+        file.touch()
+    new = engine_log.new("tiny")
+    assert [file.exists() for file in (*older, new)] == [False, False, True, True]
 
 
 def test_a_process_has_its_file_before_what_it_is_for_is_imported(tmp_path: Path) -> None:

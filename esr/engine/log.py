@@ -30,7 +30,7 @@ def new(model: str) -> Path:
     """The file of an engine that is about to be opened."""
     folder = store() / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    older = sorted(folder.glob("engine-*.log"), key=lambda file: file.stat().st_mtime)
+    older = sorted(folder.glob("engine-*.log"))  # by the time in their names
     for file in older[: max(0, len(older) - KEPT + 1)]:
         file.unlink(missing_ok=True)
     path = folder / f"engine-{datetime.now():%Y%m%d-%H%M%S}-{model}-{os.getpid()}.log"
