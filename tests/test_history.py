@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import subprocess
 
 import pandas as pd
@@ -141,6 +142,26 @@ def test_every_query_of_the_documentation_is_answered(store):
     ]  # fmt: skip
     assert found[2].num_rows == 10
     assert found[-1].num_rows == 1
+
+
+def test_every_command_of_the_documentation_does_what_it_says(store, tmp_path, monkeypatch, capsys):
+    from esr.store import schema
+
+    own = filled(store)
+    row = store.put_run({"experiment": "exp05", "model": "tiny", "scale": "full", "status": "completed", "manifest": {}})
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in schema.HISTORY.splitlines() if line.startswith("python -m esr ")]
+    assert len(lines) == 8
+    for line in lines:
+        words = shlex.split(line, comments=True)[3:]
+        asked(capsys, *({"RUN": row[:8], "TRIAL": own[0].trial.id[:12]}.get(word, word) for word in words))
+    (found,) = json.loads(asked(capsys, "runs", "--json", "--all"))
+    assert (found["name"], found["hidden"]) == ("before the new SAE", True)
+    assert len(pd.read_csv("exp05.csv")) == 60
+    program = schema.HISTORY.split("```python\n")[1].split("```")[0]
+    space: dict[str, object] = {}
+    exec(program, space)
+    assert len(space["frame"]) == 120
 
 
 def test_pending_and_failed_are_told_apart(store):

@@ -184,6 +184,29 @@ Where the newest of several rows stands, it is the one recorded last in this sto
 store only grow.
 """
 
+HISTORY = """
+## One command each
+
+```bash
+python -m esr runs                                                      # every run with its judge, status, cost and duration
+python -m esr runs name RUN "before the new SAE"                        # a name of your own for it
+python -m esr runs hide RUN                                             # out of the list; `runs --all` shows it, `runs unhide` brings it back
+python -m esr show TRIAL                                                # one reply whole, its attempts marked, every verdict
+python -m esr compare exp05/self_monitor exp01/baseline --model tiny    # in pairs, with intervals; models and judges too
+python -m esr export exp05 tiny --to exp05.csv                          # a row a graded trial; .parquet as well, --text for the replies
+python -m esr share exp05 tiny --to exp05-tiny                          # a folder for a colleague
+python -m esr take exp05-tiny                                           # what a colleague shared becomes part of this store
+```
+
+RUN and TRIAL are ids of the lists; their first characters are enough. In Python every query is a table, of Arrow or of pandas:
+
+```python
+from esr.store import Store
+
+frame = Store().sql("from outcomes").to_pandas()
+```
+"""
+
 
 EXAMPLES = (
     (
@@ -238,7 +261,7 @@ EXAMPLES = (
 def markdown() -> str:
     """docs/store.md."""
     queries = "\n".join(f"\n{about}\n\n```sql\n{query}\n```" for about, query in EXAMPLES)
-    parts = [HEAD.format(version=VERSION), f"\n## Ten queries\n{queries}\n"]
+    parts = [HEAD.format(version=VERSION), HISTORY, f"\n## Ten queries\n{queries}\n"]
     for item in described():
         key = f" Primary key: {item.key}." if item.key else ""
         lines = [f"\n## {item.kind} `{item.name}`\n", f"{item.about}{key}\n", "| column | type | |", "|---|---|---|"]
