@@ -30,7 +30,7 @@ EXPERIMENT = Experiment(
     tables=(tables.OUTCOMES,),
     figures=(
         Figure(
-            "Meta-prompts: {model}",
+            "A.3.2. Told to watch itself, by meta-prompt: {model}",
             rates.panels,
             several=Several(
                 "Figure 4. Told to watch itself, by model", lambda some, title: rates.by_model(some, "self_monitor", title)

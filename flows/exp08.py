@@ -19,9 +19,9 @@ EXPERIMENT = Experiment(
     tables=(tables.OUTCOMES,),
     figures=(
         Figure(
-            "Without steering: {model}",
+            "A.3.1. Without steering: {model}",
             scores.histograms,
-            several=Several("Without steering, by model", lambda some, title: gains.rows(some, "no-steering", title)),
+            several=Several("A.3.1. Without steering, by model", lambda some, title: gains.rows(some, "no-steering", title)),
         ),
     ),
     endings=draw.USUAL,

@@ -39,7 +39,7 @@ EXPERIMENT = Experiment(
     discovery=True,
     beside=(BASELINE.key, "exp03/detectors"),
     tables=(tables.OUTCOMES,),
-    figures=(Figure("Random latents held at zero: {model}", rates.panels),),
+    figures=(Figure("A.3.3. Random latents held at zero: {model}", rates.panels),),
     endings=draw.USUAL,
 )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from esr.errors import DataError
 from esr.show import figures
 from esr.show import paper_table as report
 from esr.show import recorded as export
-from esr.show.figures import style
+from esr.show.figures import gains, style, sweep
 from esr.show.figures.__main__ import main
 from esr.show.figures.agreement import matrix
 from esr.show.figures.numbers import paper
@@ -221,6 +222,26 @@ def test_an_arm_without_multi_attempt_trials_is_drawn_too(tmp_path):
     folder = tmp_path / "export" / "exp08" / "tiny"
     export.write(changed(found, none), folder)
     assert figures.redraw([folder], tmp_path)
+
+
+def test_a_figure_is_named_by_its_place_in_the_paper():
+    for name in experiments.experiments():
+        found = experiments.find(name)
+        if re.search(r"figure \d|A\.\d", found.paper):
+            titles = [title for one in found.figures for title in (one.title, one.several.title if one.several else one.title)]
+            assert [title for title in titles if not re.match(r"(Figure \d+|A\.\d\.\d)\. \S", title)] == [], name
+
+
+def test_an_empty_histogram_has_an_axis_of_shares_and_a_point_at_zero_is_whole():
+    found = recorded("exp08")
+    none = changed(found, found.outcomes.assign(multi=False, corrected=False, gain=0.0))
+    figure, _ = gains.rows([none], "no-steering", "Nothing")
+    assert figure.axes[0].get_ylim() == (0, 100)
+    figure, _ = sweep.ladders(recorded("exp02"), "Strength")
+    points = [line for panel in figure.axes for line in panel.get_lines() if line.get_marker() == "o"]
+    assert points
+    assert not any(point.get_clip_on() for point in points)
+    assert "a point without a bar" in " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
 
 
 def test_what_is_not_there_is_said(tmp_path):

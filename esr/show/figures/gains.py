@@ -42,6 +42,8 @@ def _row(axes: Sequence[Axes], found: Recorded, arm: Counted) -> dict[str, objec
     axes[0].text(0.02, 0.95, said, transform=axes[0].transAxes, va="top", fontsize=7)
     axes[0].set_ylabel(f"{found.model}\n% of them")
     axes[0].set_xlim(-103.4, 103.4)
+    if not gains.size:
+        axes[0].set_ylim(0, 100)
     for panel, metric in zip(axes[1:], RATES, strict=True):
         d = drawn(arm, metric)
         panel.barh([0], [d.value or 0.0], height=0.5, **style.bar_look(0))

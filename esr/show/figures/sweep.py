@@ -79,7 +79,7 @@ def _curve(panel: Axes, x: Sequence[float], rungs: Sequence[Counted], metric: st
         if bounds is not None:
             panel.plot([at, at], bounds, color=style.FAINT, linewidth=1.6, zorder=2, solid_capstyle="butt")
         full = style.SHADES[0] if n >= FEW else "white"
-        panel.plot([at], [value], "o", color=style.SHADES[0], markerfacecolor=full, markersize=4, zorder=3)
+        panel.plot([at], [value], "o", color=style.SHADES[0], markerfacecolor=full, markersize=4, zorder=3, clip_on=False)
     panel.set_ylim(bottom=0)
 
 
@@ -90,8 +90,9 @@ def _foot(found: Recorded, counted: dict[str, list[tuple[float, Counted]]]) -> s
         if rungs:
             n = [arm.n for _, arm in rungs]
             parts.append(f"{kind}: {len(rungs)} levels, n {min(n)}" + (f" to {max(n)}" if max(n) > min(n) else "") + " each")
-    return (
-        f"{found.model}, judge {about['judge']}, scale {about['scale']}; {'; '.join(parts)}. Open points rest on fewer than {FEW} trials.\n"
-        + words.method(about["confidence"], methods([arm for rungs in counted.values() for _, arm in rungs], PANELS))
-        + (" Diamonds: the paper's peaks." if _peak(found, "esr_rate") else "")
+    told = (
+        f"{found.model}, judge {about['judge']}, scale {about['scale']}; {'; '.join(parts)}. "
+        f"Open points rest on fewer than {FEW} trials; a point without a bar has too few latents for an interval."
     )
+    method = words.method(about["confidence"], methods([arm for rungs in counted.values() for _, arm in rungs], PANELS))
+    return f"{style.wrapped(told)}\n{method}" + (" Diamonds: the paper's peaks." if _peak(found, "esr_rate") else "")
