@@ -1,5 +1,7 @@
 """Detectors, their controls and the pairs that they are found in."""
 
+from contextvars import ContextVar
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -92,6 +94,12 @@ def test_matched_controls_are_never_dead() -> None:
 def test_batches_hold_everything_once(items: list[int], size: int, flight: int) -> None:
     assert [x for batch in cut(items, size) for x in batch] == items
     assert sorted(x for batch in work(list, items, size=size, in_flight=flight) for x in batch) == sorted(items)
+
+
+def test_a_batch_works_in_the_context_of_who_asks_so_that_what_it_logs_is_told_as_theirs() -> None:
+    asker = ContextVar("asker", default="nobody")
+    asker.set("a task")
+    assert list(work(lambda _: asker.get(), [1, 2, 3], size=1, in_flight=2)) == ["a task"] * 3
 
 
 def test_a_failed_batch_keeps_what_the_others_computed_and_begins_no_more() -> None:

@@ -144,8 +144,14 @@ def test_a_run_whose_judge_is_not_there_says_so_ends_soon_and_goes_on_later(
     assert sentence.startswith("error: judge 'haiku-4.5'")
     assert f"{NOBODY} (Connection refused)" in sentence
     assert "$ANTHROPIC_BASE_URL" in sentence
-    made = where.generated()
-    assert made
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import LogSort
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_api}), get_client(sync_client=True) as client:
+        told = [line.message for line in client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC)]
+    assert any(f"cannot be reached at {NOBODY}: Connection refused; it is tried for" in line for line in told), "on its page too"
+    assert where.generated()
     code, said = where.run(*words, ANTHROPIC_BASE_URL=provider.url, PREFECT_API_URL=prefect_api)
     assert code == 0, said
     assert set(where.generated().values()) == {1}, "what was generated stays"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from itertools import islice
 from typing import TypeVar
 
@@ -17,12 +18,12 @@ def work(todo: Callable[[Sequence[A]], B], items: Sequence[A], *, size: int, in_
     """`todo` of each batch, in the order in which they end; at most `in_flight` at once.
 
     When one fails, those already at work are still handed on, none is started, and then the failure is raised: what was
-    computed is kept.
+    computed is kept. Each works in the context of who asks, so that what it logs is told as theirs.
     """
     waiting = iter(cut(items, size))
     failed: BaseException | None = None
     with ThreadPoolExecutor(in_flight) as pool:
-        running: set[Future[B]] = {pool.submit(todo, batch) for batch in islice(waiting, in_flight)}
+        running: set[Future[B]] = {pool.submit(copy_context().run, todo, batch) for batch in islice(waiting, in_flight)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -31,6 +32,6 @@ def work(todo: Callable[[Sequence[A]], B], items: Sequence[A], *, size: int, in_
                     continue
                 yield future.result()
                 if failed is None:
-                    running |= {pool.submit(todo, batch) for batch in islice(waiting, 1)}
+                    running |= {pool.submit(copy_context().run, todo, batch) for batch in islice(waiting, 1)}
     if failed is not None:
         raise failed
