@@ -1,11 +1,12 @@
 """What a person looks at: never cached, drawn from the store."""
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from esr.show import closing_table, figures, reply_sample
 from esr.show import made as how_made
+from tasks import page
 from tasks.run import Run
 
 
@@ -13,9 +14,8 @@ from tasks.run import Run
 def closing(run: Run) -> int:
     """The closing table as an artifact of the run."""
     lines = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
-    rows = [dict(zip(closing_table.HEADER, line.cells(), strict=True)) for line in lines]
-    create_table_artifact(table=rows, key=run.artifact("closing"), description=f"{run.title}. {closing_table.NOTE}")
-    return len(rows)
+    create_markdown_artifact(closing_table.markdown(lines), key=run.artifact("closing"), description=run.title)
+    return len(lines)
 
 
 @task(name="draw.replies", cache_policy=NO_CACHE)
@@ -39,10 +39,10 @@ def pictures(run: Run) -> list[str]:
 
 @task(name="draw.made", cache_policy=NO_CACHE)
 def made(run: Run) -> str:
-    """How the run was made: the line that makes it again, what it cost, parameters that are not the committed ones."""
-    title = f"**{run.title}**, engine {run.study.backend}"
+    """How the run was made: the line that makes it again, its page, what it cost, parameters that are not the committed ones."""
+    title = f"**{run.title}**" + (", engine vllm" if run.study.backend == "vllm" else "")  # another is in the title
     stages, cost = run.progress.stages(), run.progress.cost
-    text = how_made.markdown(title, run.line, stages, cost, run.params, run.model, run.pictures)
+    text = how_made.markdown(title, run.line, stages, cost, run.params, run.model, run.pictures, page=page.address(run.flow_run))
     create_markdown_artifact(text, key=run.artifact("made"), description=f"{run.title}: how it was made")
     return run.line
 

@@ -4,6 +4,7 @@ import logging
 
 from prefect import runtime
 from prefect.client.orchestration import get_client
+from prefect.utilities.urls import url_for
 
 from esr.errors import EsrError
 
@@ -46,3 +47,8 @@ def tag(*names: str) -> None:
         return
     with get_client(sync_client=True) as client:
         client.update_flow_run(found, tags=list(dict.fromkeys([*now, *names])))
+
+
+def address(flow_run: str | None) -> str | None:
+    """Of a flow run's page; None where the server ends with the run."""
+    return url_for("flow-run", obj_id=flow_run) if flow_run else None

@@ -134,10 +134,17 @@ def test_the_run_and_its_judge_task_that_was_tried_again_are_on_its_pages(page: 
 def test_its_artifacts_can_be_read_on_its_page(page: Any, flow_run: Any, prefect_api: str) -> None:
     page.goto(prefect_api.replace("/api", _latest(prefect_api, "closing")))
     shows(page, "exp08/no-steering")
+    for name in ("first score", "ESR − baseline"):
+        box = page.get_by_text(name, exact=True).first.bounding_box()
+        seen = page.evaluate(
+            "([x, y]) => document.elementFromPoint(x, y)?.innerText", [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+        )
+        assert seen == name, "no column is cut"
     page.goto(prefect_api.replace("/api", _latest(prefect_api, "replies")))
     shows(page, "⟦attempt 1")
     page.goto(prefect_api.replace("/api", _latest(prefect_api, "made")))
     shows(page, "python -m flows exp08 tiny --scale smoke --judge haiku-4.5")
+    assert page.locator(f"a[href$='/runs/flow-run/{flow_run.id}']").count() == 1
     page.goto(prefect_api.replace("/api", _latest(prefect_api, "figure")))
     picture = page.locator("img[src^='data:image/png']").first
     picture.wait_for()

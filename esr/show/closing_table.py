@@ -1,5 +1,6 @@
 """The table that closes a run: each arm's n, missing, rates with their intervals, and what differs from the baseline in pairs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from esr.experiment import Experiment, Selection
@@ -57,6 +58,19 @@ def _graded(store: Store, chosen: Selection) -> bool:
     return bool(store.sql(f"select 1 from outcomes where {condition} limit 1", asked).num_rows)
 
 
+HELD = len(HEADER) - len(SHOWN)
+"""Where the columns of differences begin."""
+
+
 def markdown(found: list[Line]) -> str:
-    rows = [HEADER, tuple("---" for _ in HEADER), *(line.cells() for line in found)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{NOTE}"
+    """Two tables, rates and then differences: in one, the last columns would be cut on a page of usual width."""
+    cells = [line.cells() for line in found]
+    rates = [row[:HELD] for row in cells]
+    held = [[row[0], *row[HELD:]] for row in cells if any(row[HELD:])]
+    tables = [(HEADER[:HELD], rates), ((HEADER[0], *HEADER[HELD:]), held)]
+    return "\n\n".join([*(_table(header, rows) for header, rows in tables if rows), NOTE])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    marks = ["---", *("---:" for _ in header[1:])]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, marks, *rows))

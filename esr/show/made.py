@@ -9,13 +9,16 @@ from esr.study.progress import Stage
 
 
 def markdown(
-    title: str, line: str, stages: Sequence[Stage], cost: float | None, params: Params, model: str, pictures: Iterable[Path]
-) -> str:
+    title: str, line: str, stages: Sequence[Stage], cost: float | None, params: Params, model: str, pictures: Iterable[Path],
+    *, page: str | None = None,
+) -> str:  # fmt: skip
+    """`page`: the address of the run's own page, where there is one."""
     told = "unknown, a price is not known" if cost is None else f"${cost:.2f}"
     rows = [f"| {stage.name} | {stage.done:,} | {stage.stored:,} | {stage.missing:,} |" for stage in stages]
     parts = [
         title,
         f"Made again, or gone on with, by\n\n```sh\n{line}\n```",
+        *([f"Its page, with logs and the other artifacts: [{page}]({page})"] if page else []),
         f"Cost of judging in this run: {told}",
         "\n".join(["| stage | done | of it stored before | missing |", "|---|---:|---:|---:|", *rows]),
         changed.markdown(changed.changed(params, model)),
