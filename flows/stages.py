@@ -147,8 +147,8 @@ def carry_out(run: Run, members: Sequence[Member]) -> None:
             run.progress.stored("judge", len(shard))
             continue
         for graded in grading:
-            if graded.state.is_final():
-                graded.result()  # what ended it ends the run now, not when all is generated
+            with suppress(TimeoutError):  # it is still at work
+                graded.result(timeout=0)  # what ended it ends the run now, not when all is generated
         if len(steering) == AHEAD:
             grading.append(_grade_next(run, steering))
         steering.append((shard, steer.replies.submit(run, quote(shard))))
