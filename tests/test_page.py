@@ -144,7 +144,7 @@ def test_its_artifacts_can_be_read_on_its_page(page: Any, flow_run: Any, prefect
     shows(page, "⟦attempt 1")
     page.goto(prefect_api.replace("/api", _latest(prefect_api, "made")))
     shows(page, "python -m flows exp08 tiny --scale smoke --judge haiku-4.5")
-    assert page.locator(f"a[href$='/runs/flow-run/{flow_run.id}']").count() == 1
+    assert page.locator("a", has_text=f"/runs/flow-run/{flow_run.id}").count() == 1
     page.goto(prefect_api.replace("/api", _latest(prefect_api, "figure")))
     picture = page.locator("img[src^='data:image/png']").first
     picture.wait_for()
