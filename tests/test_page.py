@@ -124,7 +124,7 @@ def judge_task(flow_run: Any, prefect_api: str) -> Any:
 def test_the_run_and_its_judge_task_that_was_tried_again_are_on_its_pages(page: Any, flow_run: Any, prefect_api: str) -> None:
     task = judge_task(flow_run, prefect_api)
     page.goto(prefect_api.replace("/api", f"/runs/flow-run/{flow_run.id}"))
-    for text in (flow_run.name, "exp08", "Completed", task.name):
+    for text in (flow_run.name, "exp08", "Completed"):
         shows(page, text)
     page.goto(prefect_api.replace("/api", f"/runs/task-run/{task.id}"))
     for text in (task.name, "Completed", "answered none of the last", "Retries"):
@@ -144,7 +144,7 @@ def test_its_artifacts_can_be_read_on_its_page(page: Any, flow_run: Any, prefect
     shows(page, "⟦attempt 1")
     page.goto(prefect_api.replace("/api", _latest(prefect_api, "made")))
     shows(page, "python -m flows exp08 tiny --scale smoke --judge haiku-4.5")
-    assert page.locator(f"a[href$='/runs/flow-run/{flow_run.id}']").count() == 1
+    assert page.locator("a", has_text=f"/runs/flow-run/{flow_run.id}").count() == 1
     page.goto(prefect_api.replace("/api", _latest(prefect_api, "figure")))
     picture = page.locator("img[src^='data:image/png']").first
     picture.wait_for()

@@ -16,6 +16,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from esr.errors import EngineError
 from esr.params import store
 
 KEPT = 20
@@ -35,6 +36,15 @@ def new(model: str) -> Path:
     path = folder / f"engine-{datetime.now():%Y%m%d-%H%M%S}-{model}-{os.getpid()}.log"
     path.touch()
     return path
+
+
+def failure(told: str, path: Path) -> EngineError:
+    """An error of the engine, whose file has the rest."""
+    return EngineError(f"{told}; {path} has what it said")
+
+
+def short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
 def hear(path: Path) -> None:

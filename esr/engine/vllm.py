@@ -82,7 +82,7 @@ class VllmEngine:
             self._stop_loop()
             if isinstance(error, EsrError) or not isinstance(error, Exception):
                 raise
-            raise EngineError(f"vLLM cannot open {name!r}: {_told(error)}; {self.log} has what it said") from error
+            raise engine_log.failure(f"vLLM cannot open {name!r}: {engine_log.short(error)}", self.log) from error
         atexit.register(self.close)
         config = self._engine.model_config
         tokenizer = self._tokenizer()
@@ -241,9 +241,8 @@ class VllmEngine:
         except ValueError as error:
             raise SpecError(str(error)) from error
         except Exception as error:  # vLLM's own kinds, which callers do not know
-            raise EngineError(
-                f"vLLM failed on a request and may have to be opened again: {error!r:.300}; {self.log} has what it said"
-            ) from error
+            told = f"vLLM failed on a request and may have to be opened again: {error!r:.300}"
+            raise engine_log.failure(told, self.log) from error
         finally:
             if spec.id and not done and not self._closed and not self._halted and not self._engine.errored:
                 await self._engine.collective_rpc("esr_forget", args=([spec.id],))
@@ -298,9 +297,7 @@ class VllmEngine:
             except Exception as error:  # handed to whoever waits
                 for ticket in tickets:
                     if not ticket.future.done():
-                        ticket.future.set_exception(
-                            EngineError(f"the worker did not answer: {error!r:.200}; {self.log} has what it said")
-                        )
+                        ticket.future.set_exception(engine_log.failure(f"the worker did not answer: {error!r:.200}", self.log))
                 continue
             for ticket, answer in zip(tickets, answers, strict=True):
                 if not ticket.future.done():
@@ -371,10 +368,6 @@ class VllmEngine:
         if local.is_dir():
             return AutoTokenizer.from_pretrained(str(local))
         return AutoTokenizer.from_pretrained(self.block.hub, revision=self.block.revision)
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
 def _succeeded(task: "asyncio.Task[Any]") -> bool:

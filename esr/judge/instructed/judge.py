@@ -59,7 +59,7 @@ class InstructedJudge:
         began, calls = time.monotonic(), self.caller.calls
         grades = self._run(self._grades(questions, again))
         missing = sum(grade.missing is not None for grade in grades)
-        log.info("%s graded %d replies, %d missing, %d calls, in %.1f s", self.name, len(grades), missing, self.caller.calls - calls, time.monotonic() - began)  # fmt: skip
+        log.debug("%s graded %d replies, %d missing, %d calls, in %.1f s", self.name, len(grades), missing, self.caller.calls - calls, time.monotonic() - began)  # fmt: skip
         return grades
 
     def ratings(self, labels: Sequence[str]) -> list[float | None]:

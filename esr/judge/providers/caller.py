@@ -198,7 +198,7 @@ class Caller:
                 raise self._told(error) from None
         self._reach.heard()
         wait = tries.failed(busy, self._answered, self._rng)
-        level = logging.INFO if self._answered or self._warned or tries.over else logging.WARNING
+        level = logging.DEBUG if self._answered or self._warned or tries.over else logging.WARNING
         self._warned = self._warned or level == logging.WARNING
         log.log(level, "judge %s at %s: %s; it is asked again for some minutes", self.judge.name, self._where, tries.reason)
         return wait
