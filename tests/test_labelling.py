@@ -433,3 +433,15 @@ def test_labels_with_further_columns_are_read_and_half_rated_ones_are_rated_by_a
     (tmp_path / "z.csv").write_text("index_in_sae,label,concreteness\n1,a,very\n")
     with pytest.raises(SaeError, match="not a number from 0 to 100"):
         Written.of(tmp_path / "z.csv")
+
+
+def test_the_page_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(params.HOME / "scripts"))
+    import labels_made
+
+    found = json.loads((params.HOME / "docs" / "benchmarks" / "labels_made.json").read_text())
+    assert labels_made.table(found) in (params.HOME / "docs" / "models.md").read_text()
+    assert found["concreteness_on_the_list"] == labels_made.on_the_list(), (
+        "the rule is another one: python scripts/labels_made.py --docs"
+    )
+    assert found["about"]["labeller_hash"] == local.HASH, "the local labeller is another one: label again, then the same"
