@@ -73,9 +73,9 @@ def reach(address: str, patience: float = 60.0) -> None:
 
 def up(gpus: Sequence[str] = ()) -> Iterator[str]:
     """Makes what is missing and leaves what works; a line for each part."""
+    _settle()
     from prefect.client.orchestration import get_client
 
-    _settle()
     with _alone(folder()):
         yield _server()
         pools.make()
@@ -93,9 +93,9 @@ def up(gpus: Sequence[str] = ()) -> Iterator[str]:
 
 def status() -> tuple[list[str], bool]:
     """A line for each part, and whether all is well."""
+    _settle()
     from prefect.client.orchestration import get_client
 
-    _settle()
     answering = answers(PROMPT if SERVER in processes.living(folder()) else 0.0)
     lines = [f"server: {'answers' if answering else 'does not answer'} at {url()}"]
     healthy = answering
