@@ -13,7 +13,7 @@ from tasks.run import Run
 def closing(run: Run) -> int:
     """The closing table as an artifact of the run."""
     lines = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
-    rows = [dict(zip(closing_table.HEADER, line.cells(), strict=True)) for line in lines]
+    rows = [dict(zip(closing_table.header(line.shown), line.cells(), strict=True)) for line in lines]
     create_table_artifact(table=rows, key=run.artifact("closing"), description=f"{run.title}. {closing_table.NOTE}")
     return len(rows)
 

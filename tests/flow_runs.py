@@ -25,6 +25,10 @@ SMOKE: dict[str, Any] = {
     "exp03": {"derangements": 2, "active": 1e-8, "mismatched_share": 0.8, "matched_share": 0.0},
     "exp05": {"variants": ["self_monitor", "stay_on_topic"]},
     "exp10": {"sets": 1, "matchings": ["matched", "uniform"]},
+    "exp11": {"characters": 30, "multiples": [1, 2], "first_score_below": 50.0, "per_latent": 3},
+    "exp12": {"tokens": 6, "draws": 1, "per_latent": 3},
+    "exp13": {"directions": 4, "trials_per_direction": 3, "relative": [0.5, 1.5]},
+    "exp14": {"per_latent": 2},
 }
 
 

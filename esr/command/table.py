@@ -59,16 +59,17 @@ def _show(title: str, found: "list[Line]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from esr.show.closing_table import HEADER, NOTE, SHOWN
+    from esr.show.closing_table import NOTE, header
 
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in (*HEADER, "effective n"):
+    shown = found[0].shown
+    for name in (*header(shown), "effective n"):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name == "arm")
     for line in found:
-        sizes = [e.n_effective for name in SHOWN if line.counted and (e := line.counted.estimates[name]).n_effective]
+        sizes = [e.n_effective for name in shown if line.counted and (e := line.counted.estimates[name]).n_effective]
         table.add_row(*(cell.replace(" [", "\n[") for cell in line.cells()), ", ".join(f"{size:.0f}" for size in sizes))
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 150)
     console.print(table)
-    console.print(f"{NOTE} Effective n: of the multi-attempt and the ESR rate.", soft_wrap=True)
+    console.print(f"{NOTE} Effective n: of what is held against its pair.", soft_wrap=True)
     methods = {e.method for line in found if line.counted for e in line.counted.estimates.values() if e.method}
     console.print("Methods: " + "; ".join(sorted(methods)), soft_wrap=True)

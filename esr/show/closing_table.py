@@ -11,9 +11,26 @@ from esr.show.tables import where
 from esr.store import Store
 from esr.types import BASELINE
 
-SHOWN = ("multi_attempt_rate", "esr_rate")
-HEADER = ("arm", "n", "missing", "first score", "multi-attempt", "ESR", "multi − baseline", "ESR − baseline")
+FIRST = "first_score_mean"
+NAMES = {
+    FIRST: ("first score", "first score"),
+    "multi_attempt_rate": ("multi-attempt", "multi"),
+    "improvement_rate": ("improvement", "improvement"),
+    "esr_rate": ("ESR", "ESR"),
+}
 NOTE = words.NOTE
+
+
+def header(shown: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns, where an experiment shows these metrics."""
+    values = [NAMES[name][0] for name in dict.fromkeys((FIRST, *shown))]
+    against = "baseline" if shown == SHOWN else "its pair"
+    return ("arm", "n", "missing", *values, *(f"{NAMES[name][1]} − {against}" for name in shown))
+
+
+SHOWN = ("multi_attempt_rate", "esr_rate")
+"""Of most experiments, whose arms are held against the baseline."""
+HEADER = header(SHOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +40,7 @@ class Line:
     key: str
     missing: int
     counted: Counted | None
+    shown: tuple[str, ...] = SHOWN
 
     def cells(self) -> list[str]:
         one = self.counted
@@ -32,9 +50,8 @@ class Line:
             self.key,
             f"{one.n if one else 0:,}",
             f"{self.missing:,}",
-            words.estimate(known.get("first_score_mean")),
-            *(words.estimate(known.get(name)) for name in SHOWN),
-            *(words.difference(held.get(name)) for name in SHOWN),
+            *(words.estimate(known.get(name)) for name in dict.fromkeys((FIRST, *self.shown))),
+            *(words.difference(held.get(name)) for name in self.shown),
         ]
 
 
@@ -49,7 +66,7 @@ def lines(store: Store, params: Params, experiment: Experiment, chosen: Selectio
         f"where {condition} order by key != '{BASELINE.key}', s.experiment, a.kind, a.place, s.arm",
         asked,
     ).to_pylist()
-    return [Line(row["key"], int(row["n_missing"]), found.get(row["key"])) for row in rows]
+    return [Line(row["key"], int(row["n_missing"]), found.get(row["key"]), experiment.shown) for row in rows]
 
 
 def _graded(store: Store, chosen: Selection) -> bool:
@@ -58,5 +75,6 @@ def _graded(store: Store, chosen: Selection) -> bool:
 
 
 def markdown(found: list[Line]) -> str:
-    rows = [HEADER, tuple("---" for _ in HEADER), *(line.cells() for line in found)]
+    names = header(found[0].shown) if found else HEADER
+    rows = [names, tuple("---" for _ in names), *(line.cells() for line in found)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{NOTE}"

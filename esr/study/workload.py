@@ -49,7 +49,7 @@ class Workload:
 
 def workload(params: Params, experiment: Experiment) -> Workload:
     p, asked = params.protocol, params.of(Baseline)
-    n, size = asked.latents, experiment.size(params)
+    n, size = experiment.searched(params) if experiment.searched else asked.latents, experiment.size(params)
     search = n * (p.search_steps * p.samples_per_step + p.verify_samples)
     baseline = baseline_trials(params) if experiment.baseline else 0
     found = len(discovery()) * params.of(Detection).replies_per_question if experiment.discovery else 0
