@@ -25,7 +25,7 @@ class Protocol(Block):
     max_tokens: int = Field(ge=1)
     search_max_tokens: int = Field(ge=1)
     prompt_format: Literal["clean", "double_header"]
-    scope: str = Field(pattern=r"^(all|prompt|generated|(generated)?\[\d+,\d*\))$")
+    scope: str = Field(pattern=r"^(all|prompt|generated|\[\d+,\d+\)|generated\[\d+,\d*\))$")
     n_seeds: int = Field(ge=1)
     concreteness: str = Field(pattern=r"^(off|median|threshold\(\d+(\.\d+)?\))$")
     relevance: str = Field(pattern=r"^(off|zero_activation|topk\(\d+\))$")

@@ -40,7 +40,7 @@ def detection(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
         axes[0][2].axhline(0, color=FAINT, linewidth=0.8, zorder=0)
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=len(conditions))
-        style.footnote(figure, "\n".join(style.wrapped(line) for line in _foot(found, counted)))
+        style.footnote(figure, "\n".join(style.wrapped(line, 130) for line in _foot(found, counted)))
     return figure, {
         "title": title,
         "about": found.about,
@@ -94,14 +94,21 @@ def _pairs(panel: Axes, cuts: Sequence[str], some: Sequence[Counted], i: int, n:
 
 def _foot(found: Recorded, counted: Sequence[Counted]) -> list[str]:
     about = found.about
-    n = ", ".join(f"{one.name} {one.n:,}" + (f" (+{one.missing} missing)" if one.missing else "") for one in counted)
+    cuts = ", ".join(dict.fromkeys(_cut(one) for one in sorted(counted, key=lambda one: one.arm.order)))
     held = {one.arm.kind: one.arm.against.partition("/")[2].rpartition("-")[0] for one in counted if one.arm.against}
     return [
-        f"{found.model}, judge {about['judge']}, scale {about['scale']}; n: {n}.",
+        f"{found.model}, judge {about['judge']}, scale {about['scale']}; n at {cuts}: {_sizes(counted)}.",
         "In pairs of latent, question and seed, at the same cut: " + ", ".join(f"{a} − {b}" for a, b in held.items()) + ". "
         "The continuation alone is graded; one that opens with a restart takes up its beginning.",
         words.method(about["confidence"], methods(counted, [RESTARTS, SUCCESS])),
     ]
+
+
+def _sizes(counted: Sequence[Counted]) -> str:
+    by_kind: dict[str, list[str]] = {}
+    for one in sorted(counted, key=lambda one: (_place(one.arm.kind), one.arm.order)):
+        by_kind.setdefault(one.arm.kind, []).append(f"{one.n:,}" + (f" (+{one.missing} missing)" if one.missing else ""))
+    return "; ".join(f"{kind} {', '.join(sizes)}" for kind, sizes in by_kind.items())
 
 
 PAIRS = (("own", "none"), ("on-topic", "none"), ("shuffled", "none"), ("own", "on-topic"), ("on-topic", "shuffled"))
@@ -133,7 +140,7 @@ def matched(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
             panel.invert_yaxis()
             panel.tick_params(axis="y", length=0)
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-        style.footnote(figure, "\n".join(style.wrapped(line) for line in _said(found, counted, held)))
+        style.footnote(figure, "\n".join(style.wrapped(line, 130) for line in _said(found, counted, held)))
     told = {name: {"value": d.value, "bounds": d.interval, "pairs": d.n, "p": d.p, "method": d.method} for name, d in held.items()}
     return figure, {
         "title": title,

@@ -34,7 +34,7 @@ def panels(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
         axes[1][2].set_title("Directions by dose", loc="left", fontsize=8)
         axes[1][2].set_xlabel("threshold / length of the stream")
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-        style.footnote(figure, "\n".join(style.wrapped(line) for line in _foot(found, counted)))
+        style.footnote(figure, "\n".join(style.wrapped(line, 130) for line in _foot(found, counted)))
     data = [as_json(one, SHOWN, found.model) for one in counted]
     return figure, {"title": title, "about": found.about, "arms": data, "doses": told["dose"].tolist()}
 
