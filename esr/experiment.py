@@ -100,10 +100,14 @@ class Experiment:
     size: Callable[[Params], Size]
     settings: type[Settings] | None = None
     """Its block in params.yaml; None: it has no number of its own."""
+    searched: Callable[[Params], int] | None = None
+    """Of how many latents or directions it searches the thresholds; None: of experiment 1's."""
     baseline: bool = True
     """Whether it carries out experiment 1's trials first, to replay them."""
     discovery: bool = False
     """Whether it reads the unsteered replies that detectors are found in."""
+    shown: tuple[str, ...] = ("multi_attempt_rate", "esr_rate")
+    """Metrics of the closing table, each with what differs in pairs."""
     beside: tuple[str, ...] = (BASELINE.key,)
     """Arms of other experiments that its own are drawn and exported with."""
     tables: tuple[Table, ...]

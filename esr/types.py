@@ -62,8 +62,12 @@ class Op:
     @property
     def told(self) -> list[object]:
         """For identity: the five, and whatever else a kind of op has, such as positions, a schedule or a condition of its own."""
-        more = {name: value for name, value in asdict(self).items() if name not in Op.__slots__}
-        return [self.kind, self.latent, float(self.value), self.layer, self.sae, *([more] if more else [])]
+        return [self.kind, self.latent, float(self.value), self.layer, self.sae, *([self.more] if self.more else [])]
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """What a kind of op has beside the five."""
+        return {name: value for name, value in asdict(self).items() if name not in Op.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,8 @@ class Trial:
     """The whole user turn, suffix included."""
     prompt_format: str
     """`clean` or `double_header` (the authors' second BOS and header)."""
-    prefill: str = ""
-    """Text put at the start of the assistant's turn."""
+    prefill: tuple[int, ...] = ()
+    """Tokens put at the start of the assistant's turn, as an earlier reply had them; text would be tokenised in another way."""
     seed: int
     sampling: Sampling
     ops: tuple[Op, ...] = ()
@@ -104,6 +108,8 @@ class Trial:
     """Coefficient on the distractor's decoder row; 0 when unsteered."""
     threshold: float | None = None
     """The distractor's own calibrated boost, when known."""
+    prefill_text: str = ""
+    """What `prefill` reads."""
 
     @property
     def id(self) -> str:
@@ -111,7 +117,7 @@ class Trial:
         s = self.sampling
         sampling = [float(s.temperature), float(s.top_p), float(s.repetition_penalty), s.max_tokens]
         return content_id(
-            "trial", self.model, self.weights, self.prompt, self.prompt_format, self.prefill, self.seed, sampling, ops,
+            "trial", self.model, self.weights, self.prompt, self.prompt_format, list(self.prefill) or "", self.seed, sampling, ops,
             self.scope, *([self.meant] if self.meaning else []),
         )  # fmt: skip
 
@@ -119,7 +125,7 @@ class Trial:
     def meant(self) -> str:
         """Of the meaning, what this trial rests on: the rendering, the SAEs that its ops name, and the model's length where it could
         cut the reply. So unsteered trials under two SAEs are one generation."""
-        size = len(self.prompt.encode()) + len(self.prefill.encode()) + self.sampling.max_tokens
+        size = len(self.prompt.encode()) + len(self.prefill) + self.sampling.max_tokens
         return meant(self.meaning, frozenset(op.sae for op in self.ops), size) if self.meaning else ""
 
     def as_dict(self) -> dict[str, object]:

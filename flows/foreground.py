@@ -202,17 +202,17 @@ def close(run: Run, console: Console) -> None:
     found = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
     room = console.width if console.is_terminal else None
     if found:
-        closing(run.title, [line.cells() for line in found], room)
+        closing(run.title, [line.cells() for line in found], room, closing_table.header(run.experiment.shown))
         console.print(closing_table.NOTE)
     for picture in run.pictures:
         console.print(f"figure: {picture}")
 
 
-def closing(title: str, rows: list[list[str]], room: int | None) -> None:
+def closing(title: str, rows: list[list[str]], room: int | None, header: tuple[str, ...] = closing_table.HEADER) -> None:
     """One line an arm in `room` columns; where that is too narrow intervals go under their numbers, and then each number has a line."""
     for stacked in (False, True):
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for name in closing_table.HEADER:
+        for name in header:
             table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
         for cells in rows:
             table.add_row(*(cell.replace(" [", "\n[") if stacked else cell for cell in cells))
@@ -224,6 +224,6 @@ def closing(title: str, rows: list[list[str]], room: int | None) -> None:
     out.print(title)
     for arm, *cells in rows:
         out.print(arm)
-        for name, cell in zip(closing_table.HEADER[1:], cells, strict=True):
+        for name, cell in zip(header[1:], cells, strict=True):
             if cell:
                 out.print(f"  {name:<18}{cell}")

@@ -1,7 +1,7 @@
 """What a person looks at: never cached, drawn from the store."""
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from esr.show import closing_table, figures, reply_sample, timing_table

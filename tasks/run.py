@@ -14,6 +14,8 @@ from esr.experiment import Experiment, Selection
 from esr.judge import Judge
 from esr.params import Params
 from esr.store import Store
+from esr.study import along
+from esr.study.along import Made
 from esr.study.progress import Progress
 from esr.study.study import Study, backend
 from esr.types import content_id
@@ -29,6 +31,9 @@ class Run:
         self.experiment, self.params, self.model, self.judge_name = experiment, params, model, judge
         self.progress = Progress()
         self.pictures: list[Path] = []
+        self.along: Made | None = None
+        """Directions that are steered in the SAE's place."""
+        self.part_of: Run | None = None
         self.flow_run: str | None = None
         """Prefect's id of it."""
 
@@ -46,7 +51,15 @@ class Run:
 
     @cached_property
     def study(self) -> Study:
-        return Study(self.params, self.model, Store(), self.progress, budget=self.id)
+        found = Study(self.params, self.model, Store(), self.progress, budget=self.id)
+        return found if self.along is None else along.along(found, self.along)
+
+    def steered_along(self, made: Made, latents: int, trials_per_latent: int) -> "Run":
+        """The same run with a set of directions in the SAE's place, and so many of them."""
+        params = along.counted(along.steered(self.params, self.model, made), latents, trials_per_latent)
+        other = Run(self.experiment, params, self.model, self.judge_name)
+        other.along, other.part_of, other.progress, other.flow_run = made, self, self.progress, self.flow_run
+        return other
 
     def extend(self, params: Params) -> None:
         """From now on with these params, which hold further models of the same engine."""
@@ -65,6 +78,8 @@ class Run:
     @property
     def id(self) -> str:
         """The same for every process that carries out this run, also when it is resumed: max_cost counts over it."""
+        if self.part_of is not None:
+            return self.part_of.id
         return content_id("run", self.experiment.name, self.params.digest, self.model, self.judge_name, length=16)
 
     @property

@@ -31,6 +31,10 @@ SMOKE: dict[str, Any] = {
     "exp06": {"examples": 2},
     "exp09": {"max_episodes": 20, "contrast_active": 1e-8, "window": 20, "soon": 4, "hold": 2, "lead": 12},
     "exp10": {"sets": 1, "matchings": ["matched", "uniform"]},
+    "exp11": {"characters": 30, "multiples": [1, 2], "first_score_below": 50.0, "per_latent": 3},
+    "exp12": {"tokens": 6, "draws": 1, "per_latent": 3},
+    "exp13": {"directions": 4, "trials_per_direction": 3, "relative": [0.5, 1.5]},
+    "exp14": {"per_latent": 2},
 }
 
 

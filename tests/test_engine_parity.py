@@ -23,7 +23,9 @@ from esr.engine import Capture, Output, Request
 from esr.engine.hf import HfEngine
 from esr.engine.vllm import VllmEngine
 from esr.errors import EngineError, SpecError
-from esr.types import Op, Sampling
+from esr.study import steer
+from esr.study.plan import confined, ramped, until
+from esr.types import Op, Sampling, Trial
 
 pytestmark = pytest.mark.slow
 
@@ -191,6 +193,45 @@ def test_a_reading_is_the_reference_s(pair: Pair) -> None:
         assert np.array_equal(got.positions, want.positions)
         assert np.abs(got.values - want.values).max() < 1e-4
         assert got.expected == want.expected
+
+
+@pytest.mark.parametrize("scope", ["all", "generated", "prompt", "generated[2,)", "[0,9)"])
+def test_a_trial_begun_with_tokens_gets_the_same_reply(pair: Pair, scope: str) -> None:
+    """Tokens that no text would be tokenised into, under each scope: the prefix counts as prompt."""
+    ids = pair.engine.render("", prefill="It is so. Wait, no. Try again.")[3:]
+    op = (Op("add", 3, 6.0, 1, "early"),)
+    trials = [
+        Trial(
+            model="tiny", weights="w", meaning="", prompt="Why is that?", prompt_format="clean", prefill=begun, seed=1, sampling=SAMPLING,
+            ops=op, scope=scope,
+        )
+        for begun in (ids[1:6], ids[5:1:-1], (*ids[:3], *ids[:3]))
+    ]  # fmt: skip
+    asked = [steer.request(trial) for trial in trials]
+    got = pair.engine.generate(asked)
+    pair.same(asked, got)
+    bare = len(pair.engine.render("Why is that?"))
+    for trial, output in zip(trials, got, strict=True):
+        assert output.prompt_token_ids[bare:] == trial.prefill
+        assert steer.reply(trial, output).token_ids == output.token_ids
+
+
+def test_steering_that_grows_fades_or_ends_at_a_restart_is_the_same(pair: Pair) -> None:
+    """Behind its marker a trial that is steered until then goes on as if what was added were 0."""
+    base = Trial(
+        model="tiny", weights="w", meaning="", prompt="Why is that?", prompt_format="clean", seed=1, sampling=SAMPLING,
+        ops=(Op("add", 3, 6.0, 1, "early"), Op("add", 5, 4.0, 2, "late")),
+    )  # fmt: skip
+    [whole] = pair.engine.generate([steer.request(base)])
+    marker = whole.token_ids[4]
+    changes = (ramped(((0, 0.0), (9, 1.0))), ramped(((2, 1.0), (9, 0.0))), until(marker), confined("generated[3,)"))
+    asked = [steer.request(change(base)) for change in changes]
+    got = pair.engine.generate(asked)
+    pair.same(asked, got)
+    met = whole.token_ids.index(marker) + 1
+    assert got[2].token_ids[:met] == whole.token_ids[:met]
+    bare = replace(asked[0], ops=(), prompt="", token_ids=(*whole.prompt_token_ids, *whole.token_ids[:met]))
+    assert len({got[2].token_ids, whole.token_ids, pair.engine.generate([bare])[0].token_ids}) >= 2
 
 
 def test_nothing_is_left_behind(pair: Pair) -> None:

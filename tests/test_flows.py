@@ -23,6 +23,10 @@ ARMS = {
     "exp08": {"no-steering"},
     "exp09": {"episodes", "restart-free", "unsteered"},
     "exp10": {"matched-0", "matched-0-recalibrated", "uniform-0"},
+    "exp11": {f"{condition}-{cut}" for condition in ("on", "off", "detectors", "matched") for cut in ("30", "60", "sentence")},
+    "exp12": {"own", "on-topic", "shuffled", "none", "unsteered"},
+    "exp13": {"steered", "relative-0.5", "relative-1.5", "clamp_projection", "project_out", "generated"},
+    "exp14": {"prompt", "generated", "first-16", "from-16", "rising", "fading", "until-restart"},
 }
 
 
@@ -67,6 +71,8 @@ def test_replays_keep_latent_question_and_seed(here: Place) -> None:
         keys.setdefault((row["experiment"], row["arm"]), set()).add((row["latent"], row["question"], row["seed"]))
     base = keys[("exp01", "baseline")]
     for (experiment, arm), some in keys.items():
+        if experiment in ("exp12", "exp13"):  # of new seeds, of directions
+            continue
         whole = experiment in ("exp03", "exp05", "exp08", "exp10") and not arm.endswith("-recalibrated")
         assert some == base if whole else some <= base
 
@@ -96,7 +102,7 @@ def test_controls_are_neither_detectors_nor_distractors(here: Place) -> None:
     kinds: dict[str, set[int]] = {}
     for row in store.sql("select kind, latent from detectors").to_pylist():
         kinds.setdefault(row["kind"], set()).add(row["latent"])
-    steered = set(store.sql("select distinct latent from members")["latent"].to_pylist())
+    steered = set(store.sql("select distinct latent from members where experiment <> 'exp13'")["latent"].to_pylist())
     assert kinds["detector"]
     sets = store.sql("select latent, count(distinct set_id) as n from detectors where kind = 'matched' group by latent")
     assert set(sets["n"].to_pylist()) == {1}

@@ -84,7 +84,7 @@ def test_a_second_run_loads_no_engine(done: tuple[Place, str], prefect_api: str)
 
 
 WRONG = {
-    "experiment": (["exp1", "tiny"], {}, "no experiment 'exp1' in flows/; nearest: exp10"),
+    "experiment": (["eexp01", "tiny"], {}, "no experiment 'eexp01' in flows/; nearest: exp01"),
     "model": (["exp01", "tny"], {}, "no model 'tny' in params.yaml; nearest: tiny"),
     "scale": (["exp01", "tiny", "--scale", "smok"], {}, "no scale 'smok' in params.yaml; nearest: smoke"),
     "judge": (["exp01", "tiny", "--judge", "haiku"], {}, "no judge 'haiku' in params.yaml; nearest: haiku-4.5"),

@@ -93,7 +93,7 @@ def test_the_ids_are_those_that_a_plan_of_today_gives(old: Store, monkeypatch: p
     assert rows
     for row in rows:
         sampling = Sampling(row["temperature"], row["top_p"], row["repetition_penalty"], row["max_tokens"])
-        same = {name: row[name] for name in ("model", "weights", "prompt", "prompt_format", "prefill", "seed", "scope")}
+        same = {name: row[name] for name in ("model", "weights", "prompt", "prompt_format", "seed", "scope")}
         trial = Trial(**same, meaning=s.meaning, sampling=sampling, ops=tuple(Op(**op) for op in row["ops"]), latent=Latent(0))
         assert (trial.id, trial.meant) == (row["trial_id"], row["meaning"])
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from esr import params, prompts
 from esr.engine.intervention import Condition, Intervention
-from esr.errors import DataError, StoreError
+from esr.errors import DataError
 from esr.store import rows
 from esr.study.plan import (
     ablated,
@@ -201,13 +201,13 @@ def test_every_field_that_determines_the_reply_is_in_the_id(data):
         "meaning": meaning(chat="other"),
         "prompt": trial.prompt + "!",
         "prompt_format": "double_header",
-        "prefill": "So",
+        "prefill": (5, 7),
         "seed": trial.seed + 1,
         "sampling": replace(trial.sampling, temperature=0.7),
         "ops": (replace(trial.ops[0], value=9.5),),
         "scope": "generated",
     }
-    silent = {"question": "x", "latent": Latent(1), "boost": 3.0, "threshold": 1.0}
+    silent = {"question": "x", "latent": Latent(1), "boost": 3.0, "threshold": 1.0, "prefill_text": "So"}
     name = data.draw(st.sampled_from(sorted(changes)))
     assert replace(trial, **{name: changes[name]}).id != trial.id
     quiet = data.draw(st.sampled_from(sorted(silent)))
@@ -255,13 +255,15 @@ def test_an_op_on_an_sae_that_the_meaning_does_not_tell_of_is_refused():
         _ = replace(base()[0].trial, meaning=json.dumps({"chat": "c", "room": 1, "saes": {}})).id
 
 
-def test_what_an_op_has_of_its_own_is_part_of_the_identity_and_is_not_stored_without_a_column():
+def test_what_an_op_has_of_its_own_is_part_of_the_identity_and_is_stored():
     trial = base(1)[0].trial
     op = trial.ops[0]
     plain = Intervention(op.kind, op.latent, op.value, op.layer, op.sae)
     ways = [{"scope": "generated"}, {"schedule": ((0, 1.0), (9, 0.0))}, {"when": Condition(op.sae, 3, 0.5)}]
     others = [replace(trial, ops=(replace(plain, **way),)) for way in ways]
     assert len({trial.id, *(other.id for other in others)}) == 4
-    for other in others:
-        with pytest.raises(StoreError, match="no column"):
-            rows.trial(other)
+    details = [json.loads(rows.trial(other)["op_details"])[0] for other in others]
+    assert [detail["scope"] for detail in details] == ["generated", "", ""]
+    assert details[1]["schedule"] == [[0, 1.0], [9, 0.0]]
+    assert details[2]["when"] == {"sae": op.sae, "latent": 3, "above": 0.5}
+    assert rows.trial(trial)["op_details"] is None

@@ -67,17 +67,18 @@ def _show(title: str, found: "list[Line]") -> None:
     from esr.show.audited import HEADER as AUDITED
     from esr.show.audited import NOTE as LABELS
     from esr.show.audited import cells
-    from esr.show.closing_table import HEADER, NOTE, SHOWN
+    from esr.show.closing_table import NOTE, header
 
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in (*HEADER, "effective n"):
+    shown = found[0].shown
+    for name in (*header(shown), "effective n"):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name == "arm")
     for line in found:
-        sizes = [e.n_effective for name in SHOWN if line.counted and (e := line.counted.estimates[name]).n_effective]
+        sizes = [e.n_effective for name in shown if line.counted and (e := line.counted.estimates[name]).n_effective]
         table.add_row(*(cell.replace(" [", "\n[") for cell in line.cells()), ", ".join(f"{size:.0f}" for size in sizes))
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 150)
     console.print(table)
-    console.print(f"{NOTE} Effective n: of the multi-attempt and the ESR rate.", soft_wrap=True)
+    console.print(f"{NOTE} Effective n: of what is held against its pair.", soft_wrap=True)
     labels = [cells(told) for line in found if line.counted for told in line.counted.audited.values()]
     if labels:
         beside = Table(title="Audited by people", title_justify="left", box=None, padding=(0, 2, 0, 0))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from esr.types import Op, Sampling, Scope
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
 Backend = Literal["vllm", "hf", "fake"]
@@ -40,8 +42,8 @@ class Request:
 
     prompt: str = ""
     prompt_format: str = "clean"
-    prefill: str = ""
-    """The start of the assistant's turn; with `read`, the whole of it."""
+    prefill: str | tuple[int, ...] = ""
+    """The start of the assistant's turn, as text or as tokens; with `read`, the whole of it."""
     token_ids: tuple[int, ...] = ()
     sampling: Sampling
     seed: int = 0
@@ -90,7 +92,11 @@ class Engine(Protocol):
         """Teacher-forced: activations over prompt + prefill (or token_ids) under the request's ops, nothing generated."""
         ...
 
-    def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
+    def load_directions(self, name: str, path: "Path", layer: int | None = None) -> str:
+        """A set of directions under a name, for requests from now on; its hash. `layer`: the block of a file of one tensor."""
+        ...
+
+    def render(self, prompt: str, prompt_format: str = "clean", prefill: str | tuple[int, ...] = "") -> tuple[int, ...]:
         """The token ids that `generate` would use."""
         ...
 

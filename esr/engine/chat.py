@@ -106,7 +106,7 @@ class Chat:
         self.special_ids = frozenset(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
         self.stop_ids = tuple(self._special(name) for name in self.family.stops)
 
-    def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
+    def render(self, prompt: str, prompt_format: str = "clean", prefill: str | tuple[int, ...] = "") -> tuple[int, ...]:
         if prompt_format not in FORMATS:
             raise SpecError(one_of("prompt format", prompt_format, list(FORMATS), "esr.engine.chat"))
         if prompt_format == "double_header" and not self.family.second_header:
@@ -115,7 +115,7 @@ class Chat:
         if prompt_format == "double_header":
             pieces = [*pieces, *self.family.second_header]
         ids = [i for piece in pieces for i in self._encode(piece)]
-        return (*ids, *self._encode(prefill))
+        return (*ids, *(self._encode(prefill) if isinstance(prefill, str) else prefill))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a reply, special tokens left out."""

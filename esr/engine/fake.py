@@ -16,12 +16,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from esr.engine import Capture, Output, Reading, Request
 from esr.engine.admission import Admission, fitting
+from esr.engine.directions import Shape, read_directions
 from esr.engine.entries import check_touching, resolved, windows
 from esr.engine.fake_words import Language, Topic, opened, words
 from esr.engine.scope import span
@@ -53,8 +56,24 @@ BREAKING = 3.0
 """Multiple of a latent's own boost above which one word repeats."""
 DETECTORS = 32
 """Latents that answer to words foreign to the question."""
+PUSHES = ("add", "clamp_projection")
+"""Kinds of op that drive a reply off topic."""
+NORM = 100.0
+"""Length of its residual stream."""
 ABLATION = 0.5
 """Share of restarts that is lost with all detectors clamped."""
+
+
+def _logged(r: Request) -> dict[str, Any]:
+    """A request as a line of the log, the same for equal ones."""
+    told = {"prompt": r.prompt, "seed": r.seed, "ops": [[op.kind, op.latent, op.value] for op in r.ops]}
+    beside = {
+        "adapter": r.adapter,
+        "scope": r.scope,
+        "prefill": r.prefill or None,
+        "more": [op.more for op in r.ops] if any(op.more for op in r.ops) else None,
+    }
+    return told | {name: value for name, value in beside.items() if value not in (None, "all")}
 
 
 class FakeEngine:
@@ -67,7 +86,8 @@ class FakeEngine:
         labels = params.sae(self.model.sae).labels
         path = resolve(labels) if labels else None
         self.labels = {latent.index: latent.label for latent in read_labels(path)} if path and path.is_file() else {}
-        self.admission = Admission(self.model.layers, self.model.width, params.sae, self.model.allow_layer_mismatch)
+        self.known: dict[str, Shape] = {}
+        self.admission = Admission(self.model.layers, self.model.width, params.sae, self.model.allow_layer_mismatch, self.known)
         self._halted = threading.Event()
         self.digest = content_id("fake", params.saes[self.model.sae].model_dump(mode="json"))
 
@@ -82,13 +102,7 @@ class FakeEngine:
             raise Halted({})
         outputs = [self._generate(request) for request in requests]
         if log := os.environ.get("ESR_FAKE_LOG"):
-            lines = [
-                json.dumps(
-                    {"prompt": r.prompt, "seed": r.seed, "ops": [[op.kind, op.latent, op.value] for op in r.ops]}
-                    | ({"adapter": r.adapter} if r.adapter else {})
-                )
-                for r in requests
-            ]
+            lines = [json.dumps(_logged(request)) for request in requests]
             with open(log, "a", encoding="utf-8") as file:
                 file.write("".join(f"{line}\n" for line in lines))
         return outputs
@@ -103,7 +117,11 @@ class FakeEngine:
             readings.append(self._reading(request, request.capture, ids, n_prompt))
         return readings
 
-    def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
+    def load_directions(self, name: str, path: Path, layer: int | None = None) -> str:
+        self.known[name] = read_directions(name, path, layer).shape
+        return self.known[name].sha256
+
+    def render(self, prompt: str, prompt_format: str = "clean", prefill: str | tuple[int, ...] = "") -> tuple[int, ...]:
         return self.language.render(prompt, prefill)
 
     def offsets(self, token_ids: Sequence[int]) -> list[tuple[int, int]]:
@@ -161,12 +179,16 @@ class FakeEngine:
     def _reply(self, prompt: str, request: Request) -> str:
         ops = sorted(request.ops, key=lambda op: (op.kind, op.latent, op.value, op.layer, op.sae))
         seed = request.seed if request.sampling.temperature > 0 else 0
-        rng = random.Random(repr((prompt, request.prefill, seed, ops, request.scope)) + request.adapter)
+        rng = random.Random(repr((prompt, request.prefill or "", seed, ops, request.scope)) + request.adapter)
         topic = self.language.topic(prompt)
-        drive, latent = max(((op.value / self.bite(op.latent), op.latent) for op in ops if op.kind == "add"), default=(0.0, -1))
-        foreign = self.language.subject(self.labels.get(latent, ""), latent)
+        drive, latent = max(((op.value / self.bite(op.latent), op.latent) for op in ops if op.kind in PUSHES), default=(0.0, -1))
+        named = {op.latent for op in ops if op.sae not in self.known}
+        foreign = self.language.subject(self.labels.get(latent, "") if latent in named else "", latent)
         off = 1 / (1 + math.exp(-(math.log(BITE / (1 - BITE)) + STEEPNESS * math.log(drive)))) if drive > 0 else 0.0
         strayed = rng.random() < off
+        if request.prefill:  # the first attempt was begun already
+            begun = request.prefill if isinstance(request.prefill, str) else self.language.decode(request.prefill)
+            strayed = any(self.language.foreign(word, topic) for word in words(begun))
         first = self._attempt(rng, foreign if strayed else topic, drive)
         again = self._restart(prompt, topic, ops, drive) if strayed else RESTART_PLAIN
         if drive > BREAKING or rng.random() >= again:
@@ -190,6 +212,8 @@ class FakeEngine:
 
     def _reading(self, request: Request, capture: Capture, ids: tuple[int, ...], n_prompt: int) -> Reading:
         positions = span(capture.positions, n_prompt).within(0, len(ids))
+        if capture.mode == "residual":
+            return self._streams(ids, positions)
         d_sae = self.saes[capture.sae].d_sae
         rows = np.zeros((len(positions), d_sae), np.float32) if capture.mode in ("topk", "all") else None
         picked = np.zeros((len(positions), len(capture.latents)), np.float32)
@@ -217,6 +241,13 @@ class FakeEngine:
                 indices = np.argsort(-rows, axis=1, kind="stable")[:, : capture.k].astype(np.int32)
                 values = np.take_along_axis(rows, indices, 1)
         return Reading(positions=at, values=values, indices=indices, expected=len(positions))
+
+    def _streams(self, ids: tuple[int, ...], positions: range) -> Reading:
+        """A direction of its own for each token."""
+        width = self.model.width
+        rows = [np.random.default_rng(ids[at]).standard_normal(width) * NORM / math.sqrt(width) for at in positions]
+        values = np.asarray(rows, np.float32).reshape(len(positions), width)
+        return Reading(positions=np.asarray(positions, np.int32), values=values, indices=None, expected=len(positions))
 
     def _active(self, token: int, topic: Topic, d_sae: int, ops: Sequence[Op]) -> Iterator[tuple[int, float]]:
         """The latents that a token activates: eight of its own, its labels', and the detectors when it is foreign."""

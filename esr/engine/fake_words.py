@@ -69,10 +69,10 @@ class Language:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(i - CHARACTERS) if i >= CHARACTERS else self._pieces.get(i, "") for i in ids)
 
-    def render(self, prompt: str, prefill: str = "") -> tuple[int, ...]:
+    def render(self, prompt: str, prefill: str | tuple[int, ...] = "") -> tuple[int, ...]:
         if prompt not in self._turns:
             self._turns[prompt] = (self.BOS, self.USER, *self.encode(prompt.strip()), self.ASSISTANT)
-        return (*self._turns[prompt], *self.encode(prefill))
+        return (*self._turns[prompt], *(self.encode(prefill) if isinstance(prefill, str) else prefill))
 
     def prompt_of(self, ids: Sequence[int]) -> str:
         """The user's turn of rendered ids; all of the text when there is no such turn."""

@@ -193,7 +193,7 @@ class HfEngine:
             self.admission.check(request, reading=True)
         return self._each(self._read, requests)
 
-    def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
+    def render(self, prompt: str, prompt_format: str = "clean", prefill: str | tuple[int, ...] = "") -> tuple[int, ...]:
         return self.chat.render(prompt, prompt_format, prefill)
 
     def offsets(self, token_ids: Sequence[int]) -> list[tuple[int, int]]:

@@ -17,6 +17,8 @@ def sites_for(params: Params, name: str) -> Sites:
     own = params.sae(block.sae)
     saes = {own.name: own}
     layers = {block.steer_layer, block.read_layer, block.ablate_layer}
+    if block.directions is not None:
+        layers |= {*params.directions_of(block.directions).layers}
     for sae in params.saes.values():
         if (
             sae.loader == "folder" == own.loader

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esr.engine import Engine, Output, Reading, Request
@@ -50,7 +51,10 @@ class Adapted:
     def _with(self, request: Request) -> Request:
         return request if request.adapter else replace(request, adapter=self.adapter)
 
-    def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
+    def load_directions(self, name: str, path: Path, layer: int | None = None) -> str:
+        return self.engine.load_directions(name, path, layer)
+
+    def render(self, prompt: str, prompt_format: str = "clean", prefill: str | tuple[int, ...] = "") -> tuple[int, ...]:
         return self.engine.render(prompt, prompt_format, prefill)
 
     def offsets(self, token_ids: Sequence[int]) -> list[tuple[int, int]]:

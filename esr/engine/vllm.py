@@ -112,7 +112,7 @@ class VllmEngine:
         plans = [self._plan(request, reading=True) for request in requests]
         return self._call(self._gather([self._read(request, *plan) for request, plan in zip(requests, plans, strict=True)]))
 
-    def render(self, prompt: str, prompt_format: str = "clean", prefill: str = "") -> tuple[int, ...]:
+    def render(self, prompt: str, prompt_format: str = "clean", prefill: str | tuple[int, ...] = "") -> tuple[int, ...]:
         return self.chat.render(prompt, prompt_format, prefill)
 
     def offsets(self, token_ids: Sequence[int]) -> list[tuple[int, int]]:

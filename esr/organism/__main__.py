@@ -1,4 +1,4 @@
-"""`python -m esr.organism build [--what all|corpus|models|sae|labels] [--seed N] [--out FOLDER] [--device cpu|cuda]`.
+"""`python -m esr.organism build [--what all|corpus|contrast|models|sae|labels] [--seed N] [--out FOLDER] [--device cpu|cuda]`.
 
 `all` makes models, SAE and labels and measures the SAE; the parts use what the folder already holds. `corpus` writes the rows
 as JSON lines, to be read by people; training makes its own from the same seed.
@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from esr.organism import corpus, dictionary, labels, train
+from esr.organism import contrast, corpus, dictionary, labels, train
 from esr.organism.recipe import Build
 from esr.sae.canonical import Sae
 
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m esr.organism", description=__doc__)
     verbs = parser.add_subparsers(required=True)
     build = verbs.add_parser("build", help="make the models, their SAE and its labels")
-    build.add_argument("--what", choices=("all", "corpus", "models", "sae", "labels"), default="all")
+    build.add_argument("--what", choices=("all", "corpus", "contrast", "models", "sae", "labels"), default="all")
     build.add_argument("--seed", type=int, default=Build().seed)
     build.add_argument("--out", type=Path, default=DATA)
     build.add_argument("--device", choices=("cpu", "cuda"), default=None)
@@ -47,6 +47,9 @@ def make(what: str, build: Build, out: Path, where: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     out.mkdir(parents=True, exist_ok=True)
     workers = os.cpu_count() or 1
+    if what == "contrast":
+        (out / "contrast.tsv").write_text(contrast.table(build.seed), encoding="utf-8")
+        return
     if what == "corpus":
         write_corpus(build, out)
         return

@@ -5,11 +5,23 @@ run works with. Scales overlay last, so a smoke run stays small for every model.
 have no default in Python; a block of a model, SAE or judge may leave out what esr.params.blocks says.
 """
 
-from esr.params.blocks import Block, JudgeParams, Judging, ModelParams, Params, Protocol, SaeParams, Search, Settings, Work
+from esr.params.blocks import (
+    Block,
+    DirectionsParams,
+    JudgeParams,
+    Judging,
+    ModelParams,
+    Params,
+    Protocol,
+    SaeParams,
+    Search,
+    Settings,
+    Work,
+)
 from esr.params.load import load, parse
 from esr.params.places import HOME, path, resolve, store
 
 __all__ = [
-    "HOME", "Block", "JudgeParams", "Judging", "ModelParams", "Params", "Protocol", "SaeParams", "Search", "Settings", "Work",
+    "HOME", "Block", "DirectionsParams", "JudgeParams", "Judging", "ModelParams", "Params", "Protocol", "SaeParams", "Search", "Settings", "Work",
     "load", "parse", "path", "resolve", "store",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ class Protocol(Block):
     max_tokens: int = Field(ge=1)
     search_max_tokens: int = Field(ge=1)
     prompt_format: Literal["clean", "double_header"]
-    scope: str = Field(pattern=r"^(all|prompt|generated|\[\d+,\d+\))$")
+    scope: str = Field(pattern=r"^(all|prompt|generated|\[\d+,\d+\)|generated\[\d+,\d*\))$")
     n_seeds: int = Field(ge=1)
     concreteness: str = Field(pattern=r"^(off|median|threshold\(\d+(\.\d+)?\))$")
     relevance: str = Field(pattern=r"^(off|zero_activation|topk\(\d+\))$")
@@ -71,6 +71,31 @@ class SaeParams(Block):
     """`model/source` of Neuronpedia's public exports that `python -m esr labels fetch` reads; null: a saelens release knows its own."""
 
 
+class DirectionsParams(Block):
+    """A set of named directions, which are steered as latents are."""
+
+    name: str
+    texts: str | None = None
+    """Table with the columns subject, prompt and text (TSV), relative to the store or the checkout: each subject's direction is the mean
+    stream over its texts minus that over all others', at length 1."""
+    file: str | None = None
+    """Directions as they are: safetensors, .pt, GGUF control vector; relative to the store or the checkout."""
+    labels: str | None = None
+    """CSV with index_in_sae,label of a file's directions; null: they have numbers for names."""
+    layers: tuple[int, ...] = Field(min_length=1)
+    """Blocks after which they are added, each its own vector; texts are read there."""
+    search: Search
+    """Bounds and prior of the threshold search as doses: lengths of what is added in lengths of the residual stream."""
+    max_dose: float | None = Field(default=None, gt=0)
+    """A trial above it is refused; null: none is."""
+
+    @model_validator(mode="after")
+    def one_origin(self) -> "DirectionsParams":
+        if (self.texts is None) == (self.file is None):
+            raise ValueError("a set of directions has either texts or a file")
+        return self
+
+
 class ModelParams(Block):
     name: str
     hub: str
@@ -87,6 +112,10 @@ class ModelParams(Block):
     max_model_len: int = Field(default=4096, ge=16)
     """Default: room for every prompt and reply of the study, eight times over."""
     sae: str
+    directions: str | None = None
+    """Set of directions that experiments beside the SAE's steer."""
+    along: str | None = None
+    """Set of directions that is steered in the SAE's place; a run sets it, params.yaml does not."""
     steer_layer: int = Field(default=None, ge=0)  # type: ignore[assignment]  # the SAE's
     """Default: the SAE's own layer."""
     read_layer: int = Field(default=None, ge=0)  # type: ignore[assignment]  # the SAE's
@@ -179,6 +208,7 @@ class Params(Block):
     protocol: Protocol
     models: dict[str, ModelParams]
     saes: dict[str, SaeParams]
+    directions: dict[str, DirectionsParams] = {}
     judges: dict[str, JudgeParams]
     judging: Judging
     work: Work
@@ -198,9 +228,13 @@ class Params(Block):
     def sae(self, name: str) -> SaeParams:
         return _get(self.saes, name, "SAE")
 
+    def directions_of(self, name: str) -> DirectionsParams:
+        return _get(self.directions, name, "set of directions")
+
     def concreteness(self, model: str) -> str:
-        """The policy in force: an SAE without labels is done without it, as the paper did for Gemma 2B and 27B."""
-        return "off" if self.sae(self.model(model).sae).labels is None else self.protocol.concreteness
+        """The policy in force: an SAE without labels is done without it, as the paper did for Gemma 2B and 27B; directions are named
+        for what they were made of."""
+        return "off" if self.model(model).along or self.sae(self.model(model).sae).labels is None else self.protocol.concreteness
 
     def sampling(self, model: str, *, search: bool = False) -> Sampling:
         p = self.protocol

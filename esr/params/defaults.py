@@ -10,17 +10,19 @@ from typing import Any
 from pydantic import BaseModel
 
 from esr.errors import ParamsError, one_of
-from esr.params.blocks import JudgeParams, ModelParams, SaeParams, Search
+from esr.params.blocks import DirectionsParams, JudgeParams, ModelParams, SaeParams, Search
 from esr.params.places import resolve
 
-KINDS: dict[str, type[BaseModel]] = {"models": ModelParams, "saes": SaeParams, "judges": JudgeParams}
+KINDS: dict[str, type[BaseModel]] = {
+    "models": ModelParams, "saes": SaeParams, "directions": DirectionsParams, "judges": JudgeParams,
+}  # fmt: skip
 LAYERS = ("steer_layer", "read_layer", "ablate_layer")
 
 
 def open_up(group: str, block: Mapping[str, Any]) -> dict[str, Any]:
     """The block with every key that it may leave out; what follows from another value is None for now."""
     filled = {**_defaults(KINDS[group]), **block}
-    if group == "models" and isinstance(filled.get("search"), dict):
+    if group in ("models", "directions") and isinstance(filled.get("search"), dict):
         filled["search"] = {**_defaults(Search), **filled["search"]}
     return filled
 
@@ -47,6 +49,12 @@ def settle(model: dict[str, Any], saes: Mapping[str, Any], where: str) -> dict[s
     if isinstance(search, dict):
         settled["search"] = _search(search)
     return settled
+
+
+def settled(block: dict[str, Any]) -> dict[str, Any]:
+    """A set's block after the overlays."""
+    search = block.get("search")
+    return {**block, "search": _search(search)} if isinstance(search, dict) else block
 
 
 def _search(search: dict[str, Any]) -> dict[str, Any]:

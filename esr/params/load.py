@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from esr.errors import ParamsError, one_of
 from esr.params.blocks import Block, Params, first
-from esr.params.defaults import KINDS, open_up, settle
+from esr.params.defaults import KINDS, open_up, settle, settled
 from esr.params.places import experiments, path
 from esr.params.tree import mapping, overlay, read_tree
 
@@ -26,8 +26,8 @@ def parse(tree: dict[str, Any], model: str | None, scale: str, *, where: str = "
     """`tree` with preset, model and scale overlaid, every name and type checked."""
     base = {key: value for key, value in tree.items() if key not in OVERLAYS}
     groups = {key: mapping(tree.get(key) or {}, key, where) for key in OVERLAYS}
-    for group in ("models", "saes", "judges"):
-        blocks = mapping(base.get(group), group, where)
+    for group in KINDS:
+        blocks = mapping(base.get(group, {} if group == "directions" else None), group, where)
         base[group] = {name: {**mapping(block, f"{group}.{name}", where), "name": name} for name, block in blocks.items()}
         for name, block in base[group].items():
             _known(block, KINDS[group], f"{group}.{name}", where)
@@ -52,6 +52,7 @@ def parse(tree: dict[str, Any], model: str | None, scale: str, *, where: str = "
         base = overlay(base, groups["by_model"].get(model), f"by_model.{model}", where)
     base = overlay(base, groups["scales"][scale], f"scales.{scale}", where)
     base["models"] = {name: settle(block, base["saes"], where) for name, block in base["models"].items()}
+    base["directions"] = {name: settled(block) for name, block in base["directions"].items()}
     base["experiments"] = {name: base.pop(name) for name in experiments() if name in base}
     try:
         params = Params.model_validate_json(json.dumps({**base, "scale": scale}, default=repr), strict=True)
@@ -95,6 +96,10 @@ def _check(params: Params, where: str) -> None:
     for model in params.models.values():
         sae = params.sae(model.sae)
         params.judge(model.judge)
+        if model.directions is not None and (beyond := max(params.directions_of(model.directions).layers)) >= model.layers:
+            raise ParamsError(
+                f"{where}: directions.{model.directions}.layers has {beyond} and the model {model.name!r} has {model.layers} layers"
+            )
         if sae.d_in != model.width:
             raise ParamsError(f"{where}: SAE {sae.name!r} reads {sae.d_in} dimensions and model {model.name!r} has {model.width}")
         for role in ("steer_layer", "read_layer", "ablate_layer"):

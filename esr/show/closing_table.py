@@ -12,11 +12,35 @@ from esr.show.tables import where
 from esr.store import Store
 from esr.types import BASELINE
 
+FIRST = "first_score_mean"
+NAMES = {
+    FIRST: ("first score", "first score"),
+    "multi_attempt_rate": ("multi-attempt", "multi"),
+    "improvement_rate": ("improvement", "improvement"),
+    "esr_rate": ("ESR", "ESR"),
+}
 SHOWN = ("multi_attempt_rate", "esr_rate")
-HEADER = (
-    "arm", "n", "missing", "first score", "multi-attempt", "ESR", "multi − baseline", "ESR − baseline", "multi, equal score", "ESR, equal score",
-)  # fmt: skip
+"""Of most experiments, whose arms are held against the baseline."""
 NOTE = f"{words.NOTE} {words.EQUAL}"
+
+
+def header(shown: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns, where an experiment shows these metrics."""
+    against = "baseline" if shown == SHOWN else "its pair"
+    values, alike = [NAMES[name][0] for name in _values(shown)], [f"{NAMES[name][1]}, equal score" for name in _alike(shown)]
+    return ("arm", "n", "missing", *values, *(f"{NAMES[name][1]} − {against}" for name in shown), *alike)
+
+
+def _values(shown: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((FIRST, *shown)))
+
+
+def _alike(shown: tuple[str, ...]) -> tuple[str, ...]:
+    """What is also held against the baseline at equal first scores."""
+    return shown if shown == SHOWN else ()
+
+
+HEADER = header(SHOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +50,7 @@ class Line:
     key: str
     missing: int
     counted: Counted | None
+    shown: tuple[str, ...] = SHOWN
 
     def cells(self) -> list[str]:
         one = self.counted
@@ -36,10 +61,9 @@ class Line:
             self.key,
             f"{one.n if one else 0:,}",
             f"{self.missing:,}",
-            words.estimate(known.get("first_score_mean")),
-            *(words.estimate(known.get(name)) for name in SHOWN),
-            *(words.difference(held.get(name)) for name in SHOWN),
-            *(words.standardised(alike.get(name)) for name in SHOWN),
+            *(words.estimate(known.get(name)) for name in _values(self.shown)),
+            *(words.difference(held.get(name)) for name in self.shown),
+            *(words.standardised(alike.get(name)) for name in _alike(self.shown)),
         ]
 
 
@@ -56,7 +80,7 @@ def lines(store: Store, params: Params, experiment: Experiment, chosen: Selectio
     ).to_pylist()
     if not any(row["key"].startswith(f"{chosen.experiment}/") for row in rows):
         return []  # it has no arm of its own, so there is nothing to hold against others
-    return [Line(row["key"], int(row["n_missing"]), found.get(row["key"])) for row in rows]
+    return [Line(row["key"], int(row["n_missing"]), found.get(row["key"]), experiment.shown) for row in rows]
 
 
 def _graded(store: Store, chosen: Selection) -> bool:
@@ -64,17 +88,14 @@ def _graded(store: Store, chosen: Selection) -> bool:
     return bool(store.sql(f"select 1 from outcomes where {condition} limit 1", asked).num_rows)
 
 
-HELD = len(HEADER) - len(SHOWN)
-"""Where the columns of differences begin."""
-
-
 def markdown(found: list[Line]) -> str:
     """Two tables, rates and then differences: in one, the last columns would be cut on a page of usual width."""
-    cells = [line.cells() for line in found]
-    rates = [row[:HELD] for row in cells]
-    held = [[row[0], *row[HELD:]] for row in cells if any(row[HELD:])]
-    tables = [(HEADER[:HELD], rates), ((HEADER[0], *HEADER[HELD:]), held)]
-    return "\n\n".join([*(_table(header, rows) for header, rows in tables if rows), NOTE])
+    shown = found[0].shown if found else SHOWN
+    names, rows = header(shown), [line.cells() for line in found]
+    held = 3 + len(_values(shown))
+    apart = [[row[0], *row[held:]] for row in rows if any(row[held:])]
+    tables = [(names[:held], [row[:held] for row in rows]), ((names[0], *names[held:]), apart)]
+    return "\n\n".join([*(_table(head, some) for head, some in tables if some), NOTE])
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,14 +8,16 @@ CREATE TABLE trials (
     weights VARCHAR,                  -- what the name meant: hub id or folder, revision or hash, dtype, quantization, adapter; NULL: imported
     prompt VARCHAR NOT NULL,          -- the whole user turn, suffix included
     prompt_format VARCHAR,            -- clean, or double_header (a second BOS and header); NULL: not recorded by the import's source
-    prefill VARCHAR,                  -- text put at the start of the assistant's turn
+    prefill VARCHAR,                  -- what the assistant's turn was begun with, to read
+    prefill_ids INTEGER[],            -- its tokens, which are part of the trial's identity; NULL: none, or text was put there by an older version
     seed BIGINT,                      -- the sampling seed
     temperature DOUBLE,               -- of the sampling
     top_p DOUBLE,                     -- of the sampling
     repetition_penalty DOUBLE,        -- of the sampling
     max_tokens INTEGER,               -- length at which the reply is cut
-    scope VARCHAR,                    -- positions the interventions touch: all, prompt, generated or [lo,hi)
+    scope VARCHAR,                    -- positions the interventions touch: all, prompt, generated, [lo,hi), generated[n,m), …
     ops STRUCT(kind VARCHAR, latent INTEGER, value DOUBLE, layer INTEGER, sae VARCHAR)[], -- the interventions; empty: unsteered
+    op_details VARCHAR,               -- what each of them has beside, as a JSON list: scope, schedule, shape, when; NULL: nothing
     meaning VARCHAR                   -- what else stood behind names, as JSON: chat (hash of the rendering), saes (hash of each SAE that ops name), room (where the model's length could cut the reply); NULL: not recorded
 );
 

@@ -22,22 +22,20 @@ def trials(members: Sequence[Member]) -> list[Row]:
 
 
 def trial(t: Trial) -> Row:
-    for op in t.ops:
-        if type(op) is not Op:
-            raise StoreError(
-                f"the table trials has no column for positions, schedules or conditions of an op's own, and trial {t.id} has {op!r:.200}"
-            )
+    details = [op.more for op in t.ops]
     return {
         "trial_id": t.id,
         "model": t.model,
         "weights": t.weights,
         "prompt": t.prompt,
         "prompt_format": t.prompt_format,
-        "prefill": t.prefill,
+        "prefill": t.prefill_text,
+        "prefill_ids": list(t.prefill) or None,
         "seed": t.seed,
         **asdict(t.sampling),
         "scope": t.scope,
-        "ops": [asdict(op) for op in t.ops],
+        "ops": [{name: getattr(op, name) for name in Op.__slots__} for op in t.ops],
+        "op_details": json.dumps(details, separators=(",", ":")) if any(details) else None,
         "meaning": t.meant or None,
     }
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from esr.errors import StoreError, one_of
 
-VERSION = 3
+VERSION = 4
 """Of the tables in esr/sql/tables.sql; esr/store/migration.py reads shards of every earlier one."""
 
 BETTER = {

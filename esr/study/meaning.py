@@ -7,19 +7,21 @@ is no part of it.
 """
 
 import json
+from collections.abc import Mapping
 
 from esr.engine.chat import overhead, rendering
 from esr.params import Params
 from esr.sae.content import content
 
 
-def of(params: Params, model: str, *, fetch: bool = True) -> str:
-    """The meaning of a whole study; `Trial.meant` takes of it what a trial rests on. Without `fetch` nothing is downloaded for it."""
+def of(params: Params, model: str, *, fetch: bool = True, directions: Mapping[str, str] | None = None) -> str:
+    """The meaning of a whole study; `Trial.meant` takes of it what a trial rests on. Without `fetch` nothing is downloaded for it.
+    `directions`: the hash of each set that may be steered along, by name; a set is told of as an SAE is."""
     m = params.model(model)
     told = {
         "chat": rendering(m.family),
         "room": m.max_model_len - overhead(m.family),
-        "saes": {m.sae: content(params.sae(m.sae), fetch=fetch)},
+        "saes": {m.sae: content(params.sae(m.sae), fetch=fetch), **(directions or {})},
     }
     return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 

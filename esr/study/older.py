@@ -116,6 +116,8 @@ def sorted_out(study: "Study", *, thorough: bool) -> tuple[dict[str, Named], dic
             continue  # of the model with another SAE; a study with that one sees to them
         trial = _trial(row, ops, study.meaning)
         reason = proof.lacks(trial)
+        if row["prefill"]:
+            reason = "their turn was begun with text, where today's is with tokens"
         if not reason and replace(trial, meaning="").id != row["trial_id"]:
             reason = "their ids are not those of their content"
         if reason:
@@ -175,7 +177,6 @@ def _trial(row: Mapping[str, Any], ops: tuple[Op, ...], meaning: str) -> Trial:
         meaning=meaning,
         prompt=row["prompt"],
         prompt_format=row["prompt_format"],
-        prefill=row["prefill"],
         seed=row["seed"],
         sampling=Sampling(row["temperature"], row["top_p"], row["repetition_penalty"], row["max_tokens"]),
         ops=ops,

@@ -19,9 +19,10 @@ from functools import partial
 import numpy as np
 
 from esr import prompts
+from esr.engine.intervention import Intervention, Points
 from esr.errors import DataError
 from esr.params import Params
-from esr.types import Arm, Latent, Member, Op, Trial
+from esr.types import Arm, Latent, Member, Op, Scope, Trial
 
 Change = Callable[[Trial], Trial]
 
@@ -32,8 +33,10 @@ def stream(params: Params, *names: object) -> random.Random:
 
 
 def steer_op(params: Params, model: str, latent: int, boost: float) -> tuple[Op, ...]:
-    """The distractor's decoder row added `boost` times at the steering layer; nothing at 0."""
+    """The distractor's decoder row added `boost` times at the steering layer, or its direction after each block of its set; nothing at 0."""
     m = params.model(model)
+    if m.along and boost:
+        return tuple(Op("add", latent, float(boost), layer, m.along) for layer in params.directions_of(m.along).layers)
     return (Op("add", latent, float(boost), m.steer_layer, m.sae),) if boost else ()
 
 
@@ -117,6 +120,52 @@ def ablated(params: Params, model: str, latents: Iterable[int]) -> Change:
 def suffixed(variant: str) -> Change:
     """The question followed by one space and a meta-prompt of esr/prompts/suffixes."""
     return lambda trial: replace(trial, prompt=prompts.with_suffix(trial.question, variant, trial.latent.label))
+
+
+def confined(scope: Scope) -> Change:
+    """The steering at some positions alone."""
+    return lambda trial: replace(trial, scope=scope)
+
+
+def ramped(points: Points) -> Change:
+    """The steering by a schedule over generated tokens: (token, factor on the boost), straight between two points."""
+
+    def change(trial: Trial) -> Trial:
+        ops = (Intervention(op.kind, op.latent, op.value, op.layer, op.sae, schedule=points) for op in trial.ops)
+        return replace(trial, ops=tuple(ops))
+
+    return change
+
+
+def until(marker: int) -> Change:
+    """The steering up to the first generated token of this id: behind it, what is added is taken off again, which sums to nothing."""
+
+    def change(trial: Trial) -> Trial:
+        off = (
+            Intervention(op.kind, op.latent, -op.value, op.layer, op.sae, scope=f"generated after {marker}")
+            for op in trial.ops
+            if op.kind == "add"
+        )
+        return replace(trial, ops=(*trial.ops, *off))
+
+    return change
+
+
+def firsts(members: Iterable[Member], per_latent: int) -> list[Member]:
+    """The first so many of each latent."""
+    taken: dict[int, int] = {}
+    out = []
+    for member in members:
+        latent = member.trial.latent.index
+        taken[latent] = taken.get(latent, 0) + 1
+        if taken[latent] <= per_latent:
+            out.append(member)
+    return out
+
+
+def held(members: Iterable[Member], against: str) -> list[Member]:
+    """The same, compared with another arm."""
+    return [replace(member, arm=replace(member.arm, against=against)) for member in members]
 
 
 def boosted(params: Params, model: str, boost: Callable[[Trial], float]) -> Change:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from esr.engine import Engine, Output, Request
+from esr.engine.entries import resolved, windows
 from esr.errors import EngineError, Halted
 from esr.study import older
 from esr.study.batches import work
@@ -68,8 +69,10 @@ def request(trial: Trial, adapter: str = "") -> Request:
 
 
 def reply(trial: Trial, output: Output) -> Reply:
-    """What the trial got; a steered trial whose intervention touched nothing is refused."""
-    if trial.ops and output.applied == 0:
+    """What the trial got; a steered trial whose intervention touched nothing is refused, unless the reply ended before its positions."""
+    ids = (*output.prompt_token_ids, *output.token_ids[:-1])
+    where = windows(resolved(trial.ops, trial.scope, len(output.prompt_token_ids)))
+    if trial.ops and output.applied == 0 and where.touched(0, len(ids), where.since(ids)):
         raise EngineError(
             f"trial {trial.id} asks for {len(trial.ops)} interventions and the engine applied none; nothing of it is kept"
         )

@@ -31,6 +31,7 @@ from esr.types import Latent
 if TYPE_CHECKING:
     from esr.engine import Backend, Engine
     from esr.judge import Judge
+    from esr.study.along import Along
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class Study:
     progress: Progress = field(default_factory=Progress)
     budget: str | None = None
     """Whatever shares this name shares one max_cost; None: this process."""
+    along: "Along | None" = None
+    """The set of directions that is steered in the SAE's place; None: the SAE's latents are."""
 
     @classmethod
     def of(cls, model: str, scale: str = "full", store: Store | None = None) -> "Study":
@@ -69,11 +72,14 @@ class Study:
     @cached_property
     def meaning(self) -> str:
         """What else determines a reply and is only named in a trial: the SAE, the rendering of the chat, the model's length."""
-        return meaning.of(self.params, self.model, fetch=backend() != "fake")
+        sets = {self.along.name: self.along.sha256[:16]} if self.along else {}
+        return meaning.of(self.params, self.model, fetch=backend() != "fake", directions=sets)
 
     @cached_property
     def labels(self) -> list[Latent]:
-        """Every labelled latent of the model's SAE."""
+        """Every labelled latent of the model's SAE, or every direction that is steered in its place."""
+        if self.along is not None:
+            return [Latent(index, name) for index, name in enumerate(self.along.names)]
         sae = self.params.sae(self.spec.sae)
         if sae.labels is None:
             return [Latent(index, f"latent {index}") for index in range(sae.d_sae)]
@@ -99,7 +105,10 @@ class Study:
     def engine(self) -> "Engine":
         from esr.engine.open import open_engine
 
-        return open_engine(self.params, self.model, backend())
+        engine = open_engine(self.params, self.model, backend())
+        if self.along is not None:
+            engine.load_directions(self.along.name, self.along.file)
+        return engine
 
     def judge(self, name: str) -> "Judge":
         from esr.judge.open import open_judge

@@ -54,7 +54,7 @@ class Workload:
 
 def workload(params: Params, experiment: Experiment) -> Workload:
     p, asked = params.protocol, params.of(Baseline)
-    n, size = asked.latents, experiment.size(params)
+    n, size = experiment.searched(params) if experiment.searched else asked.latents, experiment.size(params)
     search = searched_replies(params, n + size.searched)
     baseline = baseline_trials(params) if experiment.baseline else 0
     found = len(discovery()) * params.of(Detection).replies_per_question if experiment.discovery else 0
