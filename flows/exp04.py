@@ -40,7 +40,7 @@ EXPERIMENT = Experiment(
     tables=(tables.OUTCOMES,),
     figures=(
         Figure("Figure 7. Fine-tuned for self-correction: {model}", tuned.curves),
-        Figure("Told, or fine-tuned: {model}", tuned.companions, name="companions"),
+        Figure("Figure 7. Told, or fine-tuned: {model}", tuned.companions, name="companions"),
     ),
     endings=draw.USUAL,
 )

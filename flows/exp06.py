@@ -30,8 +30,8 @@ EXPERIMENT = Experiment(
     tables=(tables.OUTCOMES, trace_table.TOKENS, episode_tables.ONSETS, episode_tables.TIMING),
     figures=(
         Figure("Figure 6. One episode, token by token: {model}", drawn.trace),
-        Figure("Further episodes: {model}", drawn.multiples, name="more"),
-        Figure("When they leave their level: {model}", drawn.onsets, name="onset"),
+        Figure("Figure 6. Further episodes: {model}", drawn.multiples, name="more"),
+        Figure("Figure 6. When they leave their level: {model}", drawn.onsets, name="onset"),
     ),
     endings=draw.USUAL,
 )
@@ -43,12 +43,10 @@ def exp06(model: str, scale: str = "full", judge: str | None = None) -> None:
     detectors, the backtracking latents and the distractor itself, raw and smoothed, over the tokens that were generated; others
     beside it. Where the paper names an example of this model, it is generated anew from the same latent, boost and seed."""
     with stages.run(EXPERIMENT, model, scale, judge) as run:
-        settings = run.params.of(Traces)
         found, watched, lists = stages.watched(run)
+        settings = run.params.of(Traces)
         chosen = [one.trial_id for one in traces.shown(found, settings)]
         members = replay([m for m in watched.episodes if m.trial.id in chosen], traces.SHOWN, lambda trial: trial)
-        if settings.published is not None:
-            study = run.study
-            members.append(traces.published(run.params, model, study.weights, study.meaning, study.labels, settings.published))
+        members += traces.published(run.study, settings.published)
         stages.carry_out(run, members)
         read.shown(run, members, lists)

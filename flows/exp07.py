@@ -24,8 +24,8 @@ EXPERIMENT = Experiment(
     size=size,
     tables=(crossed.CROSSED,),
     figures=(
-        Figure("What each judge finds: {model}", judges.bars),
-        Figure("How far judges agree: {model}", judges.matrix, name="agreement"),
+        Figure("A.2.2. What each judge finds: {model}", judges.bars),
+        Figure("A.2.2. How far judges agree: {model}", judges.matrix, name="agreement"),
     ),
     endings=(draw.pictures, draw.made),
 )
@@ -41,6 +41,5 @@ def exp07(model: str, scale: str = "full", judge: str | None = None) -> None:
         run.study.check(others)
         stages.baseline(run)
         sample = cross.sample(run)
-        for name in others:
-            if name != run.judge_name:
-                cross.grades(run, name, sample)
+        for name in [name for name in others if name != run.judge_name]:
+            cross.grades(run, name, sample)

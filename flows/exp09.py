@@ -26,8 +26,8 @@ EXPERIMENT = Experiment(
     beside=(),
     tables=(tables.OUTCOMES, *episode_tables.EVERY),
     figures=(
-        Figure("Detectors around the first word of the correction: {model}", episodes.curves),
-        Figure("Detectors by region, and in three controls: {model}", episodes.regions, name="regions"),
+        Figure("Figure A.15. Detectors around the first word of the correction: {model}", episodes.curves),
+        Figure("Figure A.16. Detectors by region, and in three controls: {model}", episodes.regions, name="regions"),
     ),
     endings=(*draw.USUAL, draw.timing),
 )

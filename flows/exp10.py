@@ -62,8 +62,8 @@ def exp10(model: str, scale: str = "full", judge: str | None = None) -> None:
         record.detectors(run, controls)
         sets = arms("exp10", controls)
         replays = [replay(baseline, arm, ablated(run.params, model, latents)) for arm, latents in sets.items()]
-        for arm, latents in sets.items():
-            if exp.recalibrate and arm.kind == "matched":
-                anew = replace(arm, name=f"{arm.name}-recalibrated", kind="matched-recalibrated")
-                replays.append(stages.recalibrated(run, baseline, anew, latents))
+        matched = {arm: latents for arm, latents in sets.items() if exp.recalibrate and arm.kind == "matched"}
+        for arm, latents in matched.items():
+            anew = replace(arm, name=f"{arm.name}-recalibrated", kind="matched-recalibrated")
+            replays.append(stages.recalibrated(run, baseline, anew, latents))
         stages.carry_out(run, [member for replayed in replays for member in replayed])

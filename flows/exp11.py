@@ -52,6 +52,8 @@ EXPERIMENT = Experiment(
     figures=(Figure("Off-topic beginnings continued: {model}", continued.detection),),
     endings=draw.USUAL,
 )
+CONTROLS = ("matched",)
+"""One set of latents that the detectors are held against."""
 
 
 @flow(**stages.options(EXPERIMENT))
@@ -67,7 +69,7 @@ def exp11(model: str, scale: str = "full", judge: str | None = None) -> None:
         begun = by_cut(sources, spans, exp.characters, exp.multiples, exp.sentence)
         seen, barred = collect.activations(run), stages.latents(run)
         detectors = ablate.detectors(run, seen)
-        controls = ablate.controls(run, seen, barred, 1, ("matched",), exp.first_seed)
+        controls = ablate.controls(run, seen, barred, len(CONTROLS), CONTROLS, exp.first_seed)
         record.detectors(run, {"detectors": detectors, **controls})
         clamped = {"detectors": detectors, "matched": controls["matched-0"]}
         held = {name: ablated(run.params, model, [one.latent for one in some]) for name, some in clamped.items()}

@@ -6,13 +6,12 @@ from prefect import flow
 from pydantic import Field
 
 from esr import params
-from esr.errors import ParamsError
 from esr.experiment import Experiment, Figure, Size
 from esr.params import Params
 from esr.show import directions as shown
 from esr.show import tables
 from esr.show.figures import doses
-from esr.study.along import check_doses, in_mode
+from esr.study.along import check_doses, in_mode, set_of
 from esr.study.plan import confined, held, ladder, relative_levels, replay
 from esr.types import Arm
 from flows import stages
@@ -59,10 +58,7 @@ def exp13(model: str, scale: str = "full", judge: str | None = None) -> None:
     multiples of it; the stream's length along it is held instead, or the direction is taken out; the adding is confined to some positions.
     Latent, question and seed of a trial are the same in every arm."""
     with stages.run(EXPERIMENT, model, scale, judge) as run:
-        exp, name = run.params.of(Settings), run.params.model(model).directions
-        if name is None:
-            raise ParamsError(f"models.{model}.directions names no set; a block under directions: and its name there would do")
-        made = build.directions(run, name)
+        exp, made = run.params.of(Settings), build.directions(run, set_of(run.params, model))
         there = run.steered_along(made, exp.directions, exp.trials_per_direction)
         found = stages.thresholds(there)
         steered = stages.planned(there, found, Arm("exp13", "steered", "steered", against=""), exp.trials_per_direction)

@@ -54,10 +54,9 @@ def exp14(model: str, scale: str = "full", judge: str | None = None) -> None:
     with stages.run(EXPERIMENT, model, scale, judge) as run:
         exp, baseline = run.params.of(Settings), stages.baseline(run)
         some = firsts(baseline, exp.per_latent)
-        changes = {name: confined(scope) for name, scope in exp.scopes.items()} | {
-            name: ramped(points) for name, points in exp.ramps.items()
-        }
-        if exp.until is not None:
-            changes["until-restart"] = until(collect.token(run, exp.until))
+        words = {name: collect.token(run, word) for name, word in {"until-restart": exp.until}.items() if word is not None}
+        changes = {name: confined(scope) for name, scope in exp.scopes.items()}
+        changes |= {name: ramped(points) for name, points in exp.ramps.items()}
+        changes |= {name: until(token) for name, token in words.items()}
         arms = [replay(some, Arm("exp14", name, "scope", None, i), change) for i, (name, change) in enumerate(changes.items())]
         stages.carry_out(run, [member for arm in arms for member in arm])

@@ -68,7 +68,7 @@ def test_an_interval_knows_that_episodes_of_one_latent_go_together() -> None:
     found = contrast(x, np.zeros(480), latent)
     assert found.interval is not None
     half = stats.t.ppf(0.975, 11) * own.std(ddof=1) / math.sqrt(12)
-    assert (found.interval.high - found.interval.low) / 2 == pytest.approx(half, rel=0.05)
+    assert (found.interval.high - found.interval.low) / 2 == pytest.approx(half, rel=0.1)
     assert found.p_signed_rank is not None
     assert found.p_signed_rank_by_latent is not None
     assert found.p_signed_rank_by_latent > 3 * found.p_signed_rank
@@ -151,10 +151,10 @@ def test_the_authors_groups_are_over_latents_and_their_curves_count_zeros() -> N
     off, on, found = authors_regions.group([[4.0, 2.0], [1.0, 3.0], [5.0, 5.0]], [[1.0, 1.0], [2.0, 2.0], [1.0, 3.0]])
     assert (off.mean, on.mean, off.n) == (pytest.approx(10 / 3), pytest.approx(5 / 3), 3)
     assert found.wilcoxon == 3.0, "differences of the latents' means 2, 0 and 3, of which the zero has no rank"
-    curve = authors_regions.overlay([np.array([2.0, 4.0]), np.array([6.0, 6.0, 6.0, 6.0])], [1, 2], reach=2)
-    assert curve.mean.tolist() == [3.0, 4.0, 5.0, 3.0]
+    curve = authors_regions.overlay([np.array([2.0, 4.0]), np.array([6.0, 6.0, 6.0, 6.0])], [1, 2], reach=3)
+    assert curve.mean.tolist() == [0.0, 3.0, 4.0, 5.0, 3.0, 0.0]
     assert curve.sem.tolist() == pytest.approx((curve.std / math.sqrt(2)).tolist())
-    assert curve.smoothed[0] == pytest.approx((3 + 4 + 5) / 5), "also outside the window there are zeros"
+    assert curve.smoothed[0] == pytest.approx((0 + 3 + 4) / 5), "also outside the window there are zeros"
 
 
 def test_planted_latents_are_found_as_what_they_are() -> None:

@@ -252,7 +252,7 @@ def test_a_figure_is_named_by_its_place_in_the_paper():
         found = experiments.find(name)
         if re.search(r"figure \d|A\.\d", found.paper):
             titles = [title for one in found.figures for title in (one.title, one.several.title if one.several else one.title)]
-            assert [title for title in titles if not re.match(r"(Figure \d+|A\.\d\.\d)\. \S", title)] == [], name
+            assert [title for title in titles if not re.match(r"(Figure (A\.)?\d+|A\.\d\.\d)\. \S", title)] == [], name
 
 
 def test_an_empty_histogram_has_an_axis_of_shares_and_a_point_at_zero_is_whole():

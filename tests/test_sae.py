@@ -1,6 +1,7 @@
 """Every layout of SAE file comes to one form that encodes and decodes as its makers' own code does."""
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -351,7 +352,11 @@ def test_a_configuration_that_is_none_is_refused_in_one_sentence(tmp_path: Path,
         (lambda t: t.to("meta"), "without values"),
     ],
 )
-def test_a_goodfire_file_of_unusual_tensors_is_refused_by_name(tmp_path: Path, unusual: Any, says: str) -> None:
+def test_a_goodfire_file_of_unusual_tensors_is_refused_by_name(
+    tmp_path: Path, unusual: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("transformers")]:
+        monkeypatch.delitem(sys.modules, name)  # pickle looks through every module for a quantization scheme, and these would open
     shapes = {
         "encoder_linear.weight": (D_SAE, WIDTH),
         "encoder_linear.bias": (D_SAE,),

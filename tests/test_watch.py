@@ -30,6 +30,7 @@ from esr.study.study import Study
 from esr.study.traces import Case, Traces
 from esr.types import BASELINE, Latent, Member
 
+pytestmark = pytest.mark.slow
 LATENTS, EACH = 14, 8
 SELECTION = Selection("exp09", "tiny", "full", "lexical", engine="fake")
 
@@ -203,7 +204,8 @@ def test_an_episode_is_shown_whole_with_its_text(done: Done) -> None:
     )
     case = Case(latent=8, question="Explain how to calculate probability.", seed=621104, boost=9.4)
     study = done.study
-    members.append(traces.published(study.params, "tiny", study.weights, study.meaning, study.labels, case))
+    assert traces.published(study, None) == []
+    members += traces.published(study, case)
     carried_out(study, members)
     watch.show(study, members, done.lists, "lexical")
     rows = trace_table.tokens(study.store, SELECTION)

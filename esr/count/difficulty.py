@@ -98,7 +98,7 @@ def difference(ratio: Ratio, x: Floats, y: Floats, first_x: Floats, first_y: Flo
 
     n = moved.spread.n / np.maximum(intervals.design_effect(moved.spread), 1.0)
     value = np.where(moved.covered >= COVERED, moved.value, np.nan)
-    df = np.minimum(moved.spread.df, raw.df)
+    df = np.where(deviation > 1e-12, np.minimum(moved.spread.df, raw.df), raw.df)
     return Found(value, bounds, raw.alike, raw.latents, raw.holders, df, n), moved.covered
 
 

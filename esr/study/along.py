@@ -20,7 +20,7 @@ import numpy as np
 
 from esr.engine import Capture, Request
 from esr.engine.directions import Directions, read_directions
-from esr.errors import DataError
+from esr.errors import DataError, ParamsError
 from esr.params import DirectionsParams, Params, resolve
 from esr.params.weights import file_digest
 from esr.prompts import evaluation
@@ -37,6 +37,14 @@ COLUMNS = ("subject", "prompt", "text")
 READ = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_tokens=1)
 HEX = 16
 """Digits of a set's hash in its file's name and in the meaning of a trial."""
+
+
+def set_of(params: Params, model: str) -> str:
+    """The name of the set of directions that the model is steered along."""
+    name = params.model(model).directions
+    if name is None:
+        raise ParamsError(f"models.{model}.directions names no set; a block under directions: and its name there would do")
+    return name
 
 
 @dataclass(frozen=True, slots=True)

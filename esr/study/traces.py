@@ -7,9 +7,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from esr.errors import DataError, one_of
-from esr.params import Block, Params, Settings
+from esr.params import Block, Settings
 from esr.study.episodes import Episode
 from esr.study.plan import steer_op
+from esr.study.study import Study
 from esr.types import Arm, Latent, Member, Trial
 
 SHORTEST = 20
@@ -69,12 +70,16 @@ def by_rule(found: Sequence[Episode]) -> list[Episode]:
     return sorted(found, key=place)
 
 
-def published(params: Params, model: str, weights: str, meaning: str, labels: Sequence[Latent], case: Case) -> Member:
-    """The case as a trial of today's engine: the same latent, boost, question and seed, whose reply may be another."""
-    label = next((latent for latent in labels if latent.index == case.latent), Latent(case.latent))
+def published(study: Study, case: Case | None) -> list[Member]:
+    """The case, if there is one, as a trial of today's engine: the same latent, boost, question and seed, whose
+    reply may be another."""
+    params, model = study.params, study.model
+    if case is None:
+        return []
+    label = next((latent for latent in study.labels if latent.index == case.latent), Latent(case.latent))
     trial = Trial(
-        model=model, weights=weights, meaning=meaning, prompt=case.question, prompt_format=params.protocol.prompt_format, seed=case.seed,
-        sampling=params.sampling(model), ops=steer_op(params, model, case.latent, case.boost), scope=params.protocol.scope,
-        question=case.question, latent=label, boost=case.boost,
+        model=model, weights=study.weights, meaning=study.meaning, prompt=case.question, prompt_format=params.protocol.prompt_format,
+        seed=case.seed, sampling=params.sampling(model), ops=steer_op(params, model, case.latent, case.boost),
+        scope=params.protocol.scope, question=case.question, latent=label, boost=case.boost,
     )  # fmt: skip
-    return Member(arm=PUBLISHED, model=model, scale=params.scale, trial=trial)
+    return [Member(arm=PUBLISHED, model=model, scale=params.scale, trial=trial)]
