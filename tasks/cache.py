@@ -64,7 +64,9 @@ def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Task[..., 
 
 def done(of: Task[..., Any], run: Run, **given: Any) -> Any:
     """What this step found the last time that it was asked the same; None: it would have to be done. Nothing is computed."""
-    key = Notes(of.name, given, of.fn.__module__).key(run.study)
+    asked = inspect.signature(of.fn).bind_partial(**given)
+    asked.apply_defaults()
+    key = Notes(of.name, asked.arguments, of.fn.__module__).key(run.study)
     try:
         return ResultRecord.deserialize((environment.results() / key).read_bytes()).result
     except (OSError, ValueError):
