@@ -64,6 +64,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A run in this process names its store and its Prefect in the environment; the next test starts without."""
+    before = dict(os.environ)
+    try:
+        return (yield)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 @contextmanager
 def _turn(config: pytest.Config, *, alone: bool) -> Iterator[None]:
     """A quiet test waits for those that run, and those that come after it wait for it at the gate."""
