@@ -20,10 +20,13 @@ from esr.params import HOME
 from esr.store import Store
 
 README = "README.md"
-PAGES = (README, "docs/deployments.md", "docs/models.md", "docs/experiments.md")
+PAGES = (README, "docs/deployments.md", "docs/models.md", "docs/experiments.md", "docs/audit.md", "docs/recovery.md")
 """Played from top to bottom, in this order, in one clone."""
 NO_LINES = {
+    "docs/activations.md": "tests/test_activations.py",  # experiments 6 and 9 run in tests/test_flows.py
     "docs/engine.md": "tests/test_engine_docs.py",  # its blocks want the weights of published models
+    "docs/finetuning.md": "tests/test_finetune.py",  # all checkpoints take hours; there one is trained
+    "docs/store.md": "tests/test_history.py",
 }
 """Pages with such blocks that are not played here, and where they are."""
 
@@ -66,6 +69,18 @@ OTHERWISE = (
     Otherwise("docs/deployments.md", ".venv/bin/python -m deployments up --gpus 0 1", "two GPUs", left_out=True),
     Otherwise("docs/deployments.md", ".venv/bin/prefect deployment run exp01/8b", "a GPU", left_out=True),
     Otherwise("docs/models.md", "python -m esr doctor 70b", "labels, weights, a GPU and a key are not here", code=1),
+    Otherwise(
+        README,
+        "make finetune && .venv/bin/dvc repro checkpoints/dvc.yaml",
+        "hours; one is trained",
+        elsewhere="tests/test_finetune.py",
+    ),
+    Otherwise(
+        "docs/models.md",
+        "python -m esr labels make tiny-plain --texts FILE",
+        "FILE is the reader's",
+        elsewhere="tests/test_labels.py",
+    ),
     Otherwise("docs/models.md", "python -m esr labels fetch gemma-9b", "the network", elsewhere="tests/test_labels.py"),
     Otherwise("docs/models.md", "python -m esr labels import FILE --for 8b", "FILE is the reader's; here of one label", labels),
     Otherwise(
@@ -74,6 +89,13 @@ OTHERWISE = (
         "it is to add a block",
         changes=("params.yaml",),
     ),
+    Otherwise(
+        "docs/audit.md",
+        "python -m esr audit read audit-exp01-tiny-SHEET.csv --author ada",
+        "SHEET is the sheet's own hash",
+        lambda _: "python -m esr audit read audit-exp01-tiny-*.csv --author ada",
+    ),
+    Otherwise("docs/recovery.md", "python -m esr recovery exp01/70b --judge haiku-4.5", "a key is not here", code=2),
     Otherwise(
         "docs/experiments.md", '"""Experiment 77: do the positions matter?"""', "a file", elsewhere="tests/test_experiment.py"
     ),
@@ -121,12 +143,6 @@ def demo(done: Played, clone: Clone) -> None:
         low, high = recorded_interval(says)
         assert low <= found[name] <= high, says
         assert found["n_missing"] == 0
-
-
-def detectors(done: Played, clone: Clone) -> None:
-    a_run(done, clone, "exp01/baseline", "exp03/detectors", figures=("exp03-tiny.png",))
-    low, high = recorded_interval("detectors clamped: second attempt")
-    assert low <= rates(clone, "exp03", "detectors")["multi_attempt_rate"] <= high
 
 
 def says(*what: str) -> Callable[[Played, Clone], None]:
@@ -200,9 +216,11 @@ PROMISES: dict[str, Callable[[Played, Clone], None]] = {
     "make demo": demo,
     "make setup": says(".venv is ready"),
     "make test": says("ruff check", "ruff format", "mypy", "lint-imports", "-m pytest"),
-    f"{PYTHON} -m flows exp03 tiny": detectors,
-    f"{PYTHON} -m flows exp08 tiny --scale smoke": lambda done, clone: a_run(
-        done, clone, "exp01/baseline", "exp08/no-steering", figures=("exp08-tiny-smoke.png",)
+    f"{PYTHON} -m flows exp08 tiny": lambda done, clone: a_run(
+        done, clone, "exp01/baseline", "exp08/no-steering", figures=("exp08-tiny.png",)
+    ),
+    f"{PYTHON} -m flows exp03 tiny --scale smoke": lambda done, clone: a_run(
+        done, clone, "exp01/baseline", "exp03/detectors", figures=("exp03-tiny-smoke.png",)
     ),
     f"{PYTHON} -m flows exp01 8b": one_sentence,
     f"{PYTHON} -m esr sql 'from summary'": says("exp01", "exp03", "exp08", "smoke", "full"),
@@ -227,7 +245,7 @@ def promise(line: Line) -> Callable[[Played, Clone], None] | None:
     return own_study if line.language == "python" and line.page == README else PROMISES.get(line.command)
 
 
-RECORDED = ("exp01", "exp03", "exp08")
+RECORDED = ("exp01", "exp08")
 """Experiments that the README's lines run on `tiny` at full scale; their results stand in git."""
 
 
