@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from esr.engine.adapter import CONFIG, WEIGHTS, Adapter
-from esr.engine.options import lora
 from esr.errors import DataError
 from esr.params import ModelParams, Params
 from esr.params.weights import identity
@@ -50,6 +49,8 @@ def opened(params: Params, places: Places, ratio: int, seed: int) -> Checkpoint:
 
 def check(params: Params, model: ModelParams, folder: Path) -> None:
     """That it was trained on this base, that peft can put it on, that vLLM can serve its rank."""
+    from esr.engine.options import lora
+
     about = read(folder)
     base = identity(params, model.name)
     if about.get("base") != base:
