@@ -21,7 +21,7 @@ LINES = (
     r"store \S+: nothing of it is there yet",
     r"(calibrate|calibrate: judge|steer|judge) +[\d,]+(/[\d,]+)?.*",
     r"note: .* (latents|labels) .*",
-    r"arm +n +missing +first score +multi-attempt +ESR +multi − baseline +ESR − baseline",
+    r"arm +n +missing +first score +multi-attempt +ESR +multi − baseline +ESR − baseline +multi, equal score +ESR, equal score",
     r"exp01/baseline +\d+ .*",
     r"figure: \S+\.png",
 )
@@ -42,7 +42,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, "subprocess.C
 def test_a_run_leaves_stderr_empty_and_prints_only_its_own_lines(
     done: tuple[Place, "subprocess.CompletedProcess[str]"],
 ) -> None:
-    from esr.show.words import NOTE
+    from esr.show.closing_table import NOTE
 
     _, ran = done
     assert ran.stderr == ""
