@@ -32,7 +32,7 @@ EXPERIMENT = Experiment(
     figures=(Figure("Figure 5. Off-topic detectors held at zero: {model}", rates.panels),),
     endings=draw.USUAL,
 )
-ANEW = (Arm("exp03", "detectors-recalibrated", "recalibrated", order=1),)
+ANEW = Arm("exp03", "detectors-recalibrated", "recalibrated", order=1)
 """Where thresholds are also found anew under the clamp."""
 
 
@@ -48,6 +48,5 @@ def exp03(model: str, scale: str = "full", judge: str | None = None) -> None:
         record.detectors(run, {"detectors": detectors})
         latents = [detector.latent for detector in detectors]
         members = replay(baseline, Arm("exp03", "detectors", "ablated"), ablated(run.params, model, latents))
-        for arm in ANEW[: run.params.of(Detection).recalibrate]:
-            members += stages.recalibrated(run, baseline, arm, latents)
+        members += stages.recalibrated(run, baseline, ANEW, latents) if run.params.of(Detection).recalibrate else []
         stages.carry_out(run, members)

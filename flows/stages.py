@@ -82,13 +82,7 @@ def thresholds(run: Run, clamped: Sequence[int] = ()) -> list[Threshold]:
     """The chosen latents that bite, each with the boost at which it does; several shards of latents are searched at once. With
     `clamped`, the boosts at which they do while these other latents are held at zero."""
     chosen = latents(run)
-    asked = searched_replies(run.params, len(chosen))
-    run.progress.expect("calibrate", asked)
-    run.progress.expect("calibrate: judge", asked)
-    shards = cut(chosen, _size(len(chosen), run.params.work.calibrate_shard))
-    under = {"clamped": sorted(clamped)} if clamped else {}
-    searches = [calibrate.thresholds.submit(run, quote(shard), **under) for shard in shards]
-    found = [one for search in searches for one in search.result()]
+    found = [one for search in _searches(run, chosen, clamped) for one in search.result()]
     run.progress.settle("calibrate", "calibrate: judge")
     bites = [one for one in found if one.bites]
     if not bites:
@@ -101,14 +95,18 @@ def thresholds(run: Run, clamped: Sequence[int] = ()) -> list[Threshold]:
 def thresholds_anew(runs: Sequence[Run], chosen: Sequence[Latent]) -> list[list[Threshold]]:
     """What calibration finds for the same latents on each run's model: searched side by side, so that models which share an engine meet
     in its batch. Of each the latents that bite, which may be none."""
-    searches = []
-    for run in runs:
-        asked = searched_replies(run.params, len(chosen))
-        run.progress.expect("calibrate", asked)
-        run.progress.expect("calibrate: judge", asked)
-        shards = cut(chosen, _size(len(chosen), run.params.work.calibrate_shard))
-        searches.append([calibrate.thresholds.submit(run, quote(shard)) for shard in shards])
+    searches = [_searches(run, chosen) for run in runs]
     return [[one for search in some for one in search.result() if one.bites] for some in searches]
+
+
+def _searches(run: Run, chosen: Sequence[Latent], clamped: Sequence[int] = ()) -> list[PrefectFuture[list[Threshold]]]:
+    """Begun, one a shard of latents."""
+    asked = searched_replies(run.params, len(chosen))
+    run.progress.expect("calibrate", asked)
+    run.progress.expect("calibrate: judge", asked)
+    under = {"clamped": sorted(clamped)} if clamped else {}
+    shards = cut(chosen, _size(len(chosen), run.params.work.calibrate_shard))
+    return [calibrate.thresholds.submit(run, quote(shard), **under) for shard in shards]
 
 
 def there(run: Run) -> There:

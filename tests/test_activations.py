@@ -55,12 +55,10 @@ SPECIALS = {
 }
 
 
-def byte_level(split_digits: bool) -> Tokenizer:
-    """As Llama 3 and SmolLM have it: bytes as characters, merges within words."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    coded = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)[0][0] for word in WORDS[:20] for text in (word, " " + word)]  # fmt: skip
-    vocabulary, merges = {token: i for i, token in enumerate(alphabet)}, []
-    for word in coded:
+def grown(vocabulary: dict[str, int], words: list[str]) -> list[tuple[str, str]]:
+    """Merges that build each word from its left; the vocabulary has what they make."""
+    merges = []
+    for word in words:
         left = word[0]
         for character in word[1:]:
             pair = (left, character)
@@ -68,6 +66,15 @@ def byte_level(split_digits: bool) -> Tokenizer:
             if left not in vocabulary:
                 vocabulary[left] = len(vocabulary)
                 merges.append(pair)
+    return merges
+
+
+def byte_level(split_digits: bool) -> Tokenizer:
+    """As Llama 3 and SmolLM have it: bytes as characters, merges within words."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    coded = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)[0][0] for word in WORDS[:20] for text in (word, " " + word)]  # fmt: skip
+    vocabulary = {token: i for i, token in enumerate(alphabet)}
+    merges = grown(vocabulary, coded)
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if split_digits else []
     made.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False)])
@@ -78,17 +85,9 @@ def byte_level(split_digits: bool) -> Tokenizer:
 def byte_fallback() -> Tokenizer:
     """As Gemma has it: spaces as ▁, characters that it does not know as bytes."""
     vocabulary = {f"<0x{i:02X}>": i for i in range(256)}
-    merges = []
     for character in "▁abcdefghijklmnopqrstuvwxyzWABC.,!?\n'éü":
         vocabulary.setdefault(character, len(vocabulary))
-    for word in (f"▁{word}" for word in WORDS if word.isascii()):
-        left = word[0]
-        for character in word[1:]:
-            pair = (left, character)
-            left += character
-            if left not in vocabulary:
-                vocabulary[left] = len(vocabulary)
-                merges.append(pair)
+    merges = grown(vocabulary, [f"▁{word}" for word in WORDS if word.isascii()])
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, fuse_unk=True))
     made.normalizer = normalizers.Replace(" ", "▁")
     made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])

@@ -18,7 +18,7 @@ from scipy import stats
 from esr.count import intervals
 from esr.count.clusters import Clusters
 from esr.count.intervals import Interval
-from esr.count.ratios import LATENTS, counted
+from esr.count.ratios import LATENTS, counted, few
 from esr.count.statistics import Bounds
 from esr.errors import DataError
 
@@ -124,8 +124,7 @@ def _told(value: float, bounds: Interval | None, latents: int, clusters: Cluster
     if np.isnan(value):
         return Measured(None, None, "", "nothing to compare", latents)
     if latents < LATENTS or alike or bounds is None:
-        few = f"only {latents} latent{'s' * (latents != 1)}"
-        return Measured(float(value), None, "", few if latents < LATENTS else alike, latents)
+        return Measured(float(value), None, "", few(latents) if latents < LATENTS else alike, latents)
     resampled = "latents × questions resampled" if clusters.questions is not None else "latents resampled"
     return Measured(float(value), Bounds(float(bounds.low), float(bounds.high)), f"{resampled}: {rule}", "", latents)
 

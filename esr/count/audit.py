@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from esr.count import intervals
 from esr.count.clusters import Clusters, Spread
-from esr.count.ratios import LATENTS, counted
+from esr.count.ratios import LATENTS, counted, few
 from esr.count.statistics import Bounds
 from esr.errors import DataError
 
@@ -133,7 +133,7 @@ def _told(value: float, sizing: float, residual: Floats, more: float, clusters: 
     spread: Spread = clusters.spread(residual * equal, equal)
     latents = int(spread.latents)
     if latents < LATENTS:
-        return Share(value, None, f"only {latents} latent{'s' * (latents != 1)}", labels)
+        return Share(value, None, few(latents), labels)
     variance = float(spread.variance) + more
     if variance <= 0 or not 0 < sizing < 1:
         return Share(value, None, "all labels alike", labels)
@@ -149,7 +149,7 @@ def _share(x: Floats, denominator: Floats, clusters: Clusters, confidence: float
         return Share(None, None, "no label to rest on", labels)
     latents = int(of.spread.latents)
     if latents < LATENTS:
-        return Share(float(of.value), None, f"only {latents} latent{'s' * (latents != 1)}", labels)
+        return Share(float(of.value), None, few(latents), labels)
     t = intervals.quantile(of.spread.df, confidence)
     low, high = intervals.score(of.known, intervals.effective(of.spread, of.crowd), t)
     return Share(float(of.value), Bounds(float(low), float(high)), "", labels)

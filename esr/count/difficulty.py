@@ -18,7 +18,7 @@ from esr.count import intervals, metrics, ratios
 from esr.count.clusters import Clusters, Spread
 from esr.count.intervals import Interval
 from esr.count.metrics import METRICS, Difference
-from esr.count.ratios import LATENTS, Found, Ratio
+from esr.count.ratios import LATENTS, Found, Ratio, few
 from esr.count.statistics import Bounds
 
 Floats = NDArray[np.float64]
@@ -127,7 +127,7 @@ def _told(name: str, found: Found | None, covered: float, n: int, clusters: Clus
         return without(f"first scores overlap for {100 * covered:.0f} % of the baseline", latents=latents)
     value = float(found.value)
     if latents < LATENTS:
-        return without(f"only {latents} latent{'s' * (latents != 1)}", value, latents)
+        return without(few(latents), value, latents)
     low, high = (float(bound) for bound in found.interval(confidence))
     resampled = "latents × questions resampled" if clusters.questions is not None else "latents resampled"
     method = f"{resampled}: Wilson of won and lost, t, stretched for the strata"

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from esr.count.clusters import Clusters
-from esr.count.ratios import HOLDERS, LATENTS, Found, Ratio, difference, estimate
+from esr.count.ratios import HOLDERS, LATENTS, Found, Ratio, difference, estimate, few
 from esr.count.statistics import Bounds, wilson
 from esr.errors import DataError
 
@@ -180,12 +180,12 @@ def _told(found: Found, metric: Ratio, clusters: Clusters, confidence: float, *,
         return _Told(None, "", "no pairs" if paired and not latents else "no trials to rest on", latents, None)
     if latents < LATENTS:
         some = " with a second attempt" if metric.denominator == "multi" else ""
-        return _Told(None, "", f"only {latents} latent{'s' * (latents != 1)}{some}", latents, None)
+        return _Told(None, "", few(latents) + some, latents, None)
     if found.alike:
         return _Told(None, "", "all pairs alike" if paired else "all trials alike", latents, None)
     if holders < HOLDERS:
         showing = "whose pairs differ" if paired else "with a second attempt"
-        return _Told(None, "", f"only {holders} latent{'s' * (holders != 1)} {showing}", latents, None)
+        return _Told(None, "", f"{few(holders)} {showing}", latents, None)
     low, high = (float(bound) for bound in found.interval(confidence))
     rule = {
         "share": "Wilson at n/deff, t",

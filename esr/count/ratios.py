@@ -19,6 +19,11 @@ HOLDERS = 3
 """Fewer latents than this that show any of what is rare tell too little of its size."""
 
 
+def few(latents: int) -> str:
+    """Why there is no interval."""
+    return f"only {latents} latent{'s' * (latents != 1)}"
+
+
 class Ratio(NamedTuple):
     """Σ numerator / Σ denominator over trials."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from esr.count.clusters import Clusters
-from esr.count.ratios import LATENTS, Ratio, estimate
+from esr.count.ratios import LATENTS, Ratio, estimate, few
 from esr.count.statistics import Bounds
 
 RATIO = Ratio("recovery", "valid", "bounded", -100, 100)
@@ -51,7 +51,7 @@ def mean(rows: pd.DataFrame, confidence: float) -> Mean:
     found = estimate(RATIO, rows["recovery"].to_numpy(dtype=float), np.ones(len(rows)), clusters)
     latents, value = int(found.latents), float(found.value)
     if latents < LATENTS:
-        return Mean(value, None, f"only {latents} latent{'s' * (latents != 1)}", len(rows), latents)
+        return Mean(value, None, few(latents), len(rows), latents)
     if found.alike:
         return Mean(value, None, "all trials alike", len(rows), latents)
     low, high = (float(bound) for bound in found.interval(confidence))

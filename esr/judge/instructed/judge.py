@@ -71,7 +71,7 @@ class InstructedJudge:
         return [found.get(concreteness.line(label)) for label in labels]
 
     def regions(self, questions: Sequence[JudgeQuestion]) -> list[Regions]:
-        return self._run(self._regions(questions))
+        return self._run(_all(self._region(question) for question in questions))
 
     def labels(self, shown: Sequence[Sequence[Passage]]) -> list[Said]:
         return self._run(_all(self._name(passages) for passages in shown))
@@ -80,11 +80,11 @@ class InstructedJudge:
         return self._run(_all(self._guess(label, passages) for label, passages in asked))
 
     def relevances(self, questions: Sequence[JudgeQuestion]) -> list[Relevance]:
-        return self._run(self._relevances(questions))
+        return self._run(_all(self._relevance(question) for question in questions))
 
     def texts(self, calls: Sequence[Call]) -> list[str | None]:
         """What is answered to each call, in order, from what is stored or asked once; None: a refusal, a text that broke off, or none."""
-        return self._run(self._texts(calls))
+        return self._run(_all(self._text(call) for call in calls))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         with self._lock:
@@ -143,7 +143,7 @@ class InstructedJudge:
         return better(verdict, mended)
 
     async def _rate(self, labels: Sequence[str]) -> dict[str, float]:
-        parts = await asyncio.gather(*(self._rate_part(part) for part in concreteness.in_parts(labels)))
+        parts = await _all(self._rate_part(part) for part in concreteness.in_parts(labels))
         return {label: rating for part in parts for label, rating in part.items()}
 
     async def _rate_part(self, labels: list[str]) -> dict[str, float]:
@@ -162,12 +162,6 @@ class InstructedJudge:
             for messages, answer in self.caller.answers.of_kind(kind, concreteness.roomy(self.target)):
                 known = concreteness.ratings_in(messages[0].text, answer.text) | known
         return known
-
-    async def _regions(self, questions: Sequence[JudgeQuestion]) -> list[Regions]:
-        return list(await asyncio.gather(*(self._region(question) for question in questions)))
-
-    async def _texts(self, calls: Sequence[Call]) -> list[str | None]:
-        return list(await asyncio.gather(*(self._text(call) for call in calls)))
 
     async def _text(self, call: Call) -> str | None:
         try:
@@ -202,9 +196,6 @@ class InstructedJudge:
         except Unanswered as error:
             return Guess(missing=error.reason)
         return Guess(fires=fires or frozenset(), missing=missing)
-
-    async def _relevances(self, questions: Sequence[JudgeQuestion]) -> list[Relevance]:
-        return list(await asyncio.gather(*(self._relevance(question) for question in questions)))
 
     async def _relevance(self, question: JudgeQuestion) -> Relevance:
         parts = thirds(question.reply)
