@@ -13,7 +13,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 from prefect.results import ResultRecord
@@ -25,6 +24,18 @@ from esr.types import content_id
 from tasks import code, environment
 from tasks.run import Run
 from tasks.values import Values
+
+
+class Step(Task[..., Any]):
+    """A task whose values lie in the store of the moment at which it is done, not of that at which it was imported."""
+
+    @property
+    def result_storage(self) -> Path:  # type: ignore[override]
+        return environment.results()
+
+    @result_storage.setter
+    def result_storage(self, _given: object) -> None:
+        pass
 
 
 def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Task[..., Any]]:
@@ -48,16 +59,15 @@ def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Task[..., 
             run: Run = given.pop("study")
             return Notes(name, given, body.__module__).key(run.study)
 
-        made: Task[..., Any] = task(
+        return Step(
+            carried_out,
             name=name,
             cache_policy=CacheKeyFnPolicy(cache_key_fn=key),
             persist_result=True,
-            result_storage=environment.results(),
             result_serializer=Values(),
             cache_result_in_memory=False,
             **options,
-        )(carried_out)
-        return made
+        )
 
     return of
 

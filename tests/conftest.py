@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,9 @@ for key in (
     "GEMINI_API_KEY",
 ):
     os.environ.pop(key, None)
+BARE = dict(os.environ)
+ASIDE = tempfile.TemporaryDirectory(prefix="esr-collect-")  # where Prefect writes for what is imported as tests are collected
+os.environ["ESR_STORE"] = ASIDE.name
 settings.register_profile("busy", deadline=None)  # an example of 200 ms takes longer beside other tests
 settings.load_profile("busy")
 
@@ -56,6 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not gpu and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
+def pytest_collection_finish() -> None:
+    """The package `tasks` names Prefect's places in the environment when it is first imported; no test's processes inherit them."""
+    os.environ.clear()
+    os.environ.update(BARE)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -70,7 +70,7 @@ def flow_run(
         with temporary_settings({PREFECT_API_URL: prefect_api}), get_client(sync_client=True) as client:
             until = time.monotonic() + 180
             while time.monotonic() < until:
-                runs = [run for run in client.read_flow_runs() if "exp08" in run.tags]
+                runs = [run for run in client.read_flow_runs() if run.deployment_id and "exp08" in run.tags]
                 if runs and runs[0].state and runs[0].state.is_final():
                     break
                 if any(task.state_name == "AwaitingRetry" for task in client.read_task_runs()):
@@ -132,7 +132,7 @@ def test_the_run_and_its_judge_task_that_was_tried_again_are_on_its_pages(page: 
 
 
 def test_its_artifacts_can_be_read_on_its_page(page: Any, flow_run: Any, prefect_api: str) -> None:
-    page.goto(prefect_api.replace("/api", _latest(prefect_api, "closing")))
+    page.goto(prefect_api.replace("/api", _latest(prefect_api, flow_run, "closing")))
     shows(page, "exp08/no-steering")
     for name in ("first score", "ESR − baseline"):
         box = page.get_by_text(name, exact=True).first.bounding_box()
@@ -140,24 +140,26 @@ def test_its_artifacts_can_be_read_on_its_page(page: Any, flow_run: Any, prefect
             "([x, y]) => document.elementFromPoint(x, y)?.innerText", [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
         )
         assert seen == name, "no column is cut"
-    page.goto(prefect_api.replace("/api", _latest(prefect_api, "replies")))
+    page.goto(prefect_api.replace("/api", _latest(prefect_api, flow_run, "replies")))
     shows(page, "⟦attempt 1")
-    page.goto(prefect_api.replace("/api", _latest(prefect_api, "made")))
+    page.goto(prefect_api.replace("/api", _latest(prefect_api, flow_run, "made")))
     shows(page, "python -m flows exp08 tiny --scale smoke --judge haiku-4.5")
     assert page.locator("a", has_text=f"/runs/flow-run/{flow_run.id}").count() == 1
-    page.goto(prefect_api.replace("/api", _latest(prefect_api, "figure")))
+    page.goto(prefect_api.replace("/api", _latest(prefect_api, flow_run, "figure")))
     picture = page.locator("img[src^='data:image/png']").first
     picture.wait_for()
     assert picture.evaluate("img => img.naturalWidth") > 100
 
 
-def _latest(prefect_api: str, what: str) -> str:
-    """Address of the page of an artifact of the run."""
+def _latest(prefect_api: str, flow_run: Any, what: str) -> str:
+    """Address of the page of an artifact of the run; other files' runs may be on the same server."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: prefect_api}), get_client(sync_client=True) as client:
         found = [
-            artifact for artifact in client.read_artifacts() if artifact.key == f"exp08-tiny-engine-fake-smoke-haiku-4-5-{what}"
+            artifact
+            for artifact in client.read_artifacts()
+            if artifact.flow_run_id == flow_run.id and artifact.key == f"exp08-tiny-engine-fake-smoke-haiku-4-5-{what}"
         ]
     return f"/artifacts/artifact/{found[0].id}"
