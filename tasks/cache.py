@@ -30,7 +30,7 @@ class Step(Task[..., Any]):
     """A task whose values lie in the store of the moment at which it is done, not of that at which it was imported."""
 
     @property
-    def result_storage(self) -> Path:  # type: ignore[override]
+    def result_storage(self) -> Path:  # type: ignore[override]  # the base class has a plain attribute
         return environment.results()
 
     @result_storage.setter

@@ -48,8 +48,10 @@ for key in (
 BARE = dict(os.environ)
 ASIDE = tempfile.TemporaryDirectory(prefix="esr-collect-")  # where Prefect writes for what is imported as tests are collected
 os.environ["ESR_STORE"] = ASIDE.name
-settings.register_profile("busy", deadline=None)  # an example of 200 ms takes longer beside other tests
-settings.load_profile("busy")
+# An example of 200 ms takes longer beside other tests; and the same tree gets the same verdict. `--hypothesis-profile=wide` looks further.
+settings.register_profile("wide", deadline=None)
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.load_profile("same")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,10 +1,12 @@
-"""`make test` on several processes: the tests of a file meet in one of them, where they share an engine or a server."""
+"""`make test` on several processes: the tests of a file meet in one of them, where they share an engine or a server; files share nothing."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import tasks
 from esr.params import HOME
 
 
@@ -23,3 +25,8 @@ def test_a_files_tests_run_in_one_process(tmp_path: Path) -> None:
     seen = [(tmp_path / name).read_text().split() for name in "ab"]
     assert [len(pids) for pids in seen] == [6, 6]
     assert [len(set(pids)) for pids in seen] == [1, 1]
+
+
+def test_what_is_imported_as_tests_are_collected_leaves_nothing_to_their_processes() -> None:
+    assert tasks.environment.HEARTBEAT
+    assert not {"PREFECT_HOME", "PREFECT_RESULTS_LOCAL_STORAGE_PATH", "ESR_STORE"} & set(os.environ)

@@ -381,3 +381,12 @@ def test_progress_counts_what_is_left() -> None:
     assert progress.cost == 0.5
     progress.tick(Tick("steer", 1, cost=None))
     assert progress.cost is None
+
+
+def test_a_steps_values_lie_in_the_store_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks import calibrate
+
+    for name in "ab":
+        monkeypatch.setenv("ESR_STORE", str(tmp_path / name))
+        assert calibrate.thresholds.result_storage == tmp_path / name / "cache"
+        assert calibrate.thresholds.with_options(retries=1).result_storage == tmp_path / name / "cache"
