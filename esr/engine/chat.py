@@ -45,6 +45,15 @@ def _gemma2(prompt: str) -> Pieces:
     return [begin, start, f"user\n{prompt.strip()}", end, "\n", start, "model\n"]
 
 
+SMOLLM_SYSTEM: Final = "system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+"""What the template puts before a chat without a system message."""
+
+
+def _smollm(prompt: str) -> Pieces:
+    start, end = Special("<|im_start|>"), Special("<|im_end|>")
+    return [start, SMOLLM_SYSTEM, end, "\n", start, f"user\n{prompt.strip()}", end, "\n", start, "assistant\n"]
+
+
 def _tiny(prompt: str) -> Pieces:
     return [Special("<|bos|>"), Special("<|user|>"), prompt.strip(), Special("<|assistant|>")]
 
@@ -67,6 +76,7 @@ FAMILIES: Final[dict[str, Family]] = {
         (Special("<|begin_of_text|>"), Special("<|start_header_id|>"), "assistant", Special("<|end_header_id|>")),
     ),
     "gemma2": Family(_gemma2, ("<eos>", "<end_of_turn>")),
+    "smollm": Family(_smollm, ("<|endoftext|>", "<|im_end|>")),
     "tiny": Family(_tiny, ("<|end|>",)),
 }  # fmt: skip
 

@@ -6,13 +6,13 @@ A set has directions after one or more blocks. Tensors are named for their block
 
 import hashlib
 import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from esr import gguf
 from esr.errors import EngineError
 
 BLOCK = re.compile(r"(?:^|[._\-/])(\d+)$")
@@ -106,62 +106,12 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
     return {str(key): tensor.detach().float().numpy() for key, tensor in tensors.items()}
 
 
-# GGUF: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
-
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_FLOATS: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
-
-
-class _Bytes:
-    """A GGUF file's little-endian values, one after the other."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def take(self, form: str) -> Any:
-        (value,) = struct.unpack_from("<" + form, self.data, self.at)
-        self.at += struct.calcsize("<" + form)
-        return value
-
-    def text(self) -> str:
-        n = self.take("Q")
-        self.at += n
-        return self.data[self.at - n : self.at].decode()
-
-    def value(self, kind: int) -> Any:
-        if kind == 8:
-            return self.text()
-        if kind == 9:
-            of, n = self.take("I"), self.take("Q")
-            return [self.value(of) for _ in range(n)]
-        return self.take(_SCALARS[kind])
-
-
 def _gguf(path: Path) -> dict[str, np.ndarray]:
     """`direction.N` of llama.cpp's control vectors is added after block N, counted from 0."""
-    file = _Bytes(path.read_bytes())
-    if file.data[:4] != b"GGUF":
-        raise EngineError(f"{path.name} is no GGUF file")
-    file.at = 4
-    file.take("I")
-    n_tensors, n_fields = file.take("Q"), file.take("Q")
-    fields = {file.text(): file.value(file.take("I")) for _ in range(n_fields)}
-    if fields.get("general.architecture") != "controlvector":
-        raise EngineError(f"{path.name} holds {fields.get('general.architecture')!r:.80}, not a control vector")
-    found = []
-    for _ in range(n_tensors):
-        name, dims = file.text(), file.take("I")
-        shape = [file.take("Q") for _ in range(dims)]
-        found.append((name, shape, file.take("I"), file.take("Q")))
-    align = int(fields.get("general.alignment", 32))
-    base = -(-file.at // align) * align
-    out = {}
-    for name, shape, kind, offset in found:
-        if kind not in _FLOATS:
-            raise EngineError(f"{path.name}: tensor {name!r:.80} is of GGUF type {kind}; F32 (0) and F16 (1) are read")
-        numbers = np.frombuffer(file.data, _FLOATS[kind], int(np.prod(shape)), base + offset)
-        out[name] = numbers.astype(np.float32).reshape(shape[::-1])
-    return out
+    file = gguf.read(path)
+    if file.fields.get("general.architecture") != "controlvector":
+        raise EngineError(f"{path.name} holds {file.fields.get('general.architecture')!r:.80}, not a control vector")
+    return {name: file.tensor(name) for name in file.tensors}
 
 
 _READERS = {".safetensors": _safetensors, ".pt": _torch, ".pth": _torch, ".gguf": _gguf}

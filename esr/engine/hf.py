@@ -148,7 +148,7 @@ class HfEngine:
         self._halted = threading.Event()
 
     @classmethod
-    def open(cls, params: Params, name: str, device: str = "cpu") -> "HfEngine":
+    def open(cls, params: Params, name: str, device: str = "cpu", *, saes: bool = True) -> "HfEngine":
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         block = params.model(name)
@@ -167,9 +167,10 @@ class HfEngine:
 
             model = PeftModel.from_pretrained(model, str(resolve(block.adapter))).merge_and_unload()
         model.to(device)
+        identity = {"model": block.weights, **({"sae": open_sae(params, block.sae).sha256} if saes else {})}
         return cls(
             model, Chat(tokenizer, block.family), partial(open_sae, params), max_model_len=block.max_model_len,
-            allow_layer_mismatch=block.allow_layer_mismatch, identity={"model": block.weights, "sae": open_sae(params, block.sae).sha256},
+            allow_layer_mismatch=block.allow_layer_mismatch, identity=identity,
         )  # fmt: skip
 
     def load_directions(self, name: str, path: Path, layer: int | None = None) -> str:

@@ -17,18 +17,20 @@ _LOCK = threading.Lock()
 _OPEN: dict[tuple[str, ...], Engine] = {}
 
 
-def open_engine(params: "Params", model: str, backend: Backend = "vllm", **options: Any) -> Engine:
+def open_engine(params: "Params", model: str, backend: Backend = "vllm", *, saes: bool = True, **options: Any) -> Engine:
     """The engine of params.yaml's `model`; the same one for the same block, SAEs and options, a new one where that has closed or died.
+
+    Without `saes` none is opened: directions can be added and the stream itself read, before there is an SAE.
 
     options, for the `vllm` backend: AsyncEngineArgs of vLLM (enforce_eager, max_num_seqs, …), where requests bring adapters
     enable_lora, max_loras and max_lora_rank; `layers`, blocks to hook besides the model's own.
     """
-    key = _key(params, model, backend, options)
+    key = (*_key(params, model, backend, options), *(() if saes else ("no SAE",)))
     with _LOCK:
         if key in _OPEN and _OPEN[key].closed:
             _OPEN.pop(key).close()
         if key not in _OPEN:
-            _OPEN[key] = _new(params, model, backend, options)
+            _OPEN[key] = _new(params, model, backend, saes, options)
         return _as(_OPEN[key], params, model)
 
 
@@ -65,7 +67,7 @@ def close_engine(engine: Engine) -> None:
     engine.close()
 
 
-def _new(params: "Params", model: str, backend: Backend, options: dict[str, Any]) -> Engine:
+def _new(params: "Params", model: str, backend: Backend, saes: bool, options: dict[str, Any]) -> Engine:
     from esr.engine import shared
 
     if options and backend != "vllm":
@@ -75,11 +77,11 @@ def _new(params: "Params", model: str, backend: Backend, options: dict[str, Any]
     if backend == "vllm":
         from esr.engine.vllm import VllmEngine
 
-        return VllmEngine(params, model, **{**(shared.options(folders) if folders else {}), **options})
+        return VllmEngine(params, model, saes=saes, **{**(shared.options(folders) if folders else {}), **options})
     if backend == "hf":
         from esr.engine.hf import HfEngine
 
-        return HfEngine.open(params, model)
+        return HfEngine.open(params, model, saes=saes)
     if backend == "fake":
         from esr.engine.fake import FakeEngine
 

@@ -10,12 +10,15 @@ from esr.params import ModelParams, Params, resolve
 from esr.sae import open_sae
 
 
-def sites_for(params: Params, name: str) -> Sites:
+def sites_for(params: Params, name: str, *, saes: bool = True) -> Sites:
     """All that this model's experiments may touch: its own SAE, and every other one in params.yaml trained on a block of it that is
-    a local folder of its width; blocks to steer, read and ablate at."""
+    a local folder of its width; blocks to steer, read and ablate at. Without `saes` the blocks alone."""
     block = params.model(name)
+    if not saes:
+        layers = {block.steer_layer, block.read_layer, block.ablate_layer}
+        return Sites(saes={}, sha256={}, layers=tuple(sorted(layers)), allow_layer_mismatch=block.allow_layer_mismatch)
     own = params.sae(block.sae)
-    saes = {own.name: own}
+    found = {own.name: own}
     layers = {block.steer_layer, block.read_layer, block.ablate_layer}
     if block.directions is not None:
         layers |= {*params.directions_of(block.directions).layers}
@@ -26,11 +29,11 @@ def sites_for(params: Params, name: str) -> Sites:
             and sae.layer < block.layers
             and resolve(sae.repo or "").is_dir()
         ):
-            saes[sae.name] = sae
+            found[sae.name] = sae
             layers.add(sae.layer)
     return Sites(
-        saes={sae: saes[sae].model_copy(update={"repo": _absolute_repo(saes[sae].repo)}) for sae in saes},
-        sha256={sae: open_sae(params, sae).sha256 for sae in saes},
+        saes={sae: found[sae].model_copy(update={"repo": _absolute_repo(found[sae].repo), "recipe": None}) for sae in found},
+        sha256={sae: open_sae(params, sae).sha256 for sae in found},
         layers=tuple(sorted(layers)), allow_layer_mismatch=block.allow_layer_mismatch,
     )  # fmt: skip
 

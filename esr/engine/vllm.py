@@ -59,12 +59,12 @@ class Ticket:
 
 class VllmEngine:
     """Engine over vLLM's AsyncLLM. `options` go to AsyncEngineArgs and win over what params.yaml implies; `layers` are hooked besides
-    those of the model's experiments."""
+    those of the model's experiments; without `saes` none is opened, and only the stream itself can be read."""
 
-    def __init__(self, params: Params, name: str, *, layers: Sequence[int] = (), **options: Any) -> None:
+    def __init__(self, params: Params, name: str, *, layers: Sequence[int] = (), saes: bool = True, **options: Any) -> None:
         self.params = params
         self.block: ModelParams = params.model(name)
-        sites = sites_for(params, name)
+        sites = sites_for(params, name, saes=saes)
         self.sites = replace(sites, layers=tuple(sorted({*sites.layers, *layers})))
         for key, value in QUIET.items():
             os.environ.setdefault(key, value)

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from esr.dictionary import training
 from esr.organism import contrast, corpus, dictionary, labels, train
 from esr.organism.recipe import Build
 from esr.sae.canonical import Sae
@@ -58,7 +59,7 @@ def make(what: str, build: Build, out: Path, where: str) -> None:
             train.save(model, out / name)
     tiny = opened(out / "tiny", where)
     if what in ("all", "sae"):
-        dictionary.save(dictionary.train(dictionary.data(tiny, build, where, workers), build, where), out / "sae")
+        training.save(dictionary.train(dictionary.data(tiny, build, where, workers), build, where), out / "sae")
     sae = sae_of(out / "sae").to(where)
     found, score = labels.make(tiny, sae, build, where)
     labels.save(found, out / "labels.csv")

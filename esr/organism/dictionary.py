@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,23 +84,6 @@ def _shuffled(x: Tensor, build: Build) -> Iterator[Tensor]:
         order = torch.randperm(len(x), generator=generator, device=x.device)
         for lo in range(0, len(order) - build.sae_batch + 1, build.sae_batch):
             yield x[order[lo : lo + build.sae_batch]]
-
-
-def save(sae: Any, folder: Path) -> None:
-    """A SAELens folder: cfg.json and sae_weights.safetensors; float16 values, in which it is also measured."""
-    for name, value in sae.named_parameters():
-        if name != "threshold":
-            value.data = value.data.half().float()
-    folder.mkdir(parents=True, exist_ok=True)
-    sae.save_inference_model(str(folder))
-    _halve(folder / "sae_weights.safetensors")
-
-
-def _halve(path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    tensors = {name: value.half().contiguous() if name.startswith("W_") else value for name, value in load_file(path).items()}
-    save_file(tensors, path)
 
 
 @torch.no_grad()

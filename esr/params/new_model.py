@@ -10,7 +10,7 @@ from typing import Any
 from esr.errors import ParamsError
 from esr.params.blocks import ModelParams, Params
 
-FAMILIES = {("llama", 128256): "llama3", ("gemma2", 256000): "gemma2"}
+FAMILIES = {("llama", 128256): "llama3", ("gemma2", 256000): "gemma2", ("llama", 49152): "smollm"}
 """Chat family by model_type and vocabulary; Llama 2 and others are of Llama's type and are spoken to differently."""
 WINDOW = 4096
 DTYPES = ("float32", "bfloat16", "float16")
@@ -90,7 +90,7 @@ def _family(config: Mapping[str, Any], params: Params, hub: str) -> tuple[str, s
         return "tiny", f"family tiny: guessed from model_type llama ({made}) and a vocabulary of only {words:,}"
     raise ParamsError(
         f"{hub!r} is of model_type {kind!r} ({made}, vocabulary {words}) and no chat family is known for it; "
-        "llama3, gemma2 and tiny are, and esr/engine/chat.py is where one is added"
+        "llama3, gemma2, smollm and tiny are, and esr/engine/chat.py is where one is added"
     )
 
 

@@ -27,9 +27,12 @@ def identity(params: Params, model: str) -> str:
 def folder(model: ModelParams) -> Path:
     path = resolve(model.hub)
     if not (path / "config.json").is_file():
-        raise ParamsError(
-            f"model {model.name!r} should lie in {model.hub!r} and there is no config.json; `python -m esr.organism build` makes the shipped ones"
+        mend = (
+            f"`python -m esr models fetch {model.name}` brings it"
+            if model.package
+            else "`python -m esr.organism build` makes the shipped ones"
         )
+        raise ParamsError(f"model {model.name!r} should lie in {model.hub!r} and there is no config.json; {mend}")
     return path
 
 

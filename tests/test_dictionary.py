@@ -1,0 +1,89 @@
+"""An SAE of one's own: the model's text, SAELens' training, its measures; on the shipped model, with the real engine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from esr.dictionary import corpus, recipe_of, training
+from esr.dictionary.corpus import Written
+from esr.errors import ParamsError
+from esr.params import HOME, load
+from esr.prompts import evaluation
+from esr.sae import folder
+
+MAKE = """
+import sys
+from pathlib import Path
+from esr import dictionary
+from esr.params import RecipeParams, load
+
+def main():
+    params = load()
+    recipe = RecipeParams(replies=1, every=60, max_tokens=24, held_out=0.2, k=12, steps=100, batch=128, lr=1e-3, pool=1024, seed=1)
+    sae = params.sae("tiny-l3").model_copy(update={"recipe": recipe, "d_sae": 256, "repo": sys.argv[1]})
+    params = params.model_copy(update={"saes": {**params.saes, "tiny-l3": sae}})
+    dictionary.make(params, "tiny", Path(sys.argv[2]), say=lambda said: print(said, flush=True))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+def test_an_sae_is_made_measured_and_put_in_its_place_and_the_text_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "make.py").write_text(MAKE)
+    place, root = tmp_path / "sae", tmp_path / "store"
+    words = [sys.executable, str(tmp_path / "make.py"), str(place), str(root)]
+    done = subprocess.run(words, cwd=HOME, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    sae = folder.load(place, name="made")
+    assert (sae.d_in, sae.d_sae, sae.layer, sae.activation) == (192, 256, 3, "jumprelu")
+    card = json.loads((place / "card.json").read_text())
+    found = card["quality"]
+    assert 0.5 < found["explained_variance"] < 1
+    assert found["loss_zeroed"] > 2 * found["loss_spliced"]
+    assert 0.5 < found["loss_recovered"] < 1.1
+    assert found["l0"] < 64
+    assert card["text"]["replies"] == card["text"]["prompts"] > 50
+    assert "training: step 95 of 100" in done.stdout
+    (kept,) = root.glob("dictionaries/tiny-*/*.npz")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".sae")] == []
+    before = kept.stat().st_mtime_ns
+    again = subprocess.run(words, cwd=HOME, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert kept.stat().st_mtime_ns == before, "text that is there is not generated again"
+    assert json.loads((place / "card.json").read_text())["quality"]["replies"] == found["replies"]
+
+
+def test_replies_come_back_as_they_were_kept(tmp_path: Path) -> None:
+    replies = [Written((1, 2), (3, 4, 5)), Written((1,), ()), Written((1, 9, 9), (70000,))]
+    corpus._write(tmp_path / "00000.npz", replies)
+    assert corpus._read(tmp_path / "00000.npz") == replies
+
+
+def test_batches_hold_every_row_of_the_pool_mixed() -> None:
+    parts = (torch.full((10, 1), float(n)) for n in range(10_000))
+    batches = training.shuffled(parts, batch=16, pool=400, seed=0)
+    first = [next(batches).flatten().tolist() for _ in range(12)]
+    assert all(len(batch) == 16 for batch in first)
+    assert np.mean([len(set(batch)) for batch in first]) > 10, "rows of one reply fall apart"
+    seen = [value for batch in first for value in batch]
+    assert max(seen.count(value) for value in set(seen)) <= 10, "no row is taken twice"
+
+
+def test_no_evaluation_question_is_asked() -> None:
+    from esr import prompts
+
+    asked = corpus.asked([*prompts.lines("label_requests"), *prompts.lines("sae_requests")], prompts.lines("label_subjects"))
+    assert len(asked) == len(set(asked)) > 3000
+    assert not set(asked) & set(evaluation())
+
+
+def test_a_model_whose_sae_is_another_makers_is_one_sentence() -> None:
+    with pytest.raises(ParamsError, match="has no recipe"):
+        recipe_of(load(), "70b")
