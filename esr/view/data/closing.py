@@ -151,7 +151,9 @@ def spread(store: Store, address: Address) -> Any:
         raise DataError(f"nothing of {chosen.experiment}/{arm} is graded by {chosen.judge or 'any judge'}")
     protocol = settings(chosen).protocol
     frame = metrics.outcomes_frame(rows, exclude_degraded=protocol.exclude_degraded)
-    labels = {int(key): label if isinstance(label, str) else "" for key, label in zip(rows["latent"], rows["latent_label"], strict=True)}
+    labels = {
+        int(key): label if isinstance(label, str) else "" for key, label in zip(rows["latent"], rows["latent_label"], strict=True)
+    }
     groups = {int(str(key)): some for key, some in frame.groupby("latent", sort=True)}
     by_latent = [{"latent": key, "label": labels[key], **_rates(some, protocol.confidence)} for key, some in groups.items()]
     by_question = [
