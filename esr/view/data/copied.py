@@ -94,7 +94,8 @@ def of_trials(store: Store, experiments: Sequence[str]) -> Answers:
 
 
 COPIED: dict[str, Callable[[Store, Sequence[str]], Answers]] = {
-    "studies": some("studies", "studies"),
+    "studies": some("studies"),
+    "experiments": each("experiments", lambda _store, _experiments: [{}]),
     "best": some("best"),
     "runs": some("runs", "runs"),
     "closing": each("closing", of_studies),

@@ -36,7 +36,7 @@
     const told = await esr.studies(), now = { ...esr.choice(told, params, false), experiment: "" };
     const one = await esr.load("latent", { ...now, latent: params.latent });
     const roles = [...new Set(one.roles.map((role) => role.kind))];
-    esr.put(root, 
+    esr.put(root,
       el("div", { class: "crumbs" }, link("latents", now, "Latents"), ` · ${now.model}${one.sae ? ` · SAE ${one.sae.name}, layer ${one.sae.layer}` : ""}`),
       el("h1", null, `${one.latent}: ${one.label || "no label"}`),
       el("p", null, one.concreteness === null ? null : `Concreteness ${esr.number(one.concreteness, 0)} of 100. `, roles.length ? `It is clamped as ${roles.join(", ")} in experiments 3 and 10.` : null));

@@ -39,7 +39,7 @@ Object.assign(esr, {
 
 // Whose results: what the address says, with what it leaves out filled in from what the store holds.
 Object.assign(esr, {
-  async studies() { return esr.load("studies", {}); },
+  async studies() { return { studies: await esr.load("studies", {}) }; },
   choice(told, params, needsExperiment = true) {
     const wanted = ["experiment", "model", "scale", "judge"].filter((name) => params[name] && (needsExperiment || name !== "experiment"));
     const fits = told.studies.filter((one) => wanted.every((name) => one[name] === params[name]));
