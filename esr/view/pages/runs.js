@@ -50,7 +50,7 @@
       el("h3", null, "How it was made"),
       esr.facts([
         ["made again by", el("code", null, `python -m flows ${run.experiment} ${run.model} --scale ${run.scale}`)],
-        ["parameters", changed === null ? "cannot be held against params.yaml here" : changed.length ? el("div", null, changed.map((one) => el("div", null, el("code", null, one.name), ` ${JSON.stringify(one.run)}; params.yaml now: ${JSON.stringify(one.now)}`))) : "those of params.yaml as it is now"],
+        ["parameters", changed === null ? "cannot be held against params.yaml here" : changed.length ? differing(changed) : "those of params.yaml as it is now"],
         m.revision && ["revision", `${(m.revision.commit || "outside a checkout").slice(0, 12)}${m.revision.dirty ? ", with changes that were not committed" : ""}`],
         m.model && ["weights", m.model.weights || "unknown"],
         m.sae && ["SAE", m.sae.name],
@@ -60,4 +60,13 @@
         m.host && ["host", `${m.host.system}, Python ${m.host.python}, ${m.host.cpus} CPUs`],
       ]));
   }
+
+  // Folded where they are many.
+  function differing(changed) {
+    const { el } = esr;
+    const rows = changed.map((one) => el("tr", null, el("td", null, el("code", null, one.name)), el("td", null, said(one.run)), el("td", null, said(one.now))));
+    const table = esr.table(["parameter", "of the run", "params.yaml now"], rows, { label: "parameters that differ" });
+    return changed.length > 6 ? el("details", null, el("summary", null, `${changed.length} are not those of params.yaml as it is now`), table) : table;
+  }
+  const said = (value) => (value === null || value === undefined ? "–" : JSON.stringify(value));
 })();

@@ -92,7 +92,7 @@ Object.assign(esr, {
       const piece = chars.slice(at[k], at[k + 1]).join("");
       out.push(names ? el("span", { class: names }, piece) : piece);
     }
-    return el("div", { class: "reply", dir: "auto" }, out, cut ? el("span", { class: "faint" }, " (cut at the limit)") : null);
+    return el("div", { class: chars.length > 8000 ? "reply long" : "reply", tabindex: chars.length > 8000 ? 0 : null, dir: "auto" }, out, cut ? el("span", { class: "faint" }, " (cut at the limit)") : null);
   },
   facts(rows) { return esr.el("dl", { class: "facts" }, rows.filter(Boolean).map(([name, ...value]) => [esr.el("dt", null, name), esr.el("dd", null, ...value)])); },
 });
