@@ -1,7 +1,7 @@
-"""Measures the pages of `python -m esr view` in a browser: painting, filtering, searching, memory, and the size of a copy.
+"""Measures the pages of `python -m esr view` in a browser: painting, filtering, searching, memory, and the size of a bundle.
 
 python scripts/bench_view.py                     # docs/benchmarks/view.json; 25,000 made-up trials with readings
-python scripts/bench_view.py --copy store        # and a copy of this store
+python scripts/bench_view.py --bundle store      # and a bundle of this store
 Needs Chromium. Every number is of one machine and says nothing of others.
 """
 
@@ -43,12 +43,12 @@ PAGES = (
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    ask.add_argument("--copy", type=Path, help="a store to copy whole, whose copy is measured")
+    ask.add_argument("--bundle", type=Path, help="a store whose bundle is measured")
     given = ask.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measured(Path(folder))
-        if given.copy:
-            found["copy"] = copied(given.copy.absolute(), Path(folder) / "pages")
+        if given.bundle:
+            found["bundle"] = bundled(given.bundle.absolute(), Path(folder) / "pages")
     found["host"] = {"cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "python": platform.python_version()}
     text = json.dumps(found, indent=1) + "\n"
     (HOME / "docs" / "benchmarks" / "view.json").write_text(text)
@@ -119,7 +119,7 @@ def _opened(page: Any, address: str, times: int) -> list[float]:
     return out
 
 
-def copied(store: Path, folder: Path) -> dict[str, Any]:
+def bundled(store: Path, folder: Path) -> dict[str, Any]:
     began = perf_counter()
     words = [sys.executable, "-m", "esr", "view", "--store", str(store), "--bundle", str(folder)]
     said = subprocess.run(words, cwd=HOME, capture_output=True, text=True, check=True).stdout

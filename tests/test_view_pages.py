@@ -213,7 +213,7 @@ def test_a_run_that_writes_is_seen(tab: Tab, store: Store) -> None:
     assert page.locator("tbody tr").count() > before
 
 
-def test_a_copy_opens_from_the_disk_and_from_a_plain_server(browser: Any, store: Store, tmp_path: Path) -> None:
+def test_a_bundle_opens_from_the_disk_and_from_a_plain_server(browser: Any, store: Store, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "esr", "view", "--store", str(store.root), "--bundle", str(tmp_path / "pages"), "exp01", "exp03"]
     done = subprocess.run(words, cwd=HOME, capture_output=True, text=True, check=True, timeout=300)
     assert re.search(r"[\d,]+ answers in \d+ files, [\d.]+ MB", done.stdout)
@@ -227,7 +227,7 @@ def test_a_copy_opens_from_the_disk_and_from_a_plain_server(browser: Any, store:
             tab = Tab(browser, base)
             if base.startswith("file:"):
                 tab.base = f"file://{tmp_path}/pages/index.html"
-            for address in EVERY:
+            for address in EVERY if base is bases[0] else EVERY[:1]:
                 page = tab.open(address)
                 assert page.locator(".failed").count() == 0, page.inner_text("body")
             page = tab.open("trials?model=tiny&judge=lexical")

@@ -138,6 +138,7 @@ def bound(port: int | None) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((HOST, one))
+            sock.listen(128)  # from here on nobody else has it, and a browser that is quicker than the server waits
             return sock
         except OSError as error:
             sock.close()

@@ -156,7 +156,7 @@ const esr = (() => {
   function served() { begin(); watch(); }
   function bundled(told) {
     bundle = new esr.Bundle(told);
-    document.getElementById("about").replaceChildren(`a copy of ${told.made}`);
+    document.getElementById("about").replaceChildren(`bundle of ${told.made}`);
     begin();
   }
 
