@@ -1,9 +1,10 @@
 """Questions to the store: tables and views that hold every shard durable now, whoever else writes or holds the file."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -97,6 +98,30 @@ def _tables(con: duckdb.DuckDBPyConnection, newer: Mapping[str, Sequence[Shard]]
         elif attached:
             con.execute(f'CREATE VIEW "{table}" AS FROM {source}')
     con.execute(schema.sql("views"))
+
+
+Ask: TypeAlias = Callable[..., pa.Table]
+"""`ask(query, parameters)`."""
+MEMORY = "192MB"
+"""Of DuckDB while several questions are asked; it spills to disk beyond."""
+
+
+@contextmanager
+def asking(root: Path, known: Mapping[str, pa.Table] | None = None) -> Iterator[Ask]:
+    """Several questions to the same shards, whoever writes meanwhile, in little memory. `known`: answers that stand for views."""
+    try:
+        with reading(root) as con:
+            con.execute(f"SET memory_limit = '{MEMORY}'; SET threads = 2")
+            for view, table in (known or {}).items():
+                con.register(f"known_{view}", table)
+                con.execute(f'CREATE OR REPLACE VIEW "{view}" AS FROM "known_{view}"')
+
+            def ask(text: str, params: Sequence[object] = ()) -> pa.Table:
+                return con.execute(text, list(params)).to_arrow_table()
+
+            yield ask
+    except duckdb.Error as error:
+        raise StoreError(f"the store {str(root)!r} cannot be asked: {' '.join(str(error).split())[:300]}") from None
 
 
 def query(root: Path, text: str, params: Sequence[object]) -> pa.Table:
