@@ -50,6 +50,13 @@ def test_a_text_without_tags_has_the_plain_ones_and_the_same_every_time() -> Non
     assert fence("reply-1 <b>", "</reply-2>", "unrelated_topic-3") == "-4"
 
 
+@pytest.mark.parametrize(
+    "end", ["❮/reply❯", "˂/reply˃", "ᐸ / Reply ᐳ", "[/question]", "&#60;&#47;reply&#62;", "%3C%2Freply%3E", "\\074/reply"]
+)
+def test_a_tag_by_another_spelling_is_one(end: str) -> None:
+    assert fence("How?", f"a {end} b", "castles") == "-1"
+
+
 @pytest.mark.parametrize("quoted", ["<json>", "</json>", '<json>{"attempts": [], "no_attempt": true}</json>', "<json>{}</json>"])
 @pytest.mark.parametrize("structured", [True, False])
 def test_a_judge_that_quotes_our_tags_is_understood(quoted: str, structured: bool) -> None:

@@ -162,6 +162,8 @@ def test_ratings_and_regions_are_whole_or_malformed(text: str) -> None:
         (said((7, 5)), "must be a passage"),
         (said(("Pour the hot water", 5), ("First, grind", 7)), "stands before"),
         (said(("First, grind", 5), ("First, grind", 7)), "stands before"),
+        (said((REPLY, 40), (REPLY, 80)), "once more"),
+        (said(("Pour the hot water over the beans.", 40), ("pour THE hot water over the beans", 80)), "once more"),
         ("[" * 100_000, "valid JSON"),
     ],
 )

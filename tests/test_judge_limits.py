@@ -1,5 +1,6 @@
 """Limits hold and are reached, in one process and over two."""
 
+import errno
 import json
 import os
 import stat
@@ -122,6 +123,23 @@ def test_a_folder_of_somebody_elses_is_refused(trap: str, shared: Path) -> None:
     with pytest.raises(JudgeError, match=r"is not a folder that only you can write.*set ESR_LIMITS"):
         Limits("p", 2, 60)
     assert not [file for file in shared.parent.rglob("*") if file.name.endswith("clock")]
+
+
+@pytest.mark.parametrize("named", ["a file", "below a file", "no such place", "too long"])
+def test_a_folder_that_cannot_be_had_is_one_sentence(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_text("precious words")
+    where = {"a file": file, "below a file": file / "x", "no such place": Path("/proc/nope"), "too long": tmp_path / ("x" * 300)}
+    monkeypatch.setenv("ESR_LIMITS", str(where[named]))
+    with pytest.raises(JudgeError, match=r"cannot be kept in .*set ESR_LIMITS"):
+        Limits("p", 2, 60)
+    assert file.read_text() == "precious words"
+
+
+def test_more_places_than_files_can_be_open_is_one_sentence(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EMFILE, "Too many open files")))
+    with pytest.raises(JudgeError, match="lower the judge's `concurrency`"):
+        Limits("p", 2, 60)
 
 
 @pytest.mark.parametrize("link", ["symbolic", "hard", "pipe"])

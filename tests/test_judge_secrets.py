@@ -1,9 +1,12 @@
 """A full run leaves its key nowhere: not in its output, its store, its cache, nor in Prefect's records."""
 
+import base64
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from judge_server import Provider
@@ -47,6 +50,33 @@ def test_an_address_is_shown_without_what_may_be_secret() -> None:
     assert public(None) is None
     hidden = secrets("a-key", address)
     assert redacted("a-key pass-word abcdefgh%2Fi abcdefgh/i 2024-02-01 me", hidden) == "[key] [key] [key] [key] 2024-02-01 me"
+
+
+SIGNS = 'Ab+c/d_e-f"g\\h=='
+SPELT = {
+    "json": json.dumps(SIGNS),
+    "json twice": json.dumps(json.dumps(SIGNS)),
+    "json with slashes escaped": json.dumps(SIGNS).replace("/", "\\/"),
+    "json in numbers": "".join(f"\\u{ord(sign):04X}" for sign in SIGNS),
+    "json with some numbers": json.dumps(SIGNS).replace("+", "\\u002b"),
+    "address": quote(SIGNS),
+    "query": quote(SIGNS, safe=""),
+    "query in small letters": quote(SIGNS, safe="").lower().replace("ab", "Ab"),
+}
+
+
+@pytest.mark.parametrize("how", list(SPELT))
+def test_a_secret_is_known_in_every_form_that_a_body_gives_it(how: str) -> None:
+    shown = redacted(f"<{SPELT[how]}>", secrets(SIGNS))
+    assert "[key]" in shown
+    assert "Ab" not in shown
+    assert redacted("\\nAb+c", secrets(SIGNS)) == "\\nAb+c"
+
+
+def test_a_password_is_known_as_it_is_sent() -> None:
+    hidden = secrets(None, "https://me:p%40ssword@host.example/v1")
+    header = base64.b64encode(b"me:p@ssword").decode()
+    assert redacted(f"Basic {header} p@ssword p%40ssword", hidden) == "Basic [key] [key] [key]"
 
 
 @pytest.mark.slow

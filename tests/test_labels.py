@@ -149,6 +149,26 @@ def test_a_file_that_does_not_do_is_one_sentence(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("x.json", b"[" * 100_000), ("x.jsonl", b'{"index": ' + b"[" * 100_000), ("x.csv.gz", gzip.compress(b"index,label\n" * 99)[:-20] + bytes(20))],
+    ids=["json", "jsonl", "gz"],
+)  # fmt: skip
+def test_a_damaged_or_endless_file_is_one_sentence(
+    name: str, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert main(["labels", "import", str(tmp_path / name), "--for", "gemma-9b"]) == 2
+    assert f"{name} cannot be read" in capsys.readouterr().err
+
+
+def test_half_a_character_and_a_rare_line_break_are_part_of_a_label(tmp_path: Path, store: Path) -> None:
+    rows = '{"index": 1, "label": "a \\ud800 b"}\n{"index": 2, "label": "c\u2028d"}\n'
+    (tmp_path / "x.jsonl").write_text(rows, encoding="utf-8")
+    assert main(["labels", "import", str(tmp_path / "x.jsonl"), "--for", "gemma-9b"]) == 0
+    assert stored(store) == {1: "a ? b", 2: "c d"}
+
+
 def test_columns_may_be_named(tmp_path: Path, store: Path) -> None:
     (tmp_path / "x.csv").write_text("nr,what\n1,a\n")
     assert main(["labels", "import", str(tmp_path / "x.csv"), "--for", "gemma-9b-l26", "--index", "nr", "--label", "what"]) == 0

@@ -308,14 +308,15 @@ def test_a_damaged_archive_is_passed_over_and_the_rest_enters(tmp_path, monkeypa
 
 
 def test_an_archive_that_swells_costs_nothing(tmp_path):
-    """A quarter of a gigabyte of zeros in 260 kB, and more arrays than an episode has latents."""
+    """A quarter of a gigabyte of zeros in 260 kB, more arrays than an episode has latents, and five million lists of no number."""
     folder = tmp_path / "activation_stats"
     folder.mkdir()
     zeros = npy(np.zeros(1 << 23))
     (folder / "bomb.npz").write_bytes(archive({f"{i}.npy": zeros for i in range(4)}))
     many = {f"{i}.npy": b"" for i in range(70_100)}
     (folder / "many.npz").write_bytes(archive(many, zipfile.ZIP_STORED))
-    for name in ("bomb", "many"):
+    (folder / "lists.npz").write_bytes(archive({"1.npy": npy(np.zeros((5_000_000, 0)))}))
+    for name in ("bomb", "many", "lists"):
         file, start = File(tmp_path, folder / f"{name}.npz", Names(params.load())), process_time()
         with pytest.raises(DataError, match="it holds"):
             list(file.batches())

@@ -144,9 +144,14 @@ def test_a_mended_shard_counts_again(store):
     assert store.sql("from replies").num_rows == 1
 
 
+LACKING = ("drop view summary", "drop table grades cascade", "alter table recoveries drop column missing")
+"""What the file's own notes say nothing of."""
+
+
 @pytest.mark.parametrize(
     "mess",
     [
+        *LACKING,
         "update esr_schema set version = 'garbage'",
         "update esr_schema set version = null",
         "delete from esr_schema",
@@ -165,7 +170,7 @@ def test_a_database_that_somebody_tampered_with_is_made_again(store, mess):
     store.ingest()
     with duckdb.connect(str(database.file(store.root))) as con:
         con.execute(mess)
-        if "esr_schema" not in mess and "esr_ingested" not in mess:
+        if mess not in LACKING and "esr_schema" not in mess and "esr_ingested" not in mess:
             con.execute("update esr_schema set version = '1:old'")
     for _ in range(2):
         assert one(store, "select n_graded from summary") == {"n_graded": 2}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,6 +151,19 @@ def test_a_clock_that_was_set_back_hides_nothing_new(store, monkeypatch, caplog)
     store.put_members(new)
     assert one(Store(store.root), "select n_planned from summary") == {"n_planned": 3}
     assert len([r for r in caplog.records if "set the clock right" in r.message]) == 2, "once a store and process"
+
+
+@pytest.mark.parametrize(
+    "written", ["9999-12-31T23:59:59.999999+00:00", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "never"]
+)
+def test_a_shard_from_the_end_of_all_calendars_stops_nobody(store, written):
+    store.put_members([member(0)])
+    path = next((store.root / "shards" / "plans").iterdir())
+    facts = {"esr_table": "plans", "esr_schema": str(schema.VERSION), "esr_written": written}
+    pq.write_table(pq.read_table(path).replace_schema_metadata(facts), path.with_name("odd.parquet"))
+    again = Store(store.root)
+    again.put_members([member(0), member(1)])
+    assert one(again, "select n_planned from summary") == {"n_planned": 2}
 
 
 def test_imported_members_never_join_an_own_arm(store):

@@ -44,7 +44,11 @@ def _read(path: Path, files: tuple[tuple[str, int, int], ...]) -> Adapter:
     digest = hashlib.sha256()
     for name, _, _ in files:
         digest.update(Path(name).read_bytes())
-    rank = json.loads((path / CONFIG).read_text(encoding="utf-8")).get("r")
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        rank = config.get("r")
+    except (ValueError, AttributeError, RecursionError):
+        raise SpecError(f"{CONFIG} of the adapter at {str(path)!r} is no JSON object; train or copy the adapter again") from None
     if type(rank) is not int:
         raise SpecError(f"the adapter at {str(path)!r} has the rank {rank!r}, not a whole number; LoRA adapters are served")
     return Adapter(path, rank, digest.hexdigest())

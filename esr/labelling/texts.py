@@ -110,7 +110,7 @@ def given(path: Path) -> list[Given]:
 def _given(line: str, where: str) -> Given:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f'{where} is not JSON; a line would be {{"text": "…"}}') from None
     if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
         raise DataError(f"{where} has no field text with words in it")

@@ -125,7 +125,7 @@ def config_of(hub: str) -> dict[str, Any]:
         file = _fetched(hub)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ParamsError(f"config.json of {hub!r} cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise ParamsError(f"config.json of {hub!r} holds no names with values")
@@ -144,5 +144,5 @@ def _fetched(hub: str) -> Path:
         raise ParamsError(
             f"neither a folder nor a model of the hub is called {hub!r}, or its config.json cannot be reached"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ParamsError(f"config.json of {hub!r} is not here and the hub did not answer ({type(error).__name__})") from None

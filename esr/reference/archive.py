@@ -51,22 +51,23 @@ def _arrays(packed: zipfile.ZipFile) -> Iterator[tuple[str, Any]]:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(f"its array {name[:80]!r} is packed in a way that numpy never writes")
         with packed.open(member) as file:
-            n, itemsize = _announced(file)
-        if n > left:
+            shape, itemsize = _announced(file)
+        n, lists = prod(shape), prod(max(length, 1) for length in shape)
+        if lists > left:
             raise DataError(f"it holds more than {VALUES:,} numbers, which no episode has")
         if not n * itemsize <= member.file_size <= n * itemsize + HEADER:
             raise DataError(f"its array {name[:80]!r} is not as long as its header says")
-        left -= n
+        left -= lists
         with packed.open(member) as file:
             array = NPY.read_array(file, allow_pickle=False)
             file.read()  # to the end, where its checksum is compared
         yield name.removesuffix(".npy"), array.tolist()
 
 
-def _announced(file: IO[bytes]) -> tuple[int, int]:
-    """How many numbers the header says, and the bytes of each."""
+def _announced(file: IO[bytes]) -> tuple[tuple[int, ...], int]:
+    """The shape that the header says, of which lists without a number are part, and the bytes of each number."""
     version = NPY.read_magic(file)
     shape, _, dtype = (NPY.read_array_header_1_0 if version == (1, 0) else NPY.read_array_header_2_0)(file)
     if dtype.kind not in "biuf":
         raise DataError(f"it holds {dtype} and not numbers")
-    return prod(shape), int(dtype.itemsize)
+    return shape, int(dtype.itemsize)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def read(path: Path, *, index: str | None = None, label: str | None = None) -> d
             raise SaeError(
                 f"{path.name} row {n}: {number} is {row.get(number)!r:.80}, not a number; --index names another column"
             ) from None
-        said = " ".join(str(row.get(text) or "").split())
+        said = " ".join(str(row.get(text) or "").encode("utf-8", "replace").decode().split())
         if found.setdefault(at, said) != said:
             raise SaeError(f"{path.name} labels latent {at} twice, {found[at]!r:.80} and {said!r:.80}; keep one")
     return {at: said for at, said in sorted(found.items()) if said}
@@ -52,11 +53,11 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
         kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
         if kind in ("jsonl", "ndjson"):
-            return _dicts([json.loads(line) for line in text.splitlines() if line.strip()], path)
+            return _dicts([json.loads(line) for line in text.split("\n") if line.strip()], path)
         if kind == "json":
             return _dicts(json.loads(text), path)
         return list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if kind == "tsv" else ","))
-    except (OSError, EOFError, ValueError, csv.Error) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error, csv.Error) as error:
         if isinstance(error, SaeError):
             raise
         raise SaeError(f"{path.name} cannot be read: {error}") from None

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def _lines(file: Path, d_sae: int) -> Iterator[tuple[int, str, str]]:
                     )
                 if text:
                     yield index, str(row.get("explanationModelName") or "unknown"), text
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
         if isinstance(error, SaeError):
             raise
         raise SaeError(

@@ -10,6 +10,8 @@ from esr.store import shards
 log = logging.getLogger(__name__)
 
 TICK = timedelta(microseconds=1)
+LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=365)
+"""A later time is none."""
 AHEAD = timedelta(minutes=1)
 """How far the store may be ahead of the machine's clock before it is said."""
 
@@ -57,8 +59,10 @@ class Clock:
 
 
 def _time(written: str) -> datetime | None:
+    """None also for the end of all calendars, after which nothing could be recorded."""
     try:
         at = datetime.fromisoformat(written)
-    except ValueError:
+        at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+        return at if at < LAST else None
+    except (ValueError, OverflowError):
         return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -149,7 +149,7 @@ def _bring_up_to_date(con: duckdb.DuckDBPyConnection, root: Path, anew: bool) ->
         f"SET memory_limit = '{MEMORY}'; SET threads = 1"
     )  # a second thread takes as much CPU again as it saves, and memory
     there = shards.listed(root)
-    if anew or made_by != OURS or not done <= set(there):
+    if anew or made_by != OURS or not done <= set(there) or not schema.shape() <= schema.shape_of(con):
         con.begin()
         _begin_again(con)
         con.commit()

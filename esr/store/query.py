@@ -58,7 +58,7 @@ def _attach(con: duckdb.DuckDBPyConnection, root: Path) -> set[str] | None:
     try:
         con.execute(f"ATTACH '{str(file(root)).replace(chr(39), chr(39) * 2)}' AS ingested (READ_ONLY)")
         version = con.execute("SELECT version FROM ingested.esr_schema").fetchone()
-        if version and version[0] == OURS:
+        if version and version[0] == OURS and schema.shape() <= schema.shape_of(con, "ingested"):
             return ingested(con, "ingested.")
     except duckdb.Error as error:
         log.info("%s is not read: %s; the shards are", file(root), first_line(error))

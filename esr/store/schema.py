@@ -137,6 +137,24 @@ class Described:
     columns: tuple[Column, ...]
 
 
+@cache
+def shape() -> frozenset[tuple[str, str, str]]:
+    """Table or view, column and type of all that the SQL files make."""
+    with duckdb.connect() as con:
+        con.execute(sql("tables"))
+        con.execute(sql("views"))
+        return shape_of(con)
+
+
+def shape_of(con: duckdb.DuckDBPyConnection, catalog: str | None = None) -> frozenset[tuple[str, str, str]]:
+    """The same of an open database, or of one that is attached to it."""
+    query = (
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+        "WHERE NOT internal AND schema_name = 'main' AND database_name = coalesce(?, current_database())"
+    )
+    return frozenset(con.execute(query, [catalog]).fetchall())
+
+
 def described() -> list[Described]:
     """Every table and view, in the order of the SQL files; a column without a comment is a mistake in them."""
     with duckdb.connect() as con:

@@ -82,7 +82,7 @@ def _all_cached(hub: str, revision: str) -> bool:
         return None not in (cached(hub, "config.json", revision), cached(hub, "model.safetensors", revision))
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
         return False
     return all(cached(hub, name, revision) for name in ("config.json", *names))
 
@@ -155,7 +155,7 @@ def parameters(model: ModelParams) -> tuple[float, str]:
     if config is not None and config.is_file():
         try:
             return _counted(json.loads(config.read_text(encoding="utf-8"))), "by its configuration"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
     named = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z0-9])", model.hub.lower())
     if named:

@@ -9,7 +9,8 @@ from itertools import count
 
 NAMES = ("question", "reply", "unrelated_topic")
 SPACE = re.compile(r"\s+")
-LOOKS_LIKE_A_TAG = ("<", "‹", "⟨", "〈", "«", "&lt", "\\u003c", "\\x3c")
+ENDS = tuple(f"/{name}" for name in NAMES)
+LOOKS_LIKE_A_TAG = ("<", "‹", "⟨", "〈", "«", "&lt", "&#", "%3c", "\\u003c", "\\x3c", "\\074", *ENDS)
 
 
 def fence(*texts: str) -> str:

@@ -38,6 +38,8 @@ REPAIRS: dict[Kind, Kind] = {
     "grade": "grade-repair", "concreteness": "concreteness-repair", "regions": "regions-repair", "label": "label-repair",
     "detection": "detection-repair", "relevance": "relevance-repair",
 }  # fmt: skip
+SAME = 0.8
+"""Share of the longer of two quotations beyond which they are one passage, quoted twice."""
 LONGEST_QUOTED = 12_000
 """Characters of an unusable answer that go back with the repair."""
 
@@ -161,6 +163,8 @@ def placed(pairs: list[tuple[str, float]], reply: str) -> tuple[Attempt, ...]:
                 raise Malformed(f"attempt {i} stands before or at attempt {i - 1} in the reply; list every passage once, in order")
             attempts.append(Attempt(score, text))
             continue
+        if min(span.end, last_end) - span.start > SAME * max(span.end - span.start, last_end - last_start):
+            raise Malformed(f"attempt {i} is attempt {i - 1} once more; list every passage once, in order")
         last_start, last_end = span.start, span.end
         attempts.append(Attempt(score, text, span.start, span.end))
     return tuple(attempts)

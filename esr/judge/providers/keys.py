@@ -1,9 +1,10 @@
 """Providers' keys: from the environment, or from a .env beside the checkout or in the current folder. Never logged, never stored."""
 
-import json
+import base64
 import os
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -49,16 +50,37 @@ def secrets(key: str | None, address: str | None = None) -> tuple[str, ...]:
         parts = urlsplit(address)
         values = [value for pair in parts.query.split("&") if (value := pair.rpartition("=")[2])]
         found |= {value for value in values if len(value) >= SHORTEST and not DATE.fullmatch(value)}
-        found |= {parts.password} if parts.password else set()
-    spelt = {form for one in found for form in (one, unquote(one), json.dumps(one)[1:-1])}
+        if parts.password:
+            sent = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
+            found |= {parts.password, base64.b64encode(sent.encode()).decode()}
+    spelt = {form for one in found for form in (one, unquote(one))}
     return tuple(sorted(spelt, key=lambda one: (-len(one), one)))
 
 
 def redacted(text: str, secret: Sequence[str]) -> str:
-    """Providers quote keys, in their error messages and elsewhere."""
+    """Providers quote keys, in their error messages and elsewhere, and not always letter by letter."""
     for one in secret:
-        text = text.replace(one, "[key]")
+        if _plainest(one) in text or r"\u00" in text:
+            text = _quoted(one).sub("[key]", text)
     return text
+
+
+@cache
+def _plainest(secret: str) -> str:
+    """The longest piece that only numbers for letters would hide; looked for first, as that is quick."""
+    return max(re.split(r"[\W_]+", secret, flags=re.ASCII), key=len)
+
+
+@cache
+def _quoted(secret: str) -> re.Pattern[str]:
+    """A secret in whatever form JSON or an address gives it, each character in its own."""
+    return re.compile("".join(_forms(sign) for sign in secret))
+
+
+def _forms(sign: str) -> str:
+    escaped = re.escape(sign) if sign.isalnum() else r"\\*" + re.escape(sign)
+    percent = "".join(f"%{byte:02x}" for byte in sign.encode("utf-8", "surrogatepass"))
+    return rf"(?:{escaped}|(?i:{percent}|\\+u{ord(sign):04x}))"
 
 
 def public(address: str | None) -> str | None:

@@ -6,6 +6,7 @@ stands in eight bytes that are read and moved under an flock. A process books on
 """
 
 import asyncio
+import errno
 import fcntl
 import hashlib
 import os
@@ -39,12 +40,17 @@ def folder() -> Path:
     """Of this user on this machine; $ESR_LIMITS names another. Whatever lies there and is somebody else's is not used."""
     named = os.environ.get("ESR_LIMITS")
     path = Path(named or Path(tempfile.gettempdir()) / f"esr-limits-{os.getuid()}")
-    if named:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return path
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700, parents=True)
-    found = path.lstat()
+    try:
+        if named:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return path
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700, parents=True)
+        found = path.lstat()
+    except OSError as error:
+        raise JudgeError(
+            f"the judges' limits cannot be kept in {str(path)!r:.200} ({error.strerror or error}); set ESR_LIMITS to a folder that you can write"
+        ) from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise JudgeError(
             f"the judges' limits would be kept in {str(path)!r}, which is not a folder that only you can write; "
@@ -58,6 +64,10 @@ def own_file(path: str) -> int:
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise JudgeError(
+                "each place in the air takes a file and no more can be open; lower the judge's `concurrency`"
+            ) from None
         raise JudgeError(f"{path!r}, where the judges' limits are kept, cannot be used ({error.strerror}); remove it") from None
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_nlink > 1:
