@@ -17,7 +17,7 @@ STAMP := .venv/installed-$(KEY)
 TUNE := .venv-finetune
 TUNE_STAMP := $(TUNE)/installed-$(shell cat requirements-finetune.txt | sha256sum | cut -c1-16)
 
-.PHONY: help setup finetune demo test lint unit server clean
+.PHONY: help setup finetune demo paper test lint unit server clean
 
 help: ## say what each target does
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -59,6 +59,10 @@ demo: $(STAMP) ## exp01 and exp08 on the shipped model: a table, a figure, and w
 	echo "  $(BIN)/python -m esr sql 'from summary'        the numbers"
 	echo "  $(BIN)/python -m flows exp05 tiny              another experiment"
 	echo "  $(BIN)/dvc repro                               every figure from the recorded results"
+
+paper: $(STAMP) ## every figure, table and number of what was run, for every model, in store/paper
+	if [ -z "$${ESR_STORE:-}" ]; then echo "paper: dvc repro, which draws what changed"; $(BIN)/dvc repro -q; fi
+	$(BIN)/python -m esr paper draw
 
 test: lint unit ## every check that CI runs
 

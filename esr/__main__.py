@@ -36,6 +36,11 @@ COMMANDS = {
         "an experiment's graded trials as one CSV or Parquet file",
         "python -m esr export exp01 tiny --to exp01.csv",
     ),
+    "paper": (
+        "esr.command.paper",
+        "all figures, tables and numbers in one folder; numbers as macros, and texts that use them",
+        "python -m esr paper draw",
+    ),
     "share": (
         "esr.command.share",
         "an experiment's results as a folder for a colleague",
