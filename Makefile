@@ -15,9 +15,11 @@ BIN := .venv/bin
 SIDE ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 STAMP := .venv/installed-$(KEY)
 TUNE := .venv-finetune
+LOGS := .venv-inspect
+LOGS_STAMP := $(LOGS)/installed-$(shell cat requirements-inspect.txt | sha256sum | cut -c1-16)
 TUNE_STAMP := $(TUNE)/installed-$(shell cat requirements-finetune.txt | sha256sum | cut -c1-16)
 
-.PHONY: help setup finetune demo paper test lint unit server clean
+.PHONY: help setup finetune inspect demo paper test lint unit server clean
 
 help: ## say what each target does
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -49,6 +51,15 @@ $(TUNE_STAMP): requirements-finetune.txt
 	$(TUNE)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --no-deps -r requirements-finetune.txt
 	$(TUNE)/bin/python -c 'from importlib.metadata import version; print("finetune: axolotl", version("axolotl"), "with torch", version("torch"))'
 	rm -f $(TUNE)/installed-*
+	touch $@
+
+inspect: $(LOGS_STAMP) ## make .venv-inspect, in which exported logs are opened; nothing else needs it
+	echo "inspect: $(LOGS) is ready"
+
+$(LOGS_STAMP): requirements-inspect.txt
+	if [ ! -x $(LOGS)/bin/python ]; then echo "inspect: creating $(LOGS) with $(PYTHON)"; $(PYTHON) -m venv $(LOGS); fi
+	$(LOGS)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --no-deps -r requirements-inspect.txt
+	rm -f $(LOGS)/installed-*
 	touch $@
 
 demo: $(STAMP) ## exp01 and exp08 on the shipped model: a table, a figure, and where to look further

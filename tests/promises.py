@@ -26,6 +26,7 @@ NO_LINES = {
     "docs/activations.md": "tests/test_activations.py",  # experiments 6 and 9 run in tests/test_flows.py
     "docs/engine.md": "tests/test_engine_docs.py",  # its blocks want the weights of published models
     "docs/finetuning.md": "tests/test_finetune.py",  # all checkpoints take hours; there one is trained
+    "docs/inspect.md": "tests/test_inspect_log.py",
     "docs/paper.md": "tests/test_manuscript.py",  # its texts are the reader's
     "docs/store.md": "tests/test_history.py",
 }
