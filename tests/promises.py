@@ -26,6 +26,8 @@ NO_LINES = {
     "docs/activations.md": "tests/test_activations.py",  # experiments 6 and 9 run in tests/test_flows.py
     "docs/engine.md": "tests/test_engine_docs.py",  # its blocks want the weights of published models
     "docs/finetuning.md": "tests/test_finetune.py",  # all checkpoints take hours; there one is trained
+    "docs/inspect.md": "tests/test_inspect_log.py",
+    "docs/paper.md": "tests/test_manuscript.py",  # its texts are the reader's
     "docs/store.md": "tests/test_history.py",
     "docs/view.md": "tests/test_view_pages.py",
 }
@@ -66,6 +68,7 @@ OTHERWISE = (
     Otherwise(README, ".venv/bin/python -m flows exp01 8b", "labels, weights, a GPU and a key are not here", code=2),
     Otherwise(README, ".venv/bin/python -m esr doctor 70b", "the same; it says so with its exit code", code=1),
     Otherwise(README, ".venv/bin/python -m esr import-reference DIR", "DIR is the reader's; here a synthetic folder", authors),
+    Otherwise(README, "make paper", "dvc.lock notes the code that drew a figure", changes=("dvc.lock",)),
     Otherwise(README, ".venv/bin/dvc repro", "dvc.lock notes the code that drew a figure", changes=("dvc.lock",)),
     Otherwise("docs/deployments.md", ".venv/bin/python -m deployments up --gpus 0 1", "two GPUs", left_out=True),
     Otherwise("docs/deployments.md", ".venv/bin/prefect deployment run exp01/8b", "a GPU", left_out=True),
@@ -229,6 +232,7 @@ PROMISES: dict[str, Callable[[Played, Clone], None]] = {
     f"{PYTHON} -m esr doctor": says("vllm", "ANTHROPIC_API_KEY", "tiny: runs here", "70b: lacks"),
     f"{PYTHON} -m esr doctor 70b": says("hf download", "labels fetch", "GPU", "ANTHROPIC_API_KEY"),
     f"{PYTHON} -m esr plan exp01 70b": says("replies", "tokens", "calls", "$", " h at ", "not here", "doctor 70b"),
+    "make paper": says("index.html", "figures", "macros"),
     ".venv/bin/dvc repro": figures_again,
     f"{PYTHON} -m esr import-reference DIR": imported,
     f"{PYTHON} -m esr --help": says("table", "runs", "show", "compare", "export", "share", "labels", "rejudge", "agreement"),

@@ -35,7 +35,7 @@ def test_rows_are_in_the_order_of_the_set_and_say_the_same_in_every_form(store: 
     assert float(rows[0]["mismatched_active"]) == 0.8612
     assert main(["detectors", "tiny", "--format", "latex"]) == 0
     text = capsys.readouterr().out
-    assert r"71 & 50\% of a\_b \& c|d, and more than forty ch... & 12.3 & 86.1 \% & 0.5 & 2.5 \% \\" in text
+    assert r"71 & 50\% of a\_b \& c\textbar{}d, and more than forty ch... & 12.3 & 86.1 \% & 0.5 & 2.5 \% \\" in text
 
 
 def test_one_set_is_named_where_there_are_several(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

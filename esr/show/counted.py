@@ -118,4 +118,4 @@ def headline(found: Sequence[Counted]) -> dict[str, dict[str, float | None]]:
 
 
 def _short(cell: object) -> object:
-    return "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell
+    return "" if cell is None else f"{cell:.9g}" if isinstance(cell, float) else cell

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from esr.errors import DataError, one_of
+from esr.show.latex import escaped
 from esr.store import Store
 
 HEADER = ("latent", "label", "mismatched mean", "mismatched active", "matched mean", "matched active")
@@ -47,7 +48,7 @@ def as_csv(found: Sequence[Row]) -> str:
 
 def latex(found: Sequence[Row]) -> str:
     """For the preamble \\usepackage{booktabs}."""
-    body = [" & ".join([str(row["latent"]), _escaped(_short(row["label"])), *_values(row, r"\%")]) + r" \\" for row in found]
+    body = [" & ".join([str(row["latent"]), escaped(_short(row["label"])), *_values(row, r"\%")]) + r" \\" for row in found]
     head = r"Latent & Label & \multicolumn{2}{c}{Mismatched} & \multicolumn{2}{c}{Matched} \\ & & mean & active & mean & active \\"
     lines = [r"\begin{tabular}{rlrrrr}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
@@ -74,12 +75,3 @@ def _values(row: Row, percent: str) -> list[str]:
 def _short(label: str | None) -> str:
     label = label or ""
     return label if len(label) <= LABEL else label[:LABEL] + "..."
-
-
-ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    mark: "\\" + mark for mark in "&%$#_{}"
-}
-
-
-def _escaped(words: str) -> str:
-    return "".join(ESCAPES.get(character, character) for character in words)

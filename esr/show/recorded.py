@@ -100,7 +100,8 @@ def place(root: Path, params: Params, chosen: Selection) -> Path:
     """Where the export lies: `<root>/export/exp01/tiny`, with `+engine`, `-smoke` and `@judge` where they are not the usual ones."""
     engine = "" if chosen.engine == VLLM else f"+{chosen.engine}"
     scale = "" if chosen.scale == "full" else f"-{chosen.scale}"
-    by = "" if chosen.judge == params.model(chosen.model).judge else f"@{chosen.judge}"
+    own = params.models[chosen.model].judge if chosen.model in params.models else ""
+    by = "" if chosen.judge == own else f"@{chosen.judge}"
     return root / "export" / chosen.experiment / f"{chosen.model}{engine}{scale}{by}"
 
 
