@@ -26,10 +26,10 @@ COMMANDS = {
     "table": ("esr.command.table", "the closing table again, with every interval and its method", "python -m esr table exp01 tiny"),
     "runs": ("esr.command.runs", "every run with its judge, status, cost and duration; names and hides them", "python -m esr runs"),
     "show": ("esr.command.show", "one trial whole: its reply with the attempts marked, every verdict", "python -m esr show 3f2a"),
-    "compare": (
-        "esr.command.compare",
-        "two arms, models or judges in pairs, with intervals",
-        "python -m esr compare exp05/self_monitor exp01/baseline --model tiny",
+    "diff": (
+        "esr.command.diff",
+        "two runs, arms, models, presets or judges in pairs, with intervals and the trials that changed",
+        "python -m esr diff exp05/self_monitor exp01/baseline --model tiny",
     ),
     "export": (
         "esr.command.export",

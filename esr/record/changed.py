@@ -30,7 +30,7 @@ def changed(params: Params, model: str) -> list[Changed] | None:
         before = content(parse(yaml.safe_load(text), model, params.scale))
     except (EsrError, yaml.YAMLError):
         return None
-    old, new = dict(_flat(before)), dict(_flat(content(params)))
+    old, new = dict(flat(before)), dict(flat(content(params)))
     return [
         Changed(name.removeprefix("experiments."), old.get(name), new.get(name))
         for name in {**old, **new}
@@ -38,12 +38,12 @@ def changed(params: Params, model: str) -> list[Changed] | None:
     ]
 
 
-def _flat(tree: Any, name: str = "") -> Iterator[tuple[str, object]]:
+def flat(tree: Any, name: str = "") -> Iterator[tuple[str, object]]:
     if not isinstance(tree, dict):
         yield name, tree
         return
     for key, value in tree.items():
-        yield from _flat(value, f"{name}.{key}" if name else str(key))
+        yield from flat(value, f"{name}.{key}" if name else str(key))
 
 
 def markdown(found: list[Changed] | None) -> str:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -99,9 +100,11 @@ def _tables(con: duckdb.DuckDBPyConnection, newer: Mapping[str, Sequence[Shard]]
     con.execute(schema.sql("views"))
 
 
-def query(root: Path, text: str, params: Sequence[object]) -> pa.Table:
+def query(root: Path, text: str, params: Sequence[object], as_of: datetime | None = None) -> pa.Table:
     try:
         with reading(root) as con:
+            if as_of is not None:
+                con.execute(f"SET VARIABLE as_of = TIMESTAMP '{as_of.replace(tzinfo=None).isoformat(sep=' ')}'")
             found = con.sql(text, params=list(params)) if params else con.sql(text)
             return pa.table({}) if found is None else found.to_arrow_table()
     except duckdb.Error as error:
