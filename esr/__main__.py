@@ -26,6 +26,11 @@ COMMANDS = {
     "table": ("esr.command.table", "the closing table again, with every interval and its method", "python -m esr table exp01 tiny"),
     "runs": ("esr.command.runs", "every run with its judge, status, cost and duration; names and hides them", "python -m esr runs"),
     "show": ("esr.command.show", "one trial whole: its reply with the attempts marked, every verdict", "python -m esr show 3f2a"),
+    "view": (
+        "esr.command.view",
+        "runs, figures, trials and replies in a browser, live, or as a folder of pages",
+        "python -m esr view",
+    ),
     "diff": (
         "esr.command.diff",
         "two runs, arms, models, presets or judges in pairs, with intervals and the trials that changed",

@@ -3,19 +3,12 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from esr.command.reading import existing
 
 if TYPE_CHECKING:
     from esr.store import Store
-
-LIST = """
-select run_id, started_at, experiment, model, scale, judge, status, cost, name, hidden,
-  epoch(coalesce(finished_at, ?::timestamp) - started_at) as seconds, manifest
-from runs where ? or hidden is not true order by started_at, run_id
-"""
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -28,13 +21,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from esr.errors import DataError
+    from esr.show.runs import listed
 
     store = existing()
     if args.action == "list":
-        now = datetime.now(UTC).replace(tzinfo=None)
-        rows = store.sql(LIST, [now, args.all]).to_pylist()
-        for row in rows:
-            row["status"] = _status(row["status"], row.pop("manifest"))
+        rows = [{key: value for key, value in row.items() if key != "manifest"} for row in listed(store, hidden=args.all)]
         sys.stdout.write(json.dumps(rows, indent=1, default=str) + "\n") if args.json else _show(rows)
         return 0
     if not args.id or (args.action == "name") != bool(args.name):
@@ -45,15 +36,6 @@ def run(args: Namespace) -> int:
     store.put_run({**{key: value for key, value in found.items() if key != "recorded_at"}, **change})
     sys.stdout.write(f"{found['run_id']}: {found['experiment']} {found['model']} {found['scale']}, {args.action} done\n")
     return 0
-
-
-def _status(recorded: str | None, manifest: str | None) -> str | None:
-    """As recorded; of a run that never ended, whether its process is still there."""
-    from esr.record.run import RUNNING, at_work
-
-    if recorded == RUNNING and manifest and at_work(json.loads(manifest)) is False:
-        return "killed"
-    return recorded
 
 
 def of(store: "Store", beginning: str) -> dict[str, Any]:

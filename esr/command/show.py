@@ -3,12 +3,9 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from esr.command.reading import existing
-
-if TYPE_CHECKING:
-    from esr.store import Store
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -17,35 +14,16 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    from esr.show.trial import gathered
 
     found = gathered(existing(), args.trial)
     sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=1, default=str) + "\n" if args.json else told(found))
     return 0
 
 
-def gathered(store: "Store", beginning: str) -> dict[str, Any]:
-    """Everything that the store holds of the one trial whose id begins so."""
-    from esr.errors import DataError
-
-    rows = store.sql("select * from trials where starts_with(trial_id, ?) limit 2", [beginning]).to_pylist()
-    if len(rows) != 1:
-        many = "several trials have" if rows else "no trial has"
-        raise DataError(
-            f'{many} an id that begins with {beginning!r}; `python -m esr sql "select trial_id from outcomes"` lists them'
-        )
-    trial = rows[0]
-    of = [trial["trial_id"]]
-    replies = store.sql("select * from replies where trial_id = ?", of).to_pylist()
-    places = store.sql(
-        "select experiment, arm, scale, latent, latent_label, boost, threshold, question from current_members where trial_id = ? order by all",
-        of,
-    ).to_pylist()
-    grades = store.sql("select * from grades where trial_id = ? order by judge, latent, graded_at", of).to_pylist()
-    return {"trial": trial, "reply": replies[0] if replies else None, "members": places, "grades": grades}
-
-
 def told(found: dict[str, Any]) -> str:
     from esr.show.reply_sample import attempts
+    from esr.show.trial import again
 
     trial, reply = found["trial"], found["reply"]
     ops = [
@@ -78,9 +56,3 @@ def told(found: dict[str, Any]) -> str:
             lines.append(attempts(reply["text"], one["attempts"]))
     lines += ["", *(f"make it again: {line}" for line in again(trial, found["members"]))]
     return "\n".join(lines) + "\n"
-
-
-def again(trial: dict[str, Any], members: list[dict[str, Any]]) -> list[str]:
-    """The lines that plan this trial; each generates only what the store lacks."""
-    lines = [f"python -m flows {m['experiment']} {trial['model']} --scale {m['scale']}" for m in members]
-    return list(dict.fromkeys(lines)) or ["it is part of a threshold search; the line of any experiment on this model makes it"]

@@ -4,7 +4,6 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,12 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    from esr.show.plain import plain
+
     table = existing().sql(sys.stdin.read() if args.query == "-" else args.query)
     table = table.rename_columns(distinct(table.schema.names))
     if args.json:
-        sys.stdout.write(json.dumps([_plain(row) for row in table.to_pylist()], ensure_ascii=False, indent=1) + "\n")
+        sys.stdout.write(json.dumps([plain(row) for row in table.to_pylist()], ensure_ascii=False, indent=1) + "\n")
     else:
         _show(table, args.limit)
     return 0
@@ -37,21 +38,6 @@ def distinct(names: Sequence[str]) -> list[str]:
         free = (f"{name}_{i}" for i in count(1) if f"{name}_{i}" not in (*found, *names))
         found.append(next(free) if name in found else name)
     return found
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can say: times as ISO text, NaN as null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, Decimal):  # of a sum over whole numbers too
-        return int(value) if value == value.to_integral_value() else float(value)
-    if value is None or isinstance(value, (str, int, bool)):
-        return value
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 WIDEST = 100_000

@@ -1,10 +1,11 @@
 """Questions to the store: tables and views that hold every shard durable now, whoever else writes or holds the file."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -98,6 +99,27 @@ def _tables(con: duckdb.DuckDBPyConnection, newer: Mapping[str, Sequence[Shard]]
         elif attached:
             con.execute(f'CREATE VIEW "{table}" AS FROM {source}')
     con.execute(schema.sql("views"))
+
+
+Ask: TypeAlias = Callable[..., pa.Table]
+"""`ask(query, parameters)`."""
+MEMORY = "192MB"
+"""Of DuckDB while several questions are asked; it spills to disk beyond."""
+
+
+@contextmanager
+def asking(root: Path) -> Iterator[Ask]:
+    """Several questions to the same shards, whoever writes meanwhile, in little memory."""
+    try:
+        with reading(root) as con:
+            con.execute(f"SET memory_limit = '{MEMORY}'; SET threads = 2")
+
+            def ask(text: str, params: Sequence[object] = ()) -> pa.Table:
+                return con.execute(text, list(params)).to_arrow_table()
+
+            yield ask
+    except duckdb.Error as error:
+        raise StoreError(f"the store {str(root)!r} cannot be asked: {' '.join(str(error).split())[:300]}") from None
 
 
 def query(root: Path, text: str, params: Sequence[object], as_of: datetime | None = None) -> pa.Table:
