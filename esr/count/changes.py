@@ -39,6 +39,8 @@ class Side:
     outcome: str
     scores: tuple[float, ...]
     """Of its attempts, in order."""
+    begins: tuple[int | None, ...]
+    """Where in the reply each of them begins."""
     degraded: bool | None
     boost: float | None
 
@@ -139,7 +141,8 @@ def _pair(a: Row, b: Row) -> Change:
 
 def _side(row: Row) -> Side:
     outcome = OUTCOMES[0 if not row["multi"] else 2 if row["corrected"] else 1]
-    return Side(row["trial_id"], outcome, tuple(row["scores"]), row["degraded"], row["boost"])
+    begins = tuple(attempt["start"] for attempt in row["located"])
+    return Side(row["trial_id"], outcome, tuple(row["scores"]), begins, row["degraded"], row["boost"])
 
 
 def parting(a: str, b: str) -> Parting | None:

@@ -217,7 +217,7 @@ with planned as (
     from current_members m join trials t using (trial_id) left join replies r using (trial_id)
     where m.experiment || '/' || m.arm = ? and m.model = ? and m.scale = ?
 )
-select p.*, o.judge, o.n_attempts, o.first_score, o.last_score, o.multi, o.corrected, o.gain, o.scores, j.located as attempts,
+select p.*, o.judge, o.n_attempts, o.first_score, o.last_score, o.multi, o.corrected, o.gain, o.scores, j.located,
     case when o.n_attempts is not null then '' when j.missing is not null then 'not graded: ' || j.missing
         when j.trial_id is not null then 'no attempt with a score is in its reply'
         when not p.replied then 'no reply yet' else 'not asked of the judge yet' end as lacks
