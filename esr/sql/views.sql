@@ -297,8 +297,11 @@ ORDER BY ALL;
 
 -- The items of every sheet with what people say of them, and the judge's verdict beside it.
 CREATE OR REPLACE VIEW audited AS
-WITH newest AS (
-    SELECT * FROM audit_labels QUALIFY row_number() OVER (PARTITION BY sheet, item ORDER BY labelled_at DESC, author) = 1
+WITH each_author AS (
+    SELECT * FROM audit_labels QUALIFY row_number() OVER (PARTITION BY sheet, item, author ORDER BY labelled_at DESC) = 1
+), newest AS (
+    SELECT * FROM each_author WHERE label <> 'withdrawn'
+    QUALIFY row_number() OVER (PARTITION BY sheet, item ORDER BY labelled_at DESC, author) = 1
 )
 SELECT
     s.sheet,                          -- as in audit_sheets

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from esr.errors import DataError, EsrError
 from esr.store import Store
+from esr.view import audit
 from esr.view.data import PAGES
 from esr.view.kept import Kept, encoded, stamp
 
@@ -98,6 +99,7 @@ def application(store: Store) -> Starlette:
 
     routes = [
         Route("/", page),
+        *audit.routes(store),
         Route("/api/{name}", data),
         Route("/figures/{name}", figure),
         Route("/{name}", page),
