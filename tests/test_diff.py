@@ -144,7 +144,10 @@ def test_where_replies_part():
 
 
 def manifest(target: float, preset: str, **more: Any) -> dict[str, Any]:
-    models = {"tiny": {"sae": "s", "judge": "lexical"}, "8b": {"sae": "other", "target": target}}
+    models = {
+        "tiny": {"sae": "s", "judge": "lexical", "dtype": "float32" if target < 0.4 else "bfloat16"},
+        "8b": {"sae": "other", "target": target},
+    }
     content = {
         "preset": preset,
         "protocol": {"target": target, "top_p": 1.0},
@@ -186,6 +189,7 @@ def test_two_runs_are_held_against_each_other_as_they_stood_when_they_ended(stor
         assert found["differs"] == [
             {"what": "preset", "a": "v1", "b": "era_j"},
             {"what": "protocol.target", "a": "0.3", "b": "0.5"},
+            {"what": "models.tiny.dtype", "a": "float32", "b": "bfloat16"},
         ], "what other models' blocks say is not told"
     plans = store.sql("select plan from plans order by recorded_at")["plan"].to_pylist()
     (one,) = diff(capsys, plans[0][:10], plans[1][:10])["arms"]

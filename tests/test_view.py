@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 from store_rows import grade, member, reply
 
 from esr.store import Store
+from esr.store.snapshot import Snapshot
 from esr.view.server import HEADERS, application
 
 HERE = "http://127.0.0.1:8731"
@@ -24,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def client(store: Store) -> TestClient:
-    return TestClient(application(store), base_url=HERE)
+    return TestClient(application(Snapshot(store.root)), base_url=HERE)
 
 
 def test_a_host_of_another_name_is_refused(client: TestClient) -> None:

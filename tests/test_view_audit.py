@@ -14,6 +14,7 @@ from store_rows import grade, member, reply
 
 from esr.__main__ import main
 from esr.store import Store
+from esr.store.snapshot import Snapshot
 from esr.study import audit
 from esr.view.server import application
 
@@ -149,7 +150,7 @@ def test_two_people_label_one_sheet_at_once_and_each_sees_how_far_they_agree(
 
 def test_a_label_comes_from_the_page_itself_with_the_servers_token(here: tuple[Store, audit.Sheet]) -> None:
     store, sheet = here
-    client = TestClient(application(store), base_url=HERE)
+    client = TestClient(application(Snapshot(store.root)), base_url=HERE)
     token = client.get("/api/audit").json()["token"]
     good = {"origin": HERE, "x-esr-token": token}
     label = {"sheet": sheet.id, "item": sheet.rows[0]["item"], "author": "ada", "label": "single", "reason": ""}
@@ -183,7 +184,7 @@ def test_labels_of_the_screen_and_of_a_file_are_the_same_labels(
 ) -> None:
     store, sheet = here
     monkeypatch.setenv("ESR_STORE", str(store.root))
-    client = TestClient(application(store), base_url=HERE)
+    client = TestClient(application(Snapshot(store.root)), base_url=HERE)
     good = {"origin": HERE, "x-esr-token": client.get("/api/audit").json()["token"]}
     for row in sheet.rows[:5]:
         label = {"sheet": sheet.id, "item": row["item"], "author": "ada", "label": "multi", "reason": "no better"}
@@ -201,12 +202,13 @@ def test_labels_of_the_screen_and_of_a_file_are_the_same_labels(
 
 
 def test_in_a_bundle_the_page_says_that_labels_are_kept_only_with_the_server(
-    here: tuple[Store, audit.Sheet], chromium: Any, tmp_path: Path
+    here: tuple[Store, audit.Sheet], chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from esr.view.bundle import write
+    from esr.view import bundle
 
     store, sheet = here
-    write(store, tmp_path / "pages")
+    monkeypatch.setattr(bundle, "COPIED", {})
+    bundle.write(store, tmp_path / "pages")
     page, noted = tab(chromium)
     shown(page, (tmp_path / "pages" / "index.html").as_uri() + f"#/audit?sheet={sheet.id}")
     assert "Labels are kept only with the server" in page.inner_text("main")

@@ -26,11 +26,12 @@ def run(args: Namespace) -> int:
 
     from esr.command.reading import existing
     from esr.errors import DataError
+    from esr.store.snapshot import Snapshot
     from esr.view import server
 
     if args.store:
         os.environ["ESR_STORE"] = str(args.store)
-    store = existing()
+    store = Snapshot(existing().root)
     if args.experiments and not args.bundle:
         raise DataError(
             f"a server shows every experiment and was given {', '.join(args.experiments)}; add --bundle FOLDER to choose"

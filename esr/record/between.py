@@ -25,7 +25,16 @@ def between(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Differs]:
     one, two = dict(_said(a)), dict(_said(b))
     opened = all((run["manifest"] or {}).get("engine") for run in (a, b))  # a run whose replies were all stored opens none
     names = [name for name in {**one, **two} if opened or not name.startswith("engine ")]
-    return [Differs(name, _word(one.get(name)), _word(two.get(name))) for name in names if one.get(name) != two.get(name)]
+    differing = [name for name in names if one.get(name) != two.get(name)]
+    return [Differs(_place(name, a, b), _word(one.get(name)), _word(two.get(name))) for name in differing]
+
+
+def _place(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """A parameter of a model or judge that both runs have by its place in params.yaml; of two, `models.*.hub`."""
+    for block, key in (("models", "model"), ("judges", "judge")):
+        if a[key] == b[key]:
+            name = name.replace(f"{block}.*.", f"{block}.{a[key]}.", 1)
+    return name
 
 
 def _said(run: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -56,9 +65,9 @@ def _params(run: Mapping[str, Any], manifest: Manifest) -> Iterator[tuple[str, o
     blocks = {name: tree.pop(name, None) or {} for name in ("models", "saes", "judges", "experiments")}
     model = blocks["models"].get(run["model"]) or {}
     tree |= {
-        "models": model,
-        "saes": blocks["saes"].get(model.get("sae")) or {},
-        "judges": blocks["judges"].get(run["judge"]) or {},
+        "models.*": model,
+        "saes.*": blocks["saes"].get(model.get("sae")) or {},
+        "judges.*": blocks["judges"].get(run["judge"]) or {},
     }
     yield from flat({key: value for key, value in tree.items() if key != "scale"})
     for experiment, settings in blocks["experiments"].items():

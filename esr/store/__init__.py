@@ -8,8 +8,9 @@ store.sql("from summary")                         # a pyarrow.Table that sees th
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,10 +24,11 @@ from esr.store.audit import Audit
 from esr.store.audit import audit as check_all
 from esr.store.clock import Clock
 from esr.store.database import Ingested
+from esr.store.query import Ask, asking
 from esr.store.query import query as answer
 from esr.types import Grade, Member, Reply, content_id
 
-__all__ = ["Audit", "Ingested", "Store"]
+__all__ = ["Ask", "Audit", "Ingested", "Store"]
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]] | pa.Table
 
@@ -168,6 +170,12 @@ class Store:
     def audit(self) -> Audit:
         """Which shards do not count, and whether the DuckDB file says what the others say; every shard is read."""
         return check_all(self.root)
+
+    @contextmanager
+    def asking(self) -> Iterator[Ask]:
+        """Several questions to the same shards, in little memory."""
+        with asking(self.root) as ask:
+            yield ask
 
     def sql(self, query: str, params: Sequence[object] = (), *, as_of: datetime | None = None) -> pa.Table:
         """The answer of tables and views that hold every shard durable now. `as_of`: with each arm's plan as it stood then (UTC)."""

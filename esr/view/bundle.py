@@ -18,7 +18,7 @@ from typing import Any
 from esr.errors import DataError
 from esr.store import Store
 from esr.view import server
-from esr.view.data import BUNDLED
+from esr.view.data.copied import COPIED, key
 from esr.view.kept import encoded
 
 PIECE = 1 << 20
@@ -39,11 +39,6 @@ class Written:
     files: int = 0
 
 
-def key(address: Mapping[str, str]) -> str:
-    """An address as the index and the page's script write it."""
-    return "&".join(f"{name}={value}" for name, value in sorted(address.items()) if value)
-
-
 def write(store: Store, folder: Path, experiments: Sequence[str] = ()) -> Written:
     """The pages of these experiments, of all without any; the folder is made, or was made by an earlier bundle."""
     if folder.exists() and not (folder / MARK).is_file() and any(folder.iterdir()):
@@ -58,7 +53,7 @@ def write(store: Store, folder: Path, experiments: Sequence[str] = ()) -> Writte
     found = Written(folder)
     for name, content in server.pages().items():
         _put(found, folder / name, content)
-    for page, answers in BUNDLED.items():
+    for page, answers in COPIED.items():
         _page(found, page, answers(store, experiments))
     _figures(found, store, experiments)
     told = {"made": f"{datetime.now(UTC):%Y-%m-%d}", "experiments": list(experiments), "first": found.first}
@@ -69,12 +64,9 @@ def write(store: Store, folder: Path, experiments: Sequence[str] = ()) -> Writte
 def _page(found: Written, page: str, answers: Iterator[tuple[Mapping[str, str], Any]]) -> None:
     """Some answers in each file, in the order in which a browser compares texts."""
     piece: dict[str, Any] = {}
-    size, last = 0, b""
+    size = 0
     for address, value in answers:
         name = key(address)
-        order = name.encode("utf-16-be", "surrogatepass")
-        assert order >= last, f"addresses of {page} in order"
-        last = order
         told = encoded(value)
         piece[name] = told
         size += len(told)

@@ -4,45 +4,42 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-from esr.store import Store
+from esr.store.snapshot import Snapshot
 
+Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 LIMIT = 96 << 20
 """Bytes of answers that are kept."""
 
 
-def stamp(store: Store) -> str:
-    """Changes whenever something is written to the store: the times of its folders of shards, which new shards are renamed into."""
-    times = []
-    for folder in (store.root / "shards", store.root / "figures"):
-        if folder.is_dir():
-            times.append(folder.stat().st_mtime_ns)
-            times += [one.stat().st_mtime_ns for one in sorted(folder.iterdir()) if one.is_dir()]
-    return f"{hash(tuple(times)) & (1 << 64) - 1:016x}"
-
-
 class Kept:
-    """JSON by page and address. Each is worked out once, whoever asks for it at the same time."""
+    """JSON by page and address. Each is worked out once, whoever asks for it at the same time, and two at once."""
 
-    def __init__(self, store: Store, pages: Mapping[str, Any]) -> None:
+    def __init__(self, store: Snapshot, pages: Mapping[str, Any]) -> None:
         self.store, self.pages = store, pages
-        self._answers: OrderedDict[tuple[str, tuple[tuple[str, str], ...]], tuple[str, bytes]] = OrderedDict()
+        self._answers: OrderedDict[Key, tuple[str, bytes]] = OrderedDict()
         self._lock = threading.Lock()
-        self._working = threading.Lock()
+        self._working: dict[Key, threading.Lock] = {}
+        self._two = threading.Semaphore(2)
 
     def answer(self, name: str, address: Mapping[str, str]) -> bytes:
-        key, now = (name, tuple(sorted(address.items()))), stamp(self.store)
+        key, now = (name, tuple(sorted(address.items()))), self.store.state()
         if (found := self._get(key, now)) is not None:
             return found
-        with self._working:
+        with self._lock:
+            mine = self._working.setdefault(key, threading.Lock())
+        with mine:
             if (found := self._get(key, now)) is not None:
                 return found
-            told = encoded(self.pages[name](self.store, address))
+            with self._two:
+                told = encoded(self.pages[name](self.store, address))
             self._put(key, now, told)
-            return told
+        with self._lock:
+            self._working.pop(key, None)
+        return told
 
-    def _get(self, key: tuple[str, tuple[tuple[str, str], ...]], now: str) -> bytes | None:
+    def _get(self, key: Key, now: str) -> bytes | None:
         with self._lock:
             at, told = self._answers.get(key, ("", b""))
             if at != now:
@@ -50,7 +47,7 @@ class Kept:
             self._answers.move_to_end(key)
             return told
 
-    def _put(self, key: tuple[str, tuple[tuple[str, str], ...]], now: str, told: bytes) -> None:
+    def _put(self, key: Key, now: str, told: bytes) -> None:
         with self._lock:
             self._answers[key] = now, told
             while len(self._answers) > 1 and sum(len(told) for _, told in self._answers.values()) > LIMIT:

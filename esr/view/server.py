@@ -21,10 +21,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from esr.errors import DataError, EsrError
-from esr.store import Store
+from esr.store.snapshot import Snapshot
 from esr.view import audit
 from esr.view.data import PAGES
-from esr.view.kept import Kept, encoded, stamp
+from esr.view.kept import Kept, encoded
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def pages() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files("esr.view").joinpath("pages").iterdir() if file.is_file()}
 
 
-def application(store: Store) -> Starlette:
+def application(store: Snapshot) -> Starlette:
     """The server's routes over one store."""
     kept, shipped = Kept(store, PAGES), {**pages(), "mode.js": LIVE}
 
@@ -92,7 +92,7 @@ def application(store: Store) -> Starlette:
     async def data(request: Request) -> Response:
         name = request.path_params["name"]
         if name == "stamp":
-            return Response(encoded(await run_in_threadpool(stamp, store)), media_type="application/json")
+            return Response(encoded(await run_in_threadpool(store.state)), media_type="application/json")
         if name not in PAGES:
             return _said(f"there are no data {name[:200]!r}; there are {', '.join(sorted(PAGES))}", 404)
         return await _answered(lambda: kept.answer(name, dict(request.query_params)))
@@ -135,7 +135,7 @@ def bound(port: int | None) -> socket.socket:
     raise DataError(f"port {port} of {HOST} cannot be used: {reason}; leave --port out for any that is free")
 
 
-def serve(store: Store, sock: socket.socket) -> None:
+def serve(store: Snapshot, sock: socket.socket) -> None:
     """Until it is interrupted."""
     config = uvicorn.Config(application(store), log_level="warning", access_log=False, server_header=False, lifespan="off")
     uvicorn.Server(config).run(sockets=[sock])

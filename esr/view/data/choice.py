@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from esr.errors import DataError
-from esr.store.query import Ask
+from esr.store import Ask
 
 Address: TypeAlias = Mapping[str, str]
 """What stands behind the `?` of a page's address."""

@@ -58,7 +58,7 @@ def choices(store: Store) -> dict[str, Any]:
     return {"arms": [{key: row[key] for key in ("arm", "against", "model", "judge", "scale")} for row in arms], "runs": runs}
 
 
-def bundled(store: Store, experiments: Sequence[str]) -> Iterator[tuple[Address, Any]]:
+def copied(store: Store, experiments: Sequence[str]) -> Iterator[tuple[Address, Any]]:
     """What can be held against what, and each arm against the one that it is compared with."""
     every = choices(store)
     arms = [row for row in every["arms"] if not experiments or row["arm"].split("/")[0] in experiments]

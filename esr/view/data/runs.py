@@ -11,7 +11,6 @@ from esr.record.manifest import content
 from esr.show.plain import plain
 from esr.show.runs import listed
 from esr.store import Store
-from esr.store.query import asking
 from esr.view.data.choice import Address
 
 ARMS = """
@@ -24,7 +23,7 @@ from summary s join current_arms a using (experiment, model, arm, scale) order b
 def runs(store: Store, address: Address) -> Any:
     """Every run that is not hidden (`hidden=1`: those too), and the arms as they stand now."""
     found = listed(store, hidden=address.get("hidden") == "1")
-    with asking(store.root) as ask:
+    with store.asking() as ask:
         arms = ask(ARMS).to_pylist()
     defaults: dict[tuple[str, str], dict[str, object] | None] = {}
     return plain({"runs": [_run(row, defaults) for row in reversed(found)], "arms": arms})

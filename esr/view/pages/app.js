@@ -26,6 +26,8 @@ const esr = (() => {
       else if (child !== null && child !== undefined && child !== false) node.append(document.createTextNode(String(child)));
     }
   }
+  // The same children, put into a part of the page that is there.
+  function put(node, ...children) { append(node, children); return node; }
   const el = (tag, attrs, ...children) => fill(document.createElement(tag), attrs, children);
   const svg = (tag, attrs, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attrs, children);
 
@@ -100,7 +102,7 @@ const esr = (() => {
   // A part of a page that comes later than the rest.
   function later(work) {
     const place = el("div", { class: "later" }, el("p", { class: "wait" }, "…"));
-    work().then((found) => place.replaceChildren(...[found].flat()), (error) => place.replaceChildren(el("p", { class: "faint" }, error.message)));
+    work().then((found) => { place.replaceChildren(); append(place, [found]); }, (error) => place.replaceChildren(el("p", { class: "faint" }, error.message)));
     return place;
   }
 
@@ -159,5 +161,5 @@ const esr = (() => {
     begin();
   }
 
-  return { page, load, el, svg, link, address, here, go, note, later, hover, closeTip, served, bundled, get bundle() { return bundle; } };
+  return { page, load, el, svg, put, link, address, here, go, note, later, hover, closeTip, served, bundled, get bundle() { return bundle; } };
 })();

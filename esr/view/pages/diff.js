@@ -207,7 +207,7 @@
     const note = (more) => esr.note({ ...params, ...more });
     const named_ = (side, other) => (side.arm !== other.arm || side.name === side.arm ? side.arm : `${side.name} (${side.arm})`);
     root.append(el("h1", null, `${named_(arm.a, arm.b)} − ${named_(arm.b, arm.a)}`),
-      el("p", { class: "faint" }, `A: ${arm.a.told}, ${arm.a.model}, by ${arm.a.judge}. B: ${arm.b.told}, ${arm.b.model}, by ${arm.b.judge}. ${esr.count(arm.pairs)} pairs of one latent, question and seed. `,
+      el("p", { class: "faint" }, `A: ${whole(arm.a)}. B: ${whole(arm.b)}. ${esr.count(arm.pairs)} pairs of one latent, question and seed. `,
         esr.link("diff", {}, "Compare others"), arm.a.arm !== arm.b.arm || found.kind !== "arm" ? [" · ", esr.link("diff", swapped(params), "swap A and B")] : null));
     const made = differs(found);
     if (made) root.append(made);
@@ -215,8 +215,9 @@
       root.append(el("p", { class: "arms" }, "Arms that both have: ", arms.map((one, i) => [i ? " · " : "", one === arm ? el("b", null, one.a.arm) : esr.link("diff", { ...asked, on: i }, one.a.arm)])));
     }
     if (!arm.pairs) { root.append(partners(arm)); return; }
-    root.append(measured(arm), el("p", { class: "faint" }, "Intervals are of what other latents (and questions, where they differ) of the same kind would show; rates in points of 100. docs/statistics.md says how."), partners(arm));
+    root.append(el("h2", null, "Differences in pairs"), measured(arm), el("p", { class: "faint" }, "Intervals are of what other latents (and questions, where they differ) of the same kind would show; rates in points of 100. docs/statistics.md says how."), partners(arm));
     root.append(arm.n_changed ? changed(root, found, arm, params, note) : el("p", null, `No pair changed: ${esr.count(arm.pairs)} replies and verdicts are the same.`));
   }, { nav: "Compare", place: 40, title: "Compare" });
+  function whole(side) { return `${side.told}${side.told.includes(` on ${side.model}`) ? "" : ` on ${side.model}`}, judged by ${side.judge}`; }
   function swapped(params) { return { ...params, a: params.b, b: params.a, t: "", only: "" }; }
 })();

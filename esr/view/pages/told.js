@@ -36,3 +36,63 @@ Object.assign(esr, {
     return el("label", { class: "choose" }, el("span", null, name), box);
   },
 });
+
+// Whose results: what the address says, with what it leaves out filled in from what the store holds.
+Object.assign(esr, {
+  async studies() { return esr.load("studies", {}); },
+  choice(told, params, needsExperiment = true) {
+    const wanted = ["experiment", "model", "scale", "judge"].filter((name) => params[name] && (needsExperiment || name !== "experiment"));
+    const fits = told.studies.filter((one) => wanted.every((name) => one[name] === params[name]));
+    if (!told.studies.length) throw new Error("This store holds no graded trials yet; a run such as python -m flows exp01 tiny makes some.");
+    if (!fits.length) throw new Error(`Nothing here is of ${wanted.map((name) => `${name} ${params[name]}`).join(", ")}.`);
+    const full = fits.filter((one) => one.scale === "full");
+    const best = (full.length ? full : fits).reduce((a, b) => (b.n > a.n ? b : a));
+    const { experiment, model, scale, judge } = best;
+    return { experiment: params.experiment || (needsExperiment ? experiment : ""), model, scale, judge };
+  },
+  // Selects for model, scale and judge (and experiment), each leading to the same page of another study.
+  chooser(told, now, page, keep = {}, anyExperiment = false) {
+    const bar = esr.el("div", { class: "bar" });
+    const values = (name) => [...new Set(told.studies.filter((one) => name === "experiment" || name === "model" || one.model === now.model).map((one) => one[name]))];
+    const go = (change) => {
+      const wanted = { ...now, ...change };
+      const fits = told.studies.some((one) => ["experiment", "model", "scale", "judge"].every((name) => !wanted[name] || one[name] === wanted[name]));
+      esr.go(page, fits ? { ...keep, ...wanted } : { ...keep, ...change, experiment: change.experiment ?? (change.model ? "" : now.experiment) });
+    };
+    for (const name of ["experiment", "model", "scale", "judge"]) {
+      if (name === "experiment" && anyExperiment === null) continue;
+      const options = values(name).map((one) => [one, one]);
+      if (name === "experiment" && anyExperiment) options.unshift(["", "all"]);
+      if (options.length > 1 || name === "experiment" || name === "model") bar.append(esr.choose(name, options, now[name], (value) => go({ [name]: value })));
+    }
+    return bar;
+  },
+  scores(list) { return list && list.length ? list.map((one) => esr.number(one, 0)).join(" → ") : "–"; },
+  outcome(corrected, attempts) { return attempts === null || attempts === undefined ? "missing" : corrected ? "corrected" : attempts > 1 ? "no gain" : "single"; },
+  pill(text, kind) { return esr.el("span", { class: `pill ${kind || ""}` }, text); },
+  pillOf(outcome) { return esr.pill({ corrected: "corrected itself", "no gain": "began again, no gain", single: "one attempt", missing: "no grade" }[outcome], { corrected: "good", "no gain": "amber", missing: "bad" }[outcome]); },
+  // Offsets of the store count characters; JavaScript's count halves of some of them.
+  points(text) { return Array.from(text); },
+  // Which fifth of the scores from 0 to 100 a score is in.
+  fifth(score) { return score === null || score === undefined ? 2 : Math.min(4, Math.floor(score / 20)); },
+  // A reply with its attempts coloured by their scores and the detector's restarts underlined; marks may overlap.
+  marked(text, attempts, restarts, cut) {
+    const { el } = esr, chars = esr.points(text);
+    const found = attempts.map((one, i) => ({ ...one, i })).filter((one) => one.start !== null && one.start !== undefined);
+    const edges = new Set([0, chars.length]);
+    for (const one of found) edges.add(one.start).add(one.end ?? chars.length);
+    for (const [start, end] of restarts) edges.add(start).add(end);
+    const at = [...edges].filter((edge) => edge <= chars.length).sort((a, b) => a - b);
+    const out = [];
+    for (let k = 0; k + 1 < at.length; k++) {
+      const inside = found.filter((one) => one.start <= at[k] && (one.end ?? chars.length) > at[k]).at(-1);
+      if (inside && inside.start === at[k]) out.push(el("span", { class: "score", title: `attempt ${inside.i + 1}` }, `${inside.i + 1}: ${esr.number(inside.score, 0)}`));
+      const restart = restarts.some(([start, end]) => start <= at[k] && end > at[k]);
+      const names = [inside ? `s${esr.fifth(inside.score)}` : "", restart ? "restart" : ""].filter(Boolean).join(" ");
+      const piece = chars.slice(at[k], at[k + 1]).join("");
+      out.push(names ? el("span", { class: names }, piece) : piece);
+    }
+    return el("div", { class: "reply", dir: "auto" }, out, cut ? el("span", { class: "faint" }, " (cut at the limit)") : null);
+  },
+  facts(rows) { return esr.el("dl", { class: "facts" }, rows.filter(Boolean).map(([name, ...value]) => [esr.el("dt", null, name), esr.el("dd", null, ...value)])); },
+});
