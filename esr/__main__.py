@@ -41,10 +41,10 @@ COMMANDS = {
         "runs, figures, trials and replies in a browser, live, or as a folder of pages",
         "python -m esr view",
     ),
-    "compare": (
-        "esr.command.compare",
-        "two arms, models or judges in pairs, with intervals",
-        "python -m esr compare exp05/self_monitor exp01/baseline --model tiny",
+    "diff": (
+        "esr.command.diff",
+        "two runs, arms, models, presets or judges in pairs, with intervals and the trials that changed",
+        "python -m esr diff exp05/self_monitor exp01/baseline --model tiny",
     ),
     "export": (
         "esr.command.export",

@@ -235,7 +235,7 @@ PROMISES: dict[str, Callable[[Played, Clone], None]] = {
     "make paper": says("index.html", "figures", "macros"),
     ".venv/bin/dvc repro": figures_again,
     f"{PYTHON} -m esr import-reference DIR": imported,
-    f"{PYTHON} -m esr --help": says("table", "runs", "show", "compare", "export", "share", "labels", "rejudge", "agreement"),
+    f"{PYTHON} -m esr --help": says("table", "runs", "show", "diff", "export", "share", "labels", "rejudge", "agreement"),
     f"{PYTHON} -m deployments up": pages,
     f"PREFECT_API_URL=http://127.0.0.1:4200/api .venv/bin/{WATCHED}": says("Completed"),
     f".venv/bin/{WATCHED}": says("Completed"),

@@ -52,7 +52,7 @@ def test_names_stay_whole_however_narrow_the_terminal_is(columns, capsys, monkey
 
 
 READING = [["sql", "from summary"], ["agreement"], ["rejudge", "lexical"], ["runs"], ["show", "3f2a"], ["table", "exp01", "tiny"],
-           ["compare", "exp05/self_monitor", "exp01/baseline", "--model", "tiny"], ["export", "exp01", "tiny", "--to", "x.csv"],
+           ["diff", "exp05/self_monitor", "exp01/baseline", "--model", "tiny"], ["export", "exp01", "tiny", "--to", "x.csv"],
            ["share", "exp01", "tiny", "--to", "x"]]  # fmt: skip
 
 

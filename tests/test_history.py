@@ -1,4 +1,4 @@
-"""History, one command each: runs are listed, named and hidden; a trial is shown whole; arms are compared; outcomes are exported."""
+"""History, one command each: runs are listed, named and hidden; a trial is shown whole; outcomes are exported."""
 
 import json
 import platform
@@ -92,26 +92,6 @@ def test_a_trial_is_shown_whole_with_every_verdict(store, capsys):
         assert text in out
     assert json.loads(asked(capsys, "show", m.trial.id, "--json"))["reply"]["text"].startswith("Chess")
     assert main(["show", "nosuchtrial"]) == 2
-
-
-def test_arms_and_judges_are_compared_in_pairs(store, capsys):
-    filled(store)
-    found = json.loads(asked(capsys, "compare", "exp05/self_monitor", "exp01/baseline", "--json"))
-    assert (found["kind"], found["pairs"]) == ("arm", 60)
-    rate = found["differences"]["esr_rate"]
-    assert rate["value"] == pytest.approx(0.25)
-    assert rate["interval"][0] < 0.25 < rate["interval"][1]
-    assert "60 pairs" in asked(capsys, "compare", "exp05/self_monitor", "exp01/baseline")
-    members = [member(i, scale="full") for i in range(60)]
-    store.put_grades([grade(m, 25.0, judge="haiku-4.5") for m in members])
-    found = json.loads(asked(capsys, "compare", "haiku-4.5", "lexical", "--json"))
-    assert (found["kind"], found["pairs"]) == ("judge", 60)
-    assert found["differences"]["esr_rate"]["value"] == pytest.approx(-0.25)
-    assert main(["compare", "exp05/self_monitor", "tiny"]) == 2
-    assert main(["compare", "exp01/baseline", "exp05/self_monitor", "--scale", "smoke"]) == 2
-    capsys.readouterr()
-    assert main(["compare", "exp05/self_monitor", "exp01/baseline", "--scale", "full"]) == 2, "two judges graded the baseline"
-    assert "--judge" in capsys.readouterr().err
 
 
 def test_outcomes_are_exported_as_csv_and_parquet(store, tmp_path, capsys):

@@ -193,12 +193,12 @@ CREATE TABLE audit_sheets (
     PRIMARY KEY (sheet, arm, trial_id, latent)
 );
 
--- What people say of the items of a sheet. Of several of one item the newest stands; the others stay.
+-- What people say of the items of a sheet. Of several of one item the newest that its author has not withdrawn stands; the others stay.
 CREATE TABLE audit_labels (
     sheet VARCHAR NOT NULL,           -- as in audit_sheets
     item VARCHAR NOT NULL,            -- as in audit_sheets
     author VARCHAR NOT NULL,          -- who says it
-    label VARCHAR NOT NULL,           -- single, multi (a second attempt that is no better) or corrected (one that is)
+    label VARCHAR NOT NULL,           -- single, multi (a second attempt that is no better), corrected (one that is) or withdrawn (the author takes back what was said)
     reason VARCHAR,                   -- why, in the author's words
     labelled_at TIMESTAMP NOT NULL,   -- UTC, when it was read
     PRIMARY KEY (sheet, item, author, labelled_at)

@@ -1,14 +1,17 @@
 -- The views. The definitions of the study stand here and nowhere else.
 
 -- The members that count: of each arm, those of the plan recorded last. Imported members stand until an own plan of the same arm is recorded.
+-- With `SET VARIABLE as_of = TIMESTAMP '…'` every view shows the plans as they stood then.
 CREATE OR REPLACE VIEW current_members AS
 WITH recorded AS (
     SELECT experiment, model, arm, scale, plan, recorded_at FROM plans
     UNION ALL
-    SELECT DISTINCT experiment, model, arm, scale, plan, TIMESTAMP '1970-01-01' FROM members
+    SELECT DISTINCT experiment, model, arm, scale, plan, TIMESTAMP '1970-01-01'
+    FROM members ANTI JOIN plans USING (experiment, model, arm, scale, plan)
 ), latest AS (
     SELECT experiment, model, arm, scale, plan
     FROM recorded
+    WHERE recorded_at <= coalesce(getvariable('as_of')::TIMESTAMP, TIMESTAMP 'infinity')
     QUALIFY row_number() OVER (PARTITION BY experiment, model, arm, scale ORDER BY recorded_at DESC, plan) = 1
 )
 SELECT
@@ -72,7 +75,7 @@ WITH pairs AS (
     SELECT experiment, model, arm, scale, judge, judge_prompt,
         row_number() OVER (
             PARTITION BY experiment, model, arm, scale, judge
-            ORDER BY bool_or(missing IS NULL) DESC, max(graded_at) DESC NULLS LAST, judge_prompt
+            ORDER BY coalesce(min(graded_at) > getvariable('as_of')::TIMESTAMP, false), bool_or(missing IS NULL) DESC, max(graded_at) DESC NULLS LAST, judge_prompt
         ) AS age
     FROM pairs GROUP BY experiment, model, arm, scale, judge, judge_prompt
 )
@@ -294,8 +297,11 @@ ORDER BY ALL;
 
 -- The items of every sheet with what people say of them, and the judge's verdict beside it.
 CREATE OR REPLACE VIEW audited AS
-WITH newest AS (
-    SELECT * FROM audit_labels QUALIFY row_number() OVER (PARTITION BY sheet, item ORDER BY labelled_at DESC, author) = 1
+WITH each_author AS (
+    SELECT * FROM audit_labels QUALIFY row_number() OVER (PARTITION BY sheet, item, author ORDER BY labelled_at DESC) = 1
+), newest AS (
+    SELECT * FROM each_author WHERE label <> 'withdrawn'
+    QUALIFY row_number() OVER (PARTITION BY sheet, item ORDER BY labelled_at DESC, author) = 1
 )
 SELECT
     s.sheet,                          -- as in audit_sheets

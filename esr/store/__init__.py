@@ -177,9 +177,9 @@ class Store:
         with asking(self.root) as ask:
             yield ask
 
-    def sql(self, query: str, params: Sequence[object] = ()) -> pa.Table:
-        """The answer of tables and views that hold every shard durable now."""
-        return answer(self.root, query, params)
+    def sql(self, query: str, params: Sequence[object] = (), *, as_of: datetime | None = None) -> pa.Table:
+        """The answer of tables and views that hold every shard durable now. `as_of`: with each arm's plan as it stood then (UTC)."""
+        return answer(self.root, query, params, as_of)
 
 
 def _ids(table: str, path: Path, column: str) -> list[str]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
@@ -124,9 +125,11 @@ def asking(root: Path, known: Mapping[str, pa.Table] | None = None) -> Iterator[
         raise StoreError(f"the store {str(root)!r} cannot be asked: {' '.join(str(error).split())[:300]}") from None
 
 
-def query(root: Path, text: str, params: Sequence[object]) -> pa.Table:
+def query(root: Path, text: str, params: Sequence[object], as_of: datetime | None = None) -> pa.Table:
     try:
         with reading(root) as con:
+            if as_of is not None:
+                con.execute(f"SET VARIABLE as_of = TIMESTAMP '{as_of.replace(tzinfo=None).isoformat(sep=' ')}'")
             found = con.sql(text, params=list(params)) if params else con.sql(text)
             return pa.table({}) if found is None else found.to_arrow_table()
     except duckdb.Error as error:

@@ -213,13 +213,16 @@ python -m esr runs                                                      # every 
 python -m esr runs name RUN "before the new SAE"                        # a name of your own for it
 python -m esr runs hide RUN                                             # out of the list; `runs --all` shows it, `runs unhide` brings it back
 python -m esr show TRIAL                                                # one reply whole, its attempts marked, every verdict
-python -m esr compare exp05/self_monitor exp01/baseline --model tiny    # in pairs, with intervals; models and judges too
+python -m esr diff exp05/self_monitor exp01/baseline --model tiny       # in pairs, with intervals, and the trials that changed
 python -m esr export exp05 tiny --to exp05.csv                          # a row a graded trial; .parquet as well, --text for the replies
 python -m esr share exp05 tiny --to exp05-tiny                          # a folder for a colleague
 python -m esr take exp05-tiny                                           # what a colleague shared becomes part of this store
 ```
 
-RUN and TRIAL are ids of the lists; their first characters are enough. In Python every query is a table, of Arrow or of pandas:
+RUN and TRIAL are ids of the lists; their first characters are enough. `diff` takes two arms, models, judges, presets, runs or plans. It says
+which trials have no partner (the same latent, question and seed) and why, then the trials that changed: those whose outcome changed furthest
+first, then by their scores, then by how early their words part. Of two runs, or of presets by their newest runs, what they were made with comes first; their
+trials are those planned when they ended, also where an arm was planned anew since. In Python every query is a table, of Arrow or of pandas:
 
 ```python
 from esr.store import Store

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +27,10 @@ class Snapshot(Store):
         self._making = threading.Lock()
         self._held: Ask | None = None
 
-    def sql(self, query: str, params: Sequence[object] = ()) -> pa.Table:
+    def sql(self, query: str, params: Sequence[object] = (), *, as_of: datetime | None = None) -> pa.Table:
+        """`as_of`: of the store itself; what was worked out once is as of now."""
+        if as_of is not None:
+            return super().sql(query, params, as_of=as_of)
         with self.asking() as ask:
             return ask(query, params)
 

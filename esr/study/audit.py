@@ -10,7 +10,7 @@ import io
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,21 @@ class Sheet:
     """By arm and stratum, how many were drawn of how many."""
 
 
+WITHDRAWN = "withdrawn"
+"""In a label's place: its author takes back what was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What one person says of one item."""
+
+    item: str
+    author: str
+    label: str
+    """A name of LABELS, or WITHDRAWN."""
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What came of reading a sheet back."""
@@ -53,7 +68,7 @@ class Taken:
     labelled: int
     """Items of the file with a label."""
     new: int
-    """Of them, those that say something else than what stood, or something where nothing did."""
+    """Of them, those that are not what their author had said already."""
     empty: int
     drawn: int
     """Items of the sheet, in the file or not."""
@@ -122,15 +137,12 @@ def read(store: Store, file: Path, author: str = "") -> Taken:
     if len(sheets) != 1:
         raise DataError(f"{file.name} holds lines of {len(sheets)} sheets and should hold those of one; read them one by one")
     (sheet,) = sheets
-    known = {
-        row["item"]: row
-        for row in store.sql("select item, label, author, reason from audited where sheet = ?", [sheet]).to_pylist()
-    }
+    known = items(store, sheet)
     if not known:
         raise DataError(
             f"{file.name} is of the sheet {sheet[:40]!r}, which was not drawn from this store; ESR_STORE names the one that it was drawn from"
         )
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, Label] = {}
     empty = 0
     for line, row in rows:
         item, label = row["item"], row["label"].lower()
@@ -152,10 +164,32 @@ def read(store: Store, file: Path, author: str = "") -> Taken:
             raise DataError(
                 f"line {line} of {file.name} has a label and no author; fill in the column author, or give --author NAME"
             )
-        found[item] = {"sheet": sheet, "item": item, "author": who, "label": label, "reason": row["reason"]}
-    new = [row for item, row in found.items() if any((known[item][k] or "") != row[k] for k in ("label", "author", "reason"))]
-    store.put_audit_labels([{**row, "reason": row["reason"] or None} for row in new])
-    return Taken(sheet, len(found), len(new), empty, len(known))
+        found[item] = Label(item, who, label, row["reason"])
+    return Taken(sheet, len(found), say(store, sheet, list(found.values())), empty, len(known))
+
+
+def items(store: Store, sheet: str) -> frozenset[str]:
+    """Of a sheet that was drawn from this store; empty: there is none of this name."""
+    return frozenset(store.sql("select item from audit_sheets where sheet = ? and item is not null", [sheet])["item"].to_pylist())
+
+
+STANDING = """
+select item, author, label, coalesce(reason, '') as reason from audit_labels where sheet = ?
+qualify row_number() over (partition by item, author order by labelled_at desc) = 1
+"""
+
+
+def say(store: Store, sheet: str, labels: Sequence[Label]) -> int:
+    """Keeps those of the labels that are not what their author says already; how many."""
+    standing = {(row["item"], row["author"]): (row["label"], row["reason"]) for row in store.sql(STANDING, [sheet]).to_pylist()}
+    new = [one for one in labels if standing.get((one.item, one.author)) != (one.label, one.reason)]
+    keep(store, sheet, new)
+    return len(new)
+
+
+def keep(store: Store, sheet: str, labels: Sequence[Label]) -> None:
+    """Labels of items of the sheet are durable when this returns."""
+    store.put_audit_labels([{"sheet": sheet, **asdict(one), "reason": one.reason or None} for one in labels])
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:

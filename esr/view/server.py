@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from esr.errors import DataError, EsrError
 from esr.store.snapshot import Snapshot
+from esr.view import audit
 from esr.view.data import PAGES
 from esr.view.kept import Kept, encoded
 
@@ -102,6 +103,7 @@ def application(store: Snapshot) -> Starlette:
 
     routes = [
         Route("/", page),
+        *audit.routes(store),
         Route("/api/{name}", data),
         Route("/figures/{name}", figure),
         Route("/{name}", page),

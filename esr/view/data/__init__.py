@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from esr.store import Store
-from esr.view.data import closing, latents, pairs, runs, studies, trial, trials
+from esr.view.data import closing, diff, latents, pairs, runs, studies, trial, trials
 from esr.view.data.choice import Address
 
 Told: TypeAlias = Callable[[Store, Address], Any]
@@ -15,6 +15,7 @@ PAGES: dict[str, Told] = {
     "experiments": studies.experiments,
     "best": studies.best,
     "runs": runs.runs,
+    "diff": diff.diff,
     "closing": closing.closing,
     "spread": closing.spread,
     "trials": trials.trials,

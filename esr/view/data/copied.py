@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from esr.store import Store
-from esr.view.data import PAGES, pairs
+from esr.view.data import PAGES, diff, pairs
 from esr.view.data.choice import Address
 from esr.view.data.latents import indices
 from esr.view.data.trial import trials_whole
@@ -104,6 +104,7 @@ COPIED: dict[str, Callable[[Store, Sequence[str]], Answers]] = {
     "texts": each("texts", of_studies),
     "trial": of_trials,
     "pairs": of_pairs,
+    "diff": diff.copied,
     "latents": each("latents", of_models),
     "latent": each("latent", of_latents),
 }

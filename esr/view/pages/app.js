@@ -143,6 +143,7 @@ const esr = (() => {
   }
   function news() {
     const found = pages.get(here().name);
+    if (found && found.quiet) return;
     if (found && found.live) { show(); return; }
     const bar = document.getElementById("news");
     bar.replaceChildren("The store holds newer results. ", el("button", { onclick: () => { bar.hidden = true; show(); } }, "Show them"));
