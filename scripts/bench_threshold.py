@@ -2,8 +2,8 @@
 
 Nine curves (one width for all latents, widths that differ, and a skewed shape outside the family; each steep, middling and flat) under
 three judges (about 20 or about 85, 0 or 100, graded). Truth is where a latent's mean meets the target. Three searches: the authors' with
-50 replies; ours of one latent alone, one reply a step; ours of latents in shards, which learn from one another. Beside them the floor:
-what a search reaches that is told everything but the latent's own place (scripts/threshold_floor.py).
+50 replies; ours of one latent alone, one reply a step; ours of latents in shards, which learn from one another. Beside them an oracle:
+what a search reaches that is told everything but the latent's own place (scripts/threshold_oracle.py).
 
     OPENBLAS_NUM_THREADS=1 python scripts/bench_threshold.py [processes] [shards of 50 latents a cell]
 """
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm
-from threshold_floor import Knowledge, reached
+from threshold_oracle import Knowledge, reached
 
 from esr import params
 from esr.threshold import Found, Score, Search
@@ -160,7 +160,7 @@ def alone(world: World, steps: int, early: float) -> list[Ended]:
     return out
 
 
-def floor(world: World) -> dict[int, tuple[Floats, Floats]]:
+def oracle(world: World) -> dict[int, tuple[Floats, Floats]]:
     """Errors of the threshold, and of the score at it, after a third and half of the reference's replies, and after all."""
     n, ends = len(world.center), JUDGES[world.judge]
     found = reached(
@@ -193,13 +193,13 @@ def cell(
     together: dict[int, tuple[Floats, Floats]],
     least: dict[int, tuple[Floats, Floats]],
 ) -> dict[str, Any]:
-    """The search together and the floor, each against the reference's 50 replies of the same latents."""
+    """The search together and the oracle, each against the reference's 50 replies of the same latents."""
     out: dict[str, Any] = dict(named)
     for i, what in enumerate(("threshold", "points")):
         ratios = {mark: against(mine[i], reference[i]) for mark, mine in together.items()}
         out[what] = {
             "together": {str(mark): ratio for mark, ratio in ratios.items()},
-            "floor": {str(mark): against(mine[i], reference[i])[0] for mark, mine in least.items()},
+            "oracle": {str(mark): against(mine[i], reference[i])[0] for mark, mine in least.items()},
             "equal_at": next((mark for mark, ratio in ratios.items() if ratio[0] <= 1), None),
         }
     return out
@@ -248,7 +248,7 @@ def rows(shape: str, steepness: str, judge: str) -> tuple[list[dict[str, Any]], 
     for line in out:
         print(json.dumps(line), file=sys.stderr, flush=True)
     w = world(SHARDS * SHARD, seed)
-    return out, cell(named, of_reference, dict(sorted(of_ours.items())), floor(w))
+    return out, cell(named, of_reference, dict(sorted(of_ours.items())), oracle(w))
 
 
 def edges() -> list[dict[str, Any]]:
@@ -313,13 +313,13 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def halves(compared: list[dict[str, Any]], what: str, mark: int) -> dict[str, int]:
     """Cells by how the error after so many replies compares with the reference's after 50."""
-    ratios = [(*c[what]["together"][str(mark)], c[what]["floor"][str(mark)]) for c in compared]
+    ratios = [(*c[what]["together"][str(mark)], c[what]["oracle"][str(mark)]) for c in compared]
     return {
         "cells": len(ratios),
         "at most the reference's": sum(ratio <= 1 for ratio, *_ in ratios),
         "surely at most": sum(high <= 1 for _, _, high, _ in ratios),
         "surely above": sum(low > 1 for _, low, _, _ in ratios),
-        "above, and the floor too": sum(ratio > 1 and least >= 1 for ratio, _, _, least in ratios),
+        "above, and the oracle too": sum(ratio > 1 and least >= 1 for ratio, _, _, least in ratios),
     }
 
 

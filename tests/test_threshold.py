@@ -345,10 +345,10 @@ def test_a_resumed_search_asks_a_missed_question_again():
     assert dict(resumed.ask())[1] == asked[1]
 
 
-def test_the_floor_is_what_coin_flips_about_a_known_curve_tell(monkeypatch):
+def test_the_oracle_reaches_what_coin_flips_about_a_known_curve_tell(monkeypatch):
     """Of N replies at the middle of a curve of width w, 2 w / √N."""
     monkeypatch.syspath_prepend(str(params.HOME / "scripts"))
-    from threshold_floor import Knowledge, reached
+    from threshold_oracle import Knowledge, reached
 
     rng = np.random.default_rng(0)
     places, width = 4 + 6 * (np.arange(300) + 0.5) / 300, np.full(300, 0.5)

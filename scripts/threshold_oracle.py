@@ -1,4 +1,4 @@
-"""How small the error of a threshold can be at all: a search that knows everything but the latent's own place.
+"""How small the error of a threshold can be at all: an oracle, which knows everything but the latent's own place.
 
 It is told the curve's shape, how the latents' places and widths are distributed and how the judge answers, keeps the exact
 posterior, and asks where one reply takes most off the variance of the threshold. What it reaches with N replies, no search that has
