@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esr.count import coverage, judged, studies
+from esr.count import coverage, judged, ratios, studies
 from esr.count.clusters import Clusters
 from esr.count.coverage_table import tables
+from esr.count.metrics import METRICS
 from esr.count.studies import Design, Effect, Rates
 
 STUDIES = 300
@@ -105,6 +106,44 @@ def test_a_few_latents_that_make_the_variance_make_few_degrees_of_freedom():
         assert least < clusters.spread(residual, weight).df < most, carry
     none = clusters.spread(np.zeros(48), weight)
     assert none.df == pytest.approx(47)  # nothing says that few would
+
+
+def test_the_skewness_is_right_on_average_however_few_the_latents():
+    rng = np.random.default_rng(0)
+    each = rng.exponential(size=(60_000, 10)) - 1
+    for w in (np.full(10, 0.1), np.array([4, 3, 2, 2, 2, 1, 1, 1, 1, 1]) / 18):
+        residual = w * (each - (w * each).sum(axis=1, keepdims=True))
+        spread = Clusters.of(np.arange(10)).spread(residual, np.broadcast_to(w, residual.shape))
+        third = (spread.skewness * spread.variance**1.5).mean()
+        assert third == pytest.approx(2 * (w**3).sum(), rel=0.05)  # an exponential's third moment is 2
+
+
+def test_a_difference_that_single_pairs_make_has_the_more_degrees_of_freedom():
+    rng = np.random.default_rng(0)
+    rate = np.repeat(
+        np.where(np.arange(20) % 2, 0.5, 0.02), 12
+    )  # won and lost both crowd into every other latent, their difference does not
+    x, y = (np.asarray(rng.random((400, 240)) < rate, float) for _ in range(2))
+    clusters, one = Clusters.of(np.repeat(np.arange(20), 12)), np.ones_like(x)
+    spread = clusters.spread((x - y - (x - y).mean(axis=1, keepdims=True)) / 240, one / 240)
+    found = ratios.difference(METRICS["multi_attempt_rate"], x, y, one, one, clusters)
+    assert np.median(found.df / spread.df) > 1.6
+
+
+def test_pairs_that_fall_as_coins_are_told_apart_as_often_as_the_exact_test_says():
+    x, y = np.zeros((3, 20)), np.zeros((3, 20))
+    x[0, :9], y[0, 9] = 1, 1
+    x[1, :8], y[1, 8:10] = 1, 1
+    assert coverage.exact(x, y) == pytest.approx([22 / 1024, 112 / 1024, 1.0])
+
+
+def test_what_comes_in_steps_is_held_more_often_by_whatever_interval():
+    rng = np.random.default_rng(0)
+    assert coverage.least(rng.normal(size=20_000)) == pytest.approx(0.95, abs=0.001)
+    assert coverage.least(rng.poisson(1.0, size=200_000) / 100) == pytest.approx(
+        1 - 0.019, abs=0.002
+    )  # 0 cannot be left out, 3 neither
+    assert coverage.least(np.zeros(50)) == 1
 
 
 def test_a_cell_of_one_trial_each_is_counted_as_one_of_several_is():

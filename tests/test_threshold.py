@@ -343,3 +343,24 @@ def test_a_resumed_search_asks_a_missed_question_again():
     resumed = Search.resume(json.loads(json.dumps(search.state())))
     assert dict(resumed.ask()) == dict(search.ask())
     assert dict(resumed.ask())[1] == asked[1]
+
+
+def test_the_oracle_reaches_what_coin_flips_about_a_known_curve_tell(monkeypatch):
+    """Of N replies at the middle of a curve of width w, 2 w / √N."""
+    monkeypatch.syspath_prepend(str(params.HOME / "scripts"))
+    from threshold_oracle import Knowledge, reached
+
+    rng = np.random.default_rng(0)
+    places, width = 4 + 6 * (np.arange(300) + 0.5) / 300, np.full(300, 0.5)
+    known, true = Knowledge(places, width, places), rng.uniform(4, 10, 80)
+
+    def mean(boosts, center, width):
+        return 1 / (1 + np.exp(np.clip((boosts - center) / width, -40, 40)))
+
+    def answer(latents, boosts):
+        return (rng.random(len(latents)) < mean(boosts, true[latents], 0.5)).astype(float)
+
+    found = reached(known, mean, answer, (0.0, 1.0), graded=False, latents=80, target=0.5, marks=(10, 40))
+    errors = {n: np.sqrt(((one.estimates - true) ** 2).mean()) for n, one in found.items()}
+    assert errors[10] > errors[40]
+    assert errors[40] == pytest.approx(2 * 0.5 / np.sqrt(40), rel=0.25)

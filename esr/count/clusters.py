@@ -103,7 +103,7 @@ class Clusters:
         rho = np.clip(_ratio(_ratio(variance, alone) - 1.0, whole * n - 1.0), 0.0, 1.0)[..., None]
         variance, df = _one_way(r, w, rho + (1.0 - rho) / size)
         squares = r * r
-        skewness = _ratio((squares * r).sum(axis=-1), variance**1.5)
+        skewness = _ratio((squares * r).sum(axis=-1) * _third(w), variance**1.5)
         crowded = _ratio((squares * squares).sum(axis=-1), squares.sum(axis=-1) ** 2)  # of k normal latents 3 / (k + 2)
         uneven = 3.0 * crowded / (3.0 - 2.0 * crowded) - _ratio(np.ones(latents.shape), latents)
         df = np.minimum(df, 2.0 / np.maximum(uneven, 1e-9))
@@ -148,6 +148,15 @@ def _one_way(residual: Floats, w: Floats, omega: Floats) -> tuple[Floats, Floats
     cross, mixed = (d * d * w * omega * omega).sum(axis=-1), (d * w * w * omega * omega).sum(axis=-1)
     square = own + 2 * dd * ww + s * s * ww * ww - 4 * cross + 2 * s * mixed + 2 * dw * dw - 4 * s * dw * ww
     return variance, _ratio(trace * trace, square)
+
+
+def _third(w: Floats) -> Floats:
+    """What a sum of third powers of residuals is multiplied by, so that its expectation is right where latents vary alike: their mean was
+    taken from them, which for n latents of equal weight takes away all but (n − 1)(n − 2) / n² of it. At most what it is for three."""
+    cubes = w**3
+    whole = cubes.sum(axis=-1)
+    left = (cubes * ((1.0 - w) ** 3 - (whole[..., None] - cubes))).sum(axis=-1)
+    return _ratio(whole, np.maximum(left, whole * 2 / 9))
 
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:

@@ -40,16 +40,18 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
     measures = {name: name for name in AGREEMENT}
     out["agreement"] = _table(found["agreement"], measures, lambda d: str(d["design"]))
     summary.append(_counts("agreement", found["agreement"], measures))
-    head = ["", "cells", "below 93", "93 to 97", "above 97", "lowest", "median", "highest"]
+    head = ["", "cells", "below 93", "93 to 97", "above 97", "of these in steps", "lowest", "median", "highest"]
     return {"summary": _lines([head, *summary]), **out}
 
 
 def _counts(about: str, rows: Rows, columns: Mapping[str, str]) -> list[str]:
     cells = [row["statistics"][column] for row in rows for column in columns]
-    values = sorted(100 * cell["coverage"] for cell in cells if cell["told"] >= SELDOM * cell["studies"])
+    shown = [cell for cell in cells if cell["told"] >= SELDOM * cell["studies"]]
+    values = sorted(100 * cell["coverage"] for cell in shown)
     low, high = sum(value < 93 for value in values), sum(value > 97 for value in values)
+    stepped = sum(cell["coverage"] > 0.97 < cell["least"] for cell in shown)
     ends = [f"{value:.1f}" for value in (values[0], values[len(values) // 2], values[-1])]
-    return [about, str(len(values)), str(low), str(len(values) - low - high), str(high), *ends]
+    return [about, str(len(values)), str(low), str(len(values) - low - high), str(high), str(stepped), *ends]
 
 
 def _table(rows: Rows, columns: Mapping[str, str], name: Callable[[Mapping[str, Any]], str]) -> str:

@@ -102,6 +102,11 @@ def shared(plus: Part, minus: Part) -> Floats:
     return _drawn(both, plus.crowd + minus.crowd, plus.spread.n / plus.spread.units)
 
 
+def of_pairs(spread: Spread, plus: Part, minus: Part) -> Floats:
+    """The design effect of a difference of pairs that are won, lost or neither."""
+    return _drawn(design_effect(spread), plus.crowd + minus.crowd, plus.spread.n / plus.spread.units)
+
+
 def part(of: Part, effect: Floats, t: Floats, *, sized: bool, largest: Floats | None = None) -> Interval:
     """A share times a size (1 unless `sized`): Wilson's interval of the share, as wide as both make it.
 

@@ -177,7 +177,8 @@ def _parts(
         shown = (side > 0) * weight
         both.append(Part(mean, shown.sum(axis=-1), _sized(found), clusters.crowd(shown)))
     plus, minus = both
-    df = spread.df if ratio.kind == "rare" else intervals.known(spread.df, intervals.shared(plus, minus))
+    effect = intervals.of_pairs(spread, plus, minus) if paired else intervals.shared(plus, minus)
+    df = spread.df if ratio.kind == "rare" else intervals.known(spread.df, effect)
     if ratio.kind == "count" and not paired:
         return lambda t: intervals.part(plus, plus.spread.n / plus.spread.units, t, sized=True), df
     return lambda t: intervals.parts(plus, minus, spread.variance, t, sized=ratio.kind != "share"), df
