@@ -21,7 +21,7 @@
     if (found.made_up) out.push(el("p", { class: "amber" }, "The fake engine made these replies up: they are no model’s."));
     out.push(el("p", null, link("trials", now, "All trials of it"), " · made by ", el("code", null, found.again)));
     if (graded.length) {
-      const own = graded.filter((arm) => arm.startsWith(`${now.experiment}/`));
+      const own = found.lines.filter((line) => line.n && line.arm.startsWith(`${now.experiment}/`)).sort((a, b) => Boolean(b.estimates.multi_attempt_rate.k) - Boolean(a.estimates.multi_attempt_rate.k)).map((line) => line.arm);
       const arm = graded.includes(keep.arm) ? keep.arm : own[0] || graded[0];
       out.push(el("h2", null, "What lies behind"), behind(graded, arm, now, keep));
     }
