@@ -10,6 +10,7 @@ from store_rows import grade, member, reply
 
 from esr.store import Store
 from esr.types import Member
+from esr.view.address import of_run
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +125,10 @@ def test_two_runs_say_first_what_they_were_made_with(store: Store, chromium: Any
         text = page.inner_text("main")
         assert text.index("protocol.target") < text.index("first-attempt score")
         assert "No pair changed: 40 replies and verdicts are the same." in text
+        shown(page, server.url + of_run(ids[0]).split("/", 3)[3])
+        assert page.locator("main button[aria-expanded='true']").all_inner_texts() == [ids[0][:8]], (
+            "a run's own address opens it alone"
+        )
 
 
 def test_a_bundle_holds_each_arm_against_the_one_it_is_compared_with(

@@ -3,8 +3,8 @@
 (() => {
   esr.page("runs", async (root, params) => {
     const { el, link } = esr;
-    const told = await esr.load("runs", !esr.bundle && params.hidden ? { hidden: 1 } : {});
-    const kept = { ...params };
+    const told = await esr.load("runs", !esr.bundle && (params.hidden || params.run) ? { hidden: 1 } : {});
+    const { run: asked, ...kept } = params;      // `run`: this one alone, opened
     const box = el("input", { type: "search", value: params.q || "", placeholder: "date, model, experiment, judge, name", "aria-label": "search runs", oninput: (event) => { kept.q = event.target.value; esr.note(kept); draw(); } });
     const place = el("div");
     esr.put(root, el("h1", null, "Runs"),
@@ -15,10 +15,10 @@
     const text = (run) => [run.run_id, esr.time(run.started_at), run.experiment, run.model, run.scale, run.judge, run.status, run.name].join(" ").toLowerCase();
     function draw() {
       const words = (kept.q || "").toLowerCase().split(/\s+/).filter(Boolean);
-      const found = told.runs.filter((run) => words.every((word) => text(run).includes(word)));
+      const found = told.runs.filter((run) => words.every((word) => text(run).includes(word)) && (!asked || run.run_id.startsWith(asked)));
       place.replaceChildren(found.length ? esr.table(
         ["run", "begun (UTC)", "experiment", "model", "scale", "judge", "status", { name: "arms", right: true }, { name: "graded", right: true }, { name: "missing", right: true }, { name: "cost", right: true }, { name: "duration", right: true }, "name"],
-        found.flatMap((run) => row(run, told.arms)), { label: "runs" }) : el("p", { class: "faint" }, told.runs.length ? "No run is like that." : "No run is recorded in this store."));
+        found.flatMap((run) => row(run, told.arms)), { label: "runs" }) : el("p", { class: "faint" }, told.runs.length ? (asked ? `No run ${asked} is recorded in this store.` : "No run is like that.") : "No run is recorded in this store."));
     }
     function row(run, arms) {
       const own = arms.filter((arm) => ["experiment", "model", "scale", "judge"].every((name) => arm[name] === run[name]));
@@ -38,6 +38,10 @@
         el("td", null, run.name || "", run.hidden ? " (hidden)" : "")), more];
     }
     draw();
+    if (asked) {
+      for (const one of place.querySelectorAll("button[aria-expanded]")) one.click();
+      place.after(el("p", null, link("runs", kept, "all runs")));
+    }
   }, { nav: "Runs", place: 10, live: true });
 
   function inside(run, arms) {
