@@ -27,6 +27,7 @@ NO_LINES = {
     "docs/engine.md": "tests/test_engine_docs.py",  # its blocks want the weights of published models
     "docs/finetuning.md": "tests/test_finetune.py",  # all checkpoints take hours; there one is trained
     "docs/store.md": "tests/test_history.py",
+    "docs/view.md": "tests/test_view_pages.py",
 }
 """Pages with such blocks that are not played here, and where they are."""
 

@@ -153,7 +153,7 @@ def test_its_artifacts_can_be_read_on_its_page(page: Any, flow_run: Any, prefect
     (lacking,) = store.sql("select sum(n_missing)::bigint as n from summary")["n"].to_pylist()
     assert re.search(rf"judge\s+72\s+\d+\s+{lacking}\s", page.inner_text("table") + "\n"), "what was tried again is counted once"
     (row,) = store.sql("select run_id from runs where experiment = 'exp08'")["run_id"].to_pylist()
-    assert page.locator("a", has_text=f"/#/runs?run={row}").get_attribute("href") == of_run(row)
+    assert page.locator("a", has_text=f"#/runs?run={row}").get_attribute("href") == of_run(row)
     page.goto(prefect_api.replace("/api", _latest(prefect_api, flow_run, "figure")))
     picture = page.locator("img[src^='data:image/png']").first
     picture.wait_for()

@@ -9,6 +9,7 @@ from browser import Served, browser, served, shown, tab
 from store_rows import grade, member, reply
 
 from esr.store import Store
+from esr.store.snapshot import Snapshot
 from esr.types import Member
 from esr.view.address import of_run
 
@@ -137,7 +138,7 @@ def test_a_bundle_holds_each_arm_against_the_one_it_is_compared_with(
     from esr.view import bundle
 
     monkeypatch.setattr(bundle, "COPIED", {"diff": bundle.COPIED["diff"]})
-    bundle.write(store, tmp_path / "pages")
+    bundle.write(Snapshot(store.root), tmp_path / "pages")
     page, noted = tab(chromium)
     shown(page, (tmp_path / "pages" / "index.html").as_uri() + "#/diff")
     page.get_by_role("link", name="exp05/self_monitor − exp01/baseline").click()

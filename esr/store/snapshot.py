@@ -25,6 +25,7 @@ class Snapshot(Store):
         self._known: dict[str, pa.Table] = {}
         self._state, self._until = "", 0.0
         self._making = threading.Lock()
+        self._held: Ask | None = None
 
     def sql(self, query: str, params: Sequence[object] = (), *, as_of: datetime | None = None) -> pa.Table:
         """`as_of`: of the store itself; what was worked out once is as of now."""
@@ -36,8 +37,20 @@ class Snapshot(Store):
     @contextmanager
     def asking(self) -> Iterator[Ask]:
         """Several questions to one state."""
+        if self._held is not None:
+            yield self._held
+            return
         with asking(self.root, self._current()) as ask:
             yield ask
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """All questions until the end, of one thread, are put to the state of now, without looking again what the store holds."""
+        with asking(self.root, self._current()) as self._held:
+            try:
+                yield
+            finally:
+                self._held = None
 
     def state(self) -> str:
         """Changes when what is shown does."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from esr.errors import DataError
 from esr.store import Store
+from esr.store.snapshot import Snapshot
 from esr.view import server
 from esr.view.data.copied import COPIED, key
 from esr.view.kept import encoded
@@ -39,7 +40,7 @@ class Written:
     files: int = 0
 
 
-def write(store: Store, folder: Path, experiments: Sequence[str] = ()) -> Written:
+def write(store: Snapshot, folder: Path, experiments: Sequence[str] = ()) -> Written:
     """The pages of these experiments, of all without any; the folder is made, or was made by an earlier bundle."""
     if folder.exists() and not (folder / MARK).is_file() and any(folder.iterdir()):
         raise DataError(f"{str(folder)!r} holds other files; name a new folder, or one that an earlier --bundle wrote")
@@ -53,8 +54,9 @@ def write(store: Store, folder: Path, experiments: Sequence[str] = ()) -> Writte
     found = Written(folder)
     for name, content in server.pages().items():
         _put(found, folder / name, content)
-    for page, answers in COPIED.items():
-        _page(found, page, answers(store, experiments))
+    with store.held():
+        for page, answers in COPIED.items():
+            _page(found, page, answers(store, experiments))
     _figures(found, store, experiments)
     told = {"made": f"{datetime.now(UTC):%Y-%m-%d}", "experiments": list(experiments), "first": found.first}
     _put(found, folder / "mode.js", b'"use strict";\nesr.bundled(' + json.dumps(told).encode() + b");\n")

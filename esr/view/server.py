@@ -6,7 +6,9 @@ A page of another site may not read it: the Host header has to name this machine
 import logging
 import re
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -45,6 +47,8 @@ HEADERS = {
 }
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FIGURE = re.compile(r"[\w@+.-]+\.(png|svg)")
+FIRST = ("studies", "best", "experiments")
+"""Data that every page begins with."""
 LIVE = b'"use strict";\nesr.served();\n'
 """mode.js of a server; a bundle's says where its data lie."""
 
@@ -103,7 +107,15 @@ def application(store: Snapshot) -> Starlette:
         Route("/figures/{name}", figure),
         Route("/{name}", page),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Guarded), Middleware(TrustedHostMiddleware, allowed_hosts=NAMES)])
+    app = Starlette(routes=routes, middleware=[Middleware(Guarded), Middleware(TrustedHostMiddleware, allowed_hosts=NAMES)])
+    app.state.warm = lambda: _warm(kept)
+    return app
+
+
+def _warm(kept: Kept) -> None:
+    for name in FIRST:
+        with suppress(EsrError):  # whoever asks for it is told
+            kept.answer(name, {})
 
 
 async def _answered(work: Callable[[], bytes]) -> Response:
@@ -127,6 +139,7 @@ def bound(port: int | None) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((HOST, one))
+            sock.listen(128)  # from here on nobody else has it, and a browser that is quicker than the server waits
             return sock
         except OSError as error:
             sock.close()
@@ -135,6 +148,8 @@ def bound(port: int | None) -> socket.socket:
 
 
 def serve(store: Snapshot, sock: socket.socket) -> None:
-    """Until it is interrupted."""
-    config = uvicorn.Config(application(store), log_level="warning", access_log=False, server_header=False, lifespan="off")
+    """Until it is interrupted. What every page begins with is worked out at once, so that it is there when a browser asks."""
+    app = application(store)
+    threading.Thread(target=app.state.warm, daemon=True).start()
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
     uvicorn.Server(config).run(sockets=[sock])

@@ -12,6 +12,7 @@ Told: TypeAlias = Callable[[Store, Address], Any]
 
 PAGES: dict[str, Told] = {
     "studies": studies.studies,
+    "experiments": studies.experiments,
     "best": studies.best,
     "runs": runs.runs,
     "diff": diff.diff,

@@ -42,8 +42,15 @@ def _order(address: Address) -> bytes:
     return key(address).encode("utf-16-be", "surrogatepass")
 
 
-def once(_store: Store, _experiments: Sequence[str]) -> Sequence[Address]:
-    return [{}]
+def some(name: str, part: str = "") -> Callable[[Store, Sequence[str]], Answers]:
+    """One answer of rows that name their experiment, without those of others; `part`: which of its lists holds them."""
+
+    def answers(store: Store, experiments: Sequence[str]) -> Answers:
+        told = PAGES[name](store, {})
+        kept = [row for row in (told[part] if part else told) if not experiments or row["experiment"] in experiments]
+        yield {}, {**told, part: kept} if part else kept
+
+    return answers
 
 
 def _rows(store: Store, columns: str, experiments: Sequence[str], more: str = "") -> list[dict[str, str]]:
@@ -87,9 +94,10 @@ def of_trials(store: Store, experiments: Sequence[str]) -> Answers:
 
 
 COPIED: dict[str, Callable[[Store, Sequence[str]], Answers]] = {
-    "studies": each("studies", once),
-    "best": each("best", once),
-    "runs": each("runs", once),
+    "studies": some("studies"),
+    "experiments": each("experiments", lambda _store, _experiments: [{}]),
+    "best": some("best"),
+    "runs": some("runs", "runs"),
     "closing": each("closing", of_studies),
     "spread": each("spread", of_arms),
     "trials": each("trials", of_studies),

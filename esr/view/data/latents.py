@@ -113,7 +113,15 @@ def firing(ask: Ask, chosen: Choice, index: int) -> list[dict[str, Any]]:
             row["text"][row["start"] : row["end"]],
             row["text"][row["end"] : row["end"] + AROUND],
         )
-        out.append({"trial": row["trial"], "value": row["value"], "parts": parts, "cut": left > 0})
+        out.append(
+            {
+                "trial": row["trial"],
+                "value": row["value"],
+                "parts": parts,
+                "cut": left > 0,
+                "more": len(row["text"]) > row["end"] + AROUND,
+            }
+        )
     return out
 
 

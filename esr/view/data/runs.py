@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from esr.errors import EsrError
 from esr.params.load import load
@@ -11,8 +11,10 @@ from esr.record.manifest import content
 from esr.show.plain import plain
 from esr.show.runs import listed
 from esr.store import Store
+from esr.types import BASELINE
 from esr.view.data.choice import Address
 
+Flat: TypeAlias = dict[str, object]
 ARMS = """
 select s.experiment, s.model, s.scale, s.judge, s.arm, s.n_planned as planned, s.n_graded as n, s.n_missing as missing, s.n_pending as pending,
   s.n_failed as failed, s.multi_attempt_rate as multi, s.esr_rate as esr, s.first_score_mean as first
@@ -25,28 +27,42 @@ def runs(store: Store, address: Address) -> Any:
     found = listed(store, hidden=address.get("hidden") == "1")
     with store.asking() as ask:
         arms = ask(ARMS).to_pylist()
-    defaults: dict[tuple[str, str], dict[str, object] | None] = {}
+    defaults: dict[tuple[str, str], Flat | None] = {}
     return plain({"runs": [_run(row, defaults) for row in reversed(found)], "arms": arms})
 
 
-def _run(row: Mapping[str, Any], defaults: dict[tuple[str, str], dict[str, object] | None]) -> dict[str, Any]:
+def _run(row: Mapping[str, Any], defaults: dict[tuple[str, str], Flat | None]) -> dict[str, Any]:
     manifest = json.loads(row["manifest"] or "{}")
     told = {key: value for key, value in manifest.items() if key not in ("params", "prompts")}
-    return {**row, "manifest": told, "changed": _changed(manifest, str(row["model"]), str(row["scale"]), defaults)}
+    return {**row, "manifest": told, "changed": _changed(manifest, row, defaults)}
 
 
 def _changed(
-    manifest: Mapping[str, Any], model: str, scale: str, defaults: dict[tuple[str, str], dict[str, object] | None]
+    manifest: Mapping[str, Any], row: Mapping[str, Any], defaults: dict[tuple[str, str], Flat | None]
 ) -> list[dict[str, object]] | None:
-    """Parameters of the run that are not those of params.yaml as it is now; None: there is nothing to compare."""
-    then = (manifest.get("params") or {}).get("content")
-    if (model, scale) not in defaults:
+    """Parameters of the run that are not those of params.yaml as it is now, without those that the run does not look at; None: there is
+    nothing to compare."""
+    then, key = (manifest.get("params") or {}).get("content"), (str(row["model"]), str(row["scale"]))
+    if key not in defaults:
         try:
-            defaults[model, scale] = dict(flat(content(load(model, scale))))
+            defaults[key] = dict(flat(content(load(*key))))
         except EsrError:
-            defaults[model, scale] = None
-    now = defaults[model, scale]
+            defaults[key] = None
+    now = defaults[key]
     if then is None or now is None:
         return None
     old = dict(flat(then))
-    return [{"name": name, "run": old.get(name), "now": now.get(name)} for name in {**now, **old} if old.get(name) != now.get(name)]
+    own = {
+        "experiments": (row["experiment"], BASELINE.experiment),
+        "models": (row["model"],),
+        "judges": (row["judge"],),
+        "saes": ((manifest.get("sae") or {}).get("name"),),
+    }
+    names = [name for name in {**now, **old} if old.get(name) != now.get(name) and _looked_at(name, own)]
+    return [{"name": name.removeprefix("experiments."), "run": old.get(name), "now": now.get(name)} for name in names]
+
+
+def _looked_at(name: str, own: Mapping[str, tuple[object, ...]]) -> bool:
+    """Not of a block of another experiment, model, judge, SAE or set of directions."""
+    block, _, rest = name.partition(".")
+    return block != "directions" and (block not in own or rest.split(".")[0] in own[block])

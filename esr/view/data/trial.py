@@ -58,6 +58,7 @@ def trials_whole(store: Store, ids: Sequence[str], *, read: bool = True) -> dict
         watched = {model: roles(ask, model) for model in {row["model"] for row in rows}}
     answers = given(store.root, sorted({g["answer_key"] for some in by["grades"].values() for g in some if g["answer_key"]}))
     labels = {model: latents.known_labels(store, Choice(model, "full", "")) for model in watched}
+    families = {model: _family(model) for model in watched}
     out = {}
     for row in rows:
         key = row["trial_id"]
@@ -65,7 +66,7 @@ def trials_whole(store: Store, ids: Sequence[str], *, read: bool = True) -> dict
         named = {m["latent"]: m["latent_label"] for m in members if m["latent_label"]}
         told = {
             "trial": _trial(row),
-            "seen": seen_prompt(row),
+            "seen": seen_prompt(row, families[row["model"]]),
             "reply": _reply(reply),
             "members": members,
             "again": again(row, members),
@@ -93,20 +94,22 @@ def _trial(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "op_details": json.loads(row["op_details"]) if row["op_details"] else None}
 
 
-def seen_prompt(row: Mapping[str, Any]) -> list[list[Any]] | None:
+def seen_prompt(row: Mapping[str, Any], family: str | None) -> list[list[Any]] | None:
     """Pieces as [text, is a special token]; None: how it was rendered is not known here, or was another way."""
-    try:
-        params = load(row["model"])
-        family = params.model(row["model"]).family
-    except EsrError:
-        return None
     chat = json.loads(row["meaning"]).get("chat") if row["meaning"] else None
-    if chat != rendering(family):
+    if family is None or chat != rendering(family):
         return None
     pieces = FAMILIES[family].turn(row["prompt"])
     if row["prompt_format"] == "double_header":
         pieces = [*pieces, *FAMILIES[family].second_header]
     return [[str(piece), isinstance(piece, Special)] for piece in pieces]
+
+
+def _family(model: str) -> str | None:
+    try:
+        return load(model).model(model).family
+    except EsrError:
+        return None
 
 
 def _reply(row: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -113,7 +113,7 @@ where {where} order by 1
 
 
 def texts(store: Store, address: Address) -> Any:
-    """Replies and prompts of a study: what a copy of the pages searches in."""
+    """Replies and prompts of a study: what a bundle searches in."""
     with store.asking() as ask:
         where, asked = choice(ask, address).where("m")
         table = ask(TEXTS.format(where=where), asked)

@@ -101,7 +101,7 @@ const esr = (() => {
   }
   // A part of a page that comes later than the rest.
   function later(work) {
-    const place = el("div", { class: "later" }, el("p", { class: "wait" }, "…"));
+    const place = el("div", { class: "later" }, el("p", { class: "wait" }, "working …"));
     work().then((found) => { place.replaceChildren(); append(place, [found]); }, (error) => place.replaceChildren(el("p", { class: "faint" }, error.message)));
     return place;
   }
@@ -157,7 +157,7 @@ const esr = (() => {
   function served() { begin(); watch(); }
   function bundled(told) {
     bundle = new esr.Bundle(told);
-    document.getElementById("about").replaceChildren(`a copy of ${told.made}`);
+    document.getElementById("about").replaceChildren(`bundle of ${told.made}`);
     begin();
   }
 

@@ -16,14 +16,14 @@ esr.Bundle = class {
       if (first[middle][0] <= key) low = middle + 1; else high = middle;
     }
     const found = low ? (await this.file(first[low - 1][1]))[key] : undefined;
-    if (found === undefined) throw new Error(`This copy of the pages does not hold ${name === "trial" ? "that trial" : `“${name}” of ${key || "this"}`}; python -m esr view shows everything that the store holds.`);
+    if (found === undefined) throw new Error(`This bundle does not hold ${name === "trial" ? "that trial" : `“${name}” of ${key || "this"}`}; python -m esr view shows everything that the store holds.`);
     return found;
   }
   file(number) {
     if (!this.files.has(number)) {
       this.files.set(number, new Promise((done, failed) => {
         this.waiting.set(number, done);
-        const lost = () => { this.files.delete(number); failed(new Error(`data/${number}.js is missing in this copy of the pages`)); };
+        const lost = () => { this.files.delete(number); failed(new Error(`data/${number}.js is missing in this bundle`)); };
         document.head.append(esr.el("script", { src: `data/${number}.js`, onerror: lost }));
       }));
     }

@@ -5,11 +5,9 @@
     const { el } = esr;
     const told = await esr.studies();
     const now = esr.choice(told, params);
-    const about = told.experiments[now.experiment] || {};
     const keep = { ...params };
-    esr.put(root, 
-      el("div", { class: "crumbs" }, `${now.experiment}${about.paper ? ` · paper ${about.paper}` : ""}`),
-      el("h1", null, about.question ? about.question[0].toUpperCase() + about.question.slice(1) : now.experiment),
+    esr.put(root,
+      el("div", { class: "crumbs" }, now.experiment), el("h1", null, `Experiment ${now.experiment.replace(/^exp0?/, "")}`),
       esr.chooser(told, now, "experiment"));
     const body = el("div");
     esr.put(root, body);
@@ -19,11 +17,11 @@
   function whole(found, now, keep) {
     const { el, link } = esr;
     const graded = found.lines.filter((line) => line.n).map((line) => line.arm);
-    const out = [esr.closing(found, now)];
+    const out = [el("p", { class: "asks" }, found.question ? found.question[0].toUpperCase() + found.question.slice(1) : "", found.paper ? el("span", { class: "faint" }, ` Paper: ${found.paper}.`) : null), esr.closing(found, now)];
     if (found.made_up) out.push(el("p", { class: "amber" }, "The fake engine made these replies up: they are no model’s."));
     out.push(el("p", null, link("trials", now, "All trials of it"), " · made by ", el("code", null, found.again)));
     if (graded.length) {
-      const own = graded.filter((arm) => arm.startsWith(`${now.experiment}/`));
+      const own = found.lines.filter((line) => line.n && line.arm.startsWith(`${now.experiment}/`)).sort((a, b) => Boolean(b.estimates.multi_attempt_rate.k) - Boolean(a.estimates.multi_attempt_rate.k)).map((line) => line.arm);
       const arm = graded.includes(keep.arm) ? keep.arm : own[0] || graded[0];
       out.push(el("h2", null, "What lies behind"), behind(graded, arm, now, keep));
     }

@@ -6,7 +6,7 @@
     const [told, best] = await Promise.all([esr.studies(), esr.load("best", {})]);
     const now = esr.choice(told, params, false);
     const mine = best.filter((one) => one.model === now.model && one.scale === now.scale && one.judge === now.judge);
-    esr.put(root, 
+    esr.put(root,
       el("h1", null, "Do language models notice that they are being steered, and come back?"),
       el("p", null, "One direction of a sparse autoencoder, a ", el("em", null, "latent"), ", is added to a model’s activations until it answers questions with something else. Some replies then stop, say so, and answer the question after all, while the steering goes on. A judge marks off the attempts in each reply and scores them from 0 to 100: a reply corrected itself when its last attempt scores above its first."),
       esr.chooser(told, now, "front", {}, null),
@@ -30,11 +30,13 @@
 
   function studied(told) {
     const { el, link } = esr;
+    const cells = new Map();
+    const asks = (name) => { const cell = el("td"); cells.set(name, [...(cells.get(name) || []), cell]); return cell; };
+    esr.load("experiments", {}).then((found) => { for (const [name, some] of cells) for (const cell of some) cell.append((found[name] || {}).question || ""); }, () => {});
     const rows = told.studies.map((one) => {
-      const about = told.experiments[one.experiment] || {};
       return el("tr", null,
         el("td", null, link("experiment", { experiment: one.experiment, model: one.model, scale: one.scale, judge: one.judge }, one.experiment)),
-        el("td", null, about.question || ""), el("td", null, one.model), el("td", null, one.scale === "full" ? "" : one.scale), el("td", null, one.judge),
+        asks(one.experiment), el("td", null, one.model), el("td", null, one.scale === "full" ? "" : one.scale), el("td", null, one.judge),
         el("td", { class: "num" }, one.arms), el("td", { class: "num" }, esr.count(one.n)),
         el("td", { class: "num" }, one.missing ? esr.count(one.missing) : ""),
         el("td", null, link("trials", { experiment: one.experiment, model: one.model, scale: one.scale, judge: one.judge }, "trials")));

@@ -36,7 +36,7 @@
     const told = await esr.studies(), now = { ...esr.choice(told, params, false), experiment: "" };
     const one = await esr.load("latent", { ...now, latent: params.latent });
     const roles = [...new Set(one.roles.map((role) => role.kind))];
-    esr.put(root, 
+    esr.put(root,
       el("div", { class: "crumbs" }, link("latents", now, "Latents"), ` · ${now.model}${one.sae ? ` · SAE ${one.sae.name}, layer ${one.sae.layer}` : ""}`),
       el("h1", null, `${one.latent}: ${one.label || "no label"}`),
       el("p", null, one.concreteness === null ? null : `Concreteness ${esr.number(one.concreteness, 0)} of 100. `, roles.length ? `It is clamped as ${roles.join(", ")} in experiments 3 and 10.` : null));
@@ -52,10 +52,10 @@
         el("td", { class: "num" }, esr.number(arm.boost)), el("td", { class: "num" }, arm.n), el("td", { class: "num" }, esr.number(arm.first)),
         el("td", { class: "num" }, span(arm.multi, arm.n, arm.multi_within)), el("td", { class: "num" }, span(arm.corrected, arm.n, arm.corrected_within)))), { label: "arms" })
       : el("p", { class: "faint" }, "None of its trials is graded by this judge."),
-    el("p", { class: "note" }, "In brackets: what this one latent would show at other seeds and questions, trials taken as independent (95 %, Wilson). It says nothing about other latents."));
+    one.arms.length ? el("p", { class: "note" }, "In brackets: what this one latent would show at other seeds and questions, trials taken as independent (95 %, Wilson). It says nothing about other latents.") : null);
     esr.put(root, el("h2", null, "Where it fires"));
     esr.put(root, one.examples.length ? el("div", null, one.examples.map((example) => el("p", { class: "reply" },
-      link("trial", { id: example.trial, judge: now.judge }, `${esr.number(example.value, 2)} `), example.cut ? "… " : "", example.parts[0], el("mark", null, example.parts[1]), example.parts[2], " …")))
+      link("trial", { id: example.trial, judge: now.judge }, `${esr.number(example.value, 2)} `), example.cut ? "… " : "", example.parts[0], el("mark", null, example.parts[1]), example.parts[2], example.more ? " …" : "")))
       : el("p", { class: "faint" }, "No stored reading without steering has it among what was read; experiments 6 and 9 read replies token by token."));
   }, { title: "Latent" });
 })();

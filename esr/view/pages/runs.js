@@ -20,6 +20,7 @@
         ["run", "begun (UTC)", "experiment", "model", "scale", "judge", "status", { name: "arms", right: true }, { name: "graded", right: true }, { name: "missing", right: true }, { name: "cost", right: true }, { name: "duration", right: true }, "name"],
         found.flatMap((run) => row(run, told.arms)), { label: "runs" }) : el("p", { class: "faint" }, told.runs.length ? (asked ? `No run ${asked} is recorded in this store.` : "No run is like that.") : "No run is recorded in this store."));
     }
+    const before = (run) => told.runs.find((other) => other.started_at < run.started_at && ["experiment", "model", "scale"].every((name) => other[name] === run[name]));
     function row(run, arms) {
       const own = arms.filter((arm) => ["experiment", "model", "scale", "judge"].every((name) => arm[name] === run[name]));
       const sum = (name) => own.reduce((total, arm) => total + arm[name], 0);
@@ -27,7 +28,7 @@
       const open = el("button", { "aria-expanded": "false", onclick: () => {
         more.hidden = !more.hidden;
         open.setAttribute("aria-expanded", String(!more.hidden));
-        if (!more.firstChild.childNodes.length) more.firstChild.append(inside(run, own));
+        if (!more.firstChild.childNodes.length) more.firstChild.append(inside(run, own, before(run)));
       } }, run.run_id.slice(0, 8));
       const kind = { completed: "good", running: "amber" }[run.status] || "bad";
       return [el("tr", null, el("td", null, open), el("td", null, esr.time(run.started_at)),
@@ -44,7 +45,7 @@
     }
   }, { nav: "Runs", place: 10, live: true });
 
-  function inside(run, arms) {
+  function inside(run, arms, older) {
     const { el } = esr, m = run.manifest, changed = run.changed;
     const address = { experiment: run.experiment, model: run.model, scale: run.scale, judge: run.judge };
     const reasons = arms.filter((arm) => arm.missing).map((arm) => `${arm.arm}: ${arm.pending} not asked yet, ${arm.failed} without a valid grade`);
@@ -53,8 +54,9 @@
       reasons.length ? el("p", null, `Missing: ${reasons.join("; ")}.`) : null,
       el("h3", null, "How it was made"),
       esr.facts([
+        !esr.bundle && older && ["against the one before", esr.link("diff", { a: run.run_id.slice(0, 12), b: older.run_id.slice(0, 12), scale: run.scale === "full" ? "" : run.scale }, `compare with ${older.name || older.run_id.slice(0, 8)} of ${esr.time(older.started_at)}`)],
         ["made again by", el("code", null, `python -m flows ${run.experiment} ${run.model} --scale ${run.scale}`)],
-        ["parameters", changed === null ? "cannot be held against params.yaml here" : changed.length ? el("div", null, changed.map((one) => el("div", null, el("code", null, one.name), ` ${JSON.stringify(one.run)}; params.yaml now: ${JSON.stringify(one.now)}`))) : "those of params.yaml as it is now"],
+        ["parameters", changed === null ? "cannot be held against params.yaml here" : changed.length ? differing(changed) : "those of params.yaml as it is now"],
         m.revision && ["revision", `${(m.revision.commit || "outside a checkout").slice(0, 12)}${m.revision.dirty ? ", with changes that were not committed" : ""}`],
         m.model && ["weights", m.model.weights || "unknown"],
         m.sae && ["SAE", m.sae.name],
@@ -64,4 +66,13 @@
         m.host && ["host", `${m.host.system}, Python ${m.host.python}, ${m.host.cpus} CPUs`],
       ]));
   }
+
+  // Folded where they are many.
+  function differing(changed) {
+    const { el } = esr;
+    const rows = changed.map((one) => el("tr", null, el("td", null, el("code", null, one.name)), el("td", null, said(one.run)), el("td", null, said(one.now))));
+    const table = esr.table(["parameter", "of the run", "params.yaml now"], rows, { label: "parameters that differ" });
+    return changed.length > 6 ? el("details", null, el("summary", null, `${changed.length} are not those of params.yaml as it is now`), table) : table;
+  }
+  const said = (value) => (value === null || value === undefined ? "–" : JSON.stringify(value));
 })();

@@ -6,7 +6,7 @@
   const REGIONS = { "off-topic": "--s0", correction: "--mark", "on-topic": "--s4", prompt: "--soft" };
 
   esr.tokens = (one, member) => {
-    if (one.readings === null) return el("p", { class: "faint" }, "What was read of this reply token by token is too large for this copy of the pages and was left out; python -m esr view shows it.");
+    if (one.readings === null) return el("p", { class: "faint" }, "What was read of this reply token by token is too large for this bundle and was left out; python -m esr view shows it.");
     if (!one.readings.length || !one.reply) return el("p", { class: "faint" }, "This reply was not read token by token. Experiments 6 and 9 read the replies that correct themselves.");
     const protocols = [...new Set(one.readings.map((reading) => `${reading.steering}/${reading.stage}`))];
     const place = el("div");

@@ -39,7 +39,7 @@ Object.assign(esr, {
 
 // Whose results: what the address says, with what it leaves out filled in from what the store holds.
 Object.assign(esr, {
-  async studies() { return esr.load("studies", {}); },
+  async studies() { return { studies: await esr.load("studies", {}) }; },
   choice(told, params, needsExperiment = true) {
     const wanted = ["experiment", "model", "scale", "judge"].filter((name) => params[name] && (needsExperiment || name !== "experiment"));
     const fits = told.studies.filter((one) => wanted.every((name) => one[name] === params[name]));
@@ -92,7 +92,7 @@ Object.assign(esr, {
       const piece = chars.slice(at[k], at[k + 1]).join("");
       out.push(names ? el("span", { class: names }, piece) : piece);
     }
-    return el("div", { class: "reply", dir: "auto" }, out, cut ? el("span", { class: "faint" }, " (cut at the limit)") : null);
+    return el("div", { class: chars.length > 8000 ? "reply long" : "reply", tabindex: chars.length > 8000 ? 0 : null, dir: "auto" }, out, cut ? el("span", { class: "faint" }, " (cut at the limit)") : null);
   },
   facts(rows) { return esr.el("dl", { class: "facts" }, rows.filter(Boolean).map(([name, ...value]) => [esr.el("dt", null, name), esr.el("dd", null, ...value)])); },
 });

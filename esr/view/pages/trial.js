@@ -17,7 +17,7 @@
     const outcome = !verdict || verdict.missing || !located.length ? "missing" : esr.outcome(located.length > 1 && located.at(-1).score > located[0].score, located.length);
     document.title = `Trial ${trial.trial_id.slice(0, 8)} · esr`;
 
-    esr.put(root, 
+    esr.put(root,
       el("div", { class: "crumbs" }, "Trial ", el("span", { class: "mono" }, trial.trial_id.slice(0, 12)), ` · ${trial.model} · `,
         members.map((m, i) => [i ? ", " : "", link("trials", { experiment: m.experiment, model: trial.model, scale: m.scale, judge, arm: `${m.experiment}/${m.arm}` }, `${m.experiment}/${m.arm}`), m.scale === "full" ? "" : ` (${m.scale})`])),
       el("h1", { dir: "auto" }, member ? member.question : trial.prompt),
