@@ -1,7 +1,7 @@
 """What a person looks at: never cached, drawn from the store."""
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from esr.show import closing_table, figures, reply_sample, timing_table
@@ -39,10 +39,11 @@ def pictures(run: Run) -> list[str]:
 
 @task(name="draw.made", cache_policy=NO_CACHE)
 def made(run: Run) -> str:
-    """How the run was made: the line that makes it again, its page, what it cost, parameters that are not the committed ones."""
+    """How the run was made: the line that makes it again, its pages, what it cost, parameters that are not the committed ones."""
     title = f"**{run.title}**" + (", engine vllm" if run.study.backend == "vllm" else "")  # another is in the title
     stages, cost = run.progress.stages(), run.progress.cost
-    text = how_made.markdown(title, run.line, stages, cost, run.params, run.model, run.pictures, page=page.address(run.flow_run))
+    addresses = {"page": page.address(run.flow_run), "view": page.view(run.row)}
+    text = how_made.markdown(title, run.line, stages, cost, run.params, run.model, run.pictures, **addresses)
     create_markdown_artifact(text, key=run.artifact("made"), description=f"{run.title}: how it was made")
     return run.line
 
@@ -51,7 +52,8 @@ def made(run: Run) -> str:
 def timing(run: Run) -> int:
     """What watched latents do about the correction, as an artifact of the run."""
     rows = timing_table.rows(run.study.store, run.selection)
-    create_table_artifact(table=rows, key=run.artifact("timing"), description=f"{run.title}. {timing_table.NOTE}")
+    text = timing_table.markdown(rows)
+    create_markdown_artifact(text, key=run.artifact("timing"), description=f"{run.title}: watched latents about the correction")
     return len(rows)
 
 

@@ -7,6 +7,7 @@ from prefect.client.orchestration import get_client
 from prefect.utilities.urls import url_for
 
 from esr.errors import EsrError
+from esr.view.address import of_run
 
 TOLD = "_told_on_page"
 """Set on an exception whose traceback stands in a log already."""
@@ -52,3 +53,8 @@ def tag(*names: str) -> None:
 def address(flow_run: str | None) -> str | None:
     """Of a flow run's page; None where the server ends with the run."""
     return url_for("flow-run", obj_id=flow_run) if flow_run else None
+
+
+def view(row: str | None) -> str | None:
+    """Of the run's page in `python -m esr view`; None where no row of it was recorded."""
+    return of_run(row) if row else None

@@ -36,6 +36,8 @@ class Run:
         self.part_of: Run | None = None
         self.flow_run: str | None = None
         """Prefect's id of it."""
+        self.row: str | None = None
+        """Of it in the store, once it is recorded that it runs."""
 
     @classmethod
     def of(cls, experiment: str, model: str, scale: str = "full", judge: str | None = None) -> "Run":
@@ -58,7 +60,8 @@ class Run:
         """The same run with a set of directions in the SAE's place, and so many of them."""
         params = along.counted(along.steered(self.params, self.model, made), latents, trials_per_latent)
         other = Run(self.experiment, params, self.model, self.judge_name)
-        other.along, other.part_of, other.progress, other.flow_run = made, self, self.progress, self.flow_run
+        other.along, other.part_of, other.progress = made, self, self.progress
+        other.flow_run, other.row = self.flow_run, self.row
         return other
 
     def extend(self, params: Params) -> None:

@@ -1,6 +1,7 @@
 """What a person sees in Prefect's pages: the run of a deployment, its judge task that was tried again, and its artifacts."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from flow_runs import place
 from judge_server import Provider, Schedule
 
 from esr.params import HOME
+from esr.store import Store
+from esr.view.address import of_run
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +134,7 @@ def test_the_run_and_its_judge_task_that_was_tried_again_are_on_its_pages(page: 
         shows(page, text)
 
 
-def test_its_artifacts_can_be_read_on_its_page(page: Any, flow_run: Any, prefect_api: str) -> None:
+def test_its_artifacts_can_be_read_on_its_page(page: Any, flow_run: Any, prefect_api: str, environment: dict[str, str]) -> None:
     page.goto(prefect_api.replace("/api", _latest(prefect_api, flow_run, "closing")))
     shows(page, "exp08/no-steering")
     for name in ("first score", "ESR − baseline"):
@@ -144,7 +147,13 @@ def test_its_artifacts_can_be_read_on_its_page(page: Any, flow_run: Any, prefect
     shows(page, "⟦attempt 1")
     page.goto(prefect_api.replace("/api", _latest(prefect_api, flow_run, "made")))
     shows(page, "python -m flows exp08 tiny --scale smoke --judge haiku-4.5")
-    assert page.locator("a", has_text=f"/runs/flow-run/{flow_run.id}").count() == 1
+    assert page.locator(f"a[href$='/runs/flow-run/{flow_run.id}']", has_text="logs and the other artifacts").count() == 1
+    shows(page, "python -m esr view")
+    store = Store(Path(environment["ESR_STORE"]))
+    (lacking,) = store.sql("select sum(n_missing)::bigint as n from summary")["n"].to_pylist()
+    assert re.search(rf"judge\s+72\s+\d+\s+{lacking}\s", page.inner_text("table") + "\n"), "what was tried again is counted once"
+    (row,) = store.sql("select run_id from runs where experiment = 'exp08'")["run_id"].to_pylist()
+    assert page.locator("a", has_text=f"#/runs?run={row}").get_attribute("href") == of_run(row)
     page.goto(prefect_api.replace("/api", _latest(prefect_api, flow_run, "figure")))
     picture = page.locator("img[src^='data:image/png']").first
     picture.wait_for()

@@ -208,7 +208,7 @@ def test_in_a_bundle_the_page_says_that_labels_are_kept_only_with_the_server(
 
     store, sheet = here
     monkeypatch.setattr(bundle, "COPIED", {})
-    bundle.write(store, tmp_path / "pages")
+    bundle.write(Snapshot(store.root), tmp_path / "pages")
     page, noted = tab(chromium)
     shown(page, (tmp_path / "pages" / "index.html").as_uri() + f"#/audit?sheet={sheet.id}")
     assert "Labels are kept only with the server" in page.inner_text("main")

@@ -9,7 +9,9 @@ from browser import Served, browser, served, shown, tab
 from store_rows import grade, member, reply
 
 from esr.store import Store
+from esr.store.snapshot import Snapshot
 from esr.types import Member
+from esr.view.address import of_run
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +126,10 @@ def test_two_runs_say_first_what_they_were_made_with(store: Store, chromium: Any
         text = page.inner_text("main")
         assert text.index("protocol.target") < text.index("first-attempt score")
         assert "No pair changed: 40 replies and verdicts are the same." in text
+        shown(page, server.url + of_run(ids[0]).split("/", 3)[3])
+        assert page.locator("main button[aria-expanded='true']").all_inner_texts() == [ids[0][:8]], (
+            "a run's own address opens it alone"
+        )
 
 
 def test_a_bundle_holds_each_arm_against_the_one_it_is_compared_with(
@@ -132,7 +138,7 @@ def test_a_bundle_holds_each_arm_against_the_one_it_is_compared_with(
     from esr.view import bundle
 
     monkeypatch.setattr(bundle, "COPIED", {"diff": bundle.COPIED["diff"]})
-    bundle.write(store, tmp_path / "pages")
+    bundle.write(Snapshot(store.root), tmp_path / "pages")
     page, noted = tab(chromium)
     shown(page, (tmp_path / "pages" / "index.html").as_uri() + "#/diff")
     page.get_by_role("link", name="exp05/self_monitor − exp01/baseline").click()

@@ -147,6 +147,10 @@ def test_what_is_compared_has_its_interval_or_says_why_not(done: Done) -> None:
     lines = timing_table.lines(compared, timed)
     assert {line["watched"] for line in lines} == set(timed["list"])
     assert all(line["off topic now"] != "–" for line in lines if line["watched"] == "detectors")
+    text = timing_table.markdown(lines)
+    heads = [head.split(" | ") for head in text.splitlines() if head.startswith("| watched | ")]
+    assert [len(head) for head in heads] == [5, 6], "a page of Prefect cuts what is wider"
+    assert all(value.replace(" [", "<br>[") in text for line in lines for value in line.values())
 
 
 def test_the_distractors_that_latents_were_found_on_are_not_those_they_are_tested_on(done: Done) -> None:

@@ -28,6 +28,7 @@ def run(args: Namespace) -> int:
     from esr.errors import DataError
     from esr.store.snapshot import Snapshot
     from esr.view import server
+    from esr.view.address import HOST
 
     if args.store:
         os.environ["ESR_STORE"] = str(args.store)
@@ -46,7 +47,7 @@ def run(args: Namespace) -> int:
         )
         return 0
     sock = server.bound(args.port)
-    address = f"http://{server.HOST}:{sock.getsockname()[1]}/"
+    address = f"http://{HOST}:{sock.getsockname()[1]}/"
     sys.stdout.write(f"{address}  shows {store.root}; Ctrl-C ends it\n")
     sys.stdout.flush()
     if not args.no_open:

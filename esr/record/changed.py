@@ -52,9 +52,16 @@ def markdown(found: list[Changed] | None) -> str:
         return "Parameters cannot be held against committed ones here."
     if not found:
         return "Every parameter is that of params.yaml as it was committed."
-    rows = [f"| `{one.name}` | `{_said(one.default)}` | `{_said(one.now)}` |" for one in found]
+    rows = [f"| `{one.name}` | {_said(one.default)} | {_said(one.now)} |" for one in found]
     return "\n".join(["| parameter | committed | here |", "|---|---|---|", *rows])
 
 
+WIDE = 34
+"""Characters of a value in a line of the table; a page cuts what is wider."""
+
+
 def _said(value: object) -> str:
-    return "–" if value is None else json.dumps(value, ensure_ascii=False, default=str).replace("|", "\\|")[:200]
+    if value is None:
+        return "–"
+    text = json.dumps(value, ensure_ascii=False, default=str).replace("|", "\\|").replace("`", "'")[:200]
+    return "<br>".join(f"`{text[i : i + WIDE]}`" for i in range(0, len(text), WIDE))

@@ -95,9 +95,10 @@ def markdown(found: list[Line]) -> str:
     held = 3 + len(_values(shown))
     apart = [[row[0], *row[held:]] for row in rows if any(row[held:])]
     tables = [(names[:held], [row[:held] for row in rows]), ((names[0], *names[held:]), apart)]
-    return "\n\n".join([*(_table(head, some) for head, some in tables if some), NOTE])
+    return "\n\n".join([*(table(head, some) for head, some in tables if some), NOTE])
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """As Markdown, its first column words and the others numbers."""
     marks = ["---", *("---:" for _ in header[1:])]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, marks, *rows))

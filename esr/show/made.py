@@ -10,15 +10,22 @@ from esr.study.progress import Stage
 
 def markdown(
     title: str, line: str, stages: Sequence[Stage], cost: float | None, params: Params, model: str, pictures: Iterable[Path],
-    *, page: str | None = None,
+    *, page: str | None = None, view: str | None = None,
 ) -> str:  # fmt: skip
-    """`page`: the address of the run's own page, where there is one."""
+    """`page`: the address of the run's own page in Prefect, where there is one; `view`: of that in the viewer."""
     told = "unknown, a price is not known" if cost is None else f"${cost:.2f}"
     rows = [f"| {stage.name} | {stage.done:,} | {stage.stored:,} | {stage.missing:,} |" for stage in stages]
     parts = [
         title,
         f"Made again, or gone on with, by\n\n```sh\n{line}\n```",
-        *([f"Its page, with logs and the other artifacts: [{page}]({page})"] if page else []),
+        *([f"Its page in Prefect: [logs and the other artifacts]({page})"] if page else []),
+        *(
+            [
+                f"Its arms, trials and replies to read: `python -m esr view` where the store is, then [#/{view.split('#/')[1]}]({view})"
+            ]
+            if view
+            else []
+        ),
         f"Cost of judging in this run: {told}",
         "\n".join(["| stage | done | of it stored before | missing |", "|---|---:|---:|---:|", *rows]),
         changed.markdown(changed.changed(params, model)),

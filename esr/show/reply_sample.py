@@ -41,9 +41,10 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _one(row: Mapping[str, Any]) -> str:
     scores = " → ".join(f"{attempt['score']:.0f}" for attempt in row["attempts"])
+    latent = f"latent {row['latent']} ({_plain(row['latent_label'] or 'no label')})"
+    steered = f"{latent} at boost {row['boost']:.3g}" if row["boost"] else f"not steered; its distractor would be {latent}"
     return (
-        f"**{row['kind']}** · {_plain(row['arm'])} · latent {row['latent']} ({_plain(row['latent_label'] or 'no label')}) "
-        f"at boost {row['boost']:.3g} · scores {scores}\n\ntrial `{row['trial_id']}`, whole with `python -m esr show {row['trial_id'][:12]}`\n\n"
+        f"**{row['kind']}** · {_plain(row['arm'])} · {steered} · scores {scores}\n\ntrial `{row['trial_id']}`, whole with `python -m esr show {row['trial_id'][:12]}`\n\n"
         f"> {_plain(row['question'])}\n\n{_told(row)}{marked(row['text'], row['attempts'])}"
     )
 

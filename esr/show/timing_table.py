@@ -1,12 +1,14 @@
 """The closing table of experiment 9: of each list of watched latents, what it does off topic, right before a restart, and when."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from esr.experiment import Selection
 from esr.show import episode_tables
+from esr.show.closing_table import table
 from esr.store import Store
 
 NOTE = (
@@ -15,6 +17,7 @@ NOTE = (
     "before a correction against the same places of restart-free steered replies; 0.5 is chance. Onset: tokens before the correction, "
     "and the share of episodes without one; of restart-free replies the share that has one is set."
 )
+TIMES = ("off topic now", "restart soon", "onset", "never", "verdict")
 CONTRASTS = (("− on topic", "on-topic"), ("− unsteered", "unsteered"), ("− restart-free", "restart-free"))
 
 
@@ -40,6 +43,21 @@ def lines(compared: pd.DataFrame, timed: pd.DataFrame) -> list[dict[str, str]]:
         line["verdict"] = str(row["kind"])
         out.append(line)
     return out
+
+
+def markdown(found: Sequence[Mapping[str, str]]) -> str:
+    """Two tables, means and then times, with intervals below their values: a page of usual width cuts what is wider."""
+    tables = []
+    for some in (("episodes", *(f"off topic {name}" for name, _ in CONTRASTS)), TIMES) if found else ():
+        rows = [
+            [
+                f"{line['watched']}, {line['latents']},<br>steering {line['steering']}",
+                *(line[name].replace(" [", "<br>[") for name in some),
+            ]
+            for line in found
+        ]
+        tables.append(table(("watched", *some), rows))
+    return "\n\n".join([*tables, NOTE])
 
 
 def told(value: Any, low: Any, high: Any) -> str:

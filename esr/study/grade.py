@@ -4,8 +4,10 @@ Flows, re-judging and cross-judging grade here, and nowhere else.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from esr.errors import JudgeBusy
 from esr.judge import CURABLE, Judge, JudgeQuestion
 from esr.study.batches import work
 from esr.study.progress import Progress, Tick
@@ -71,13 +73,18 @@ def grades(study: "Study", members: Sequence[Member], judge: Judge, stage: str =
     with study.alone("grades", judge.name, judge.prompt_hash, [trial_id for trial_id, _ in asked]):
         scores = final(study.store, judge, [question(member) for member in asked.values()])
         lacking = {k: member for k, member in asked.items() if k not in scores and (k[0], BLIND) not in scores}
-        study.progress.stored(stage, len(members) - len(lacking))
+        there = len(members) - len(lacking)
+        study.progress.stored(stage, there)
         if not lacking:
             return scores
         replies = texts(study, [trial_id for trial_id, _ in lacking])
         questions = [question(member, replies[k[0]]) for k, member in lacking.items() if k[0] in replies]
         w = study.params.work
-        made = put(study.store, judge, questions, size=w.batch, in_flight=w.in_flight, stage=stage, progress=study.progress)
+        try:
+            made = put(study.store, judge, questions, size=w.batch, in_flight=w.in_flight, stage=stage, progress=study.progress)
+        except JudgeBusy:
+            study.progress.stored(stage, -there)
+            raise
         return scores | {(one.trial_id, one.latent): first_score(one) for one in made}
 
 
@@ -93,7 +100,7 @@ def put(
     progress: Progress | None = None,
 ) -> list[Grade]:
     """Puts every one of these to the judge and keeps what it says, `size` replies at a time made durable."""
-    shown = progress or Progress()
+    shown, counted = progress or Progress(), Tick(stage, 0)
 
     def ask(some: Sequence[JudgeQuestion]) -> list[Grade]:
         shown.go_on()
@@ -101,12 +108,18 @@ def put(
 
     made: list[Grade] = []
     whole = max(len(questions), 1) if judge.abilities.batches else size  # a provider's batch may take a day: one, not many
-    for some in work(ask, questions, size=whole, in_flight=in_flight):
-        store.put_grades(some)
-        costs = [one.cost for one in some]
-        cost = None if None in costs else sum(cost for cost in costs if cost is not None)
-        shown.tick(Tick(stage, len(some), missing=sum(one.missing is not None for one in some), cost=cost))
-        made += some
+    try:
+        for some in work(ask, questions, size=whole, in_flight=in_flight):
+            store.put_grades(some)
+            costs = [one.cost for one in some]
+            cost = None if None in costs else sum(cost for cost in costs if cost is not None)
+            step = Tick(stage, len(some), missing=sum(one.missing is not None for one in some), cost=cost)
+            counted = replace(counted, done=counted.done - step.done, missing=counted.missing - step.missing)
+            shown.tick(step)
+            made += some
+    except JudgeBusy:  # whoever asks again counts them again
+        shown.tick(counted)
+        raise
     return made
 
 

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Progress of one stage since its last tick."""
+    """Progress of one stage since its last tick; below zero, of what is asked again from its beginning."""
 
     stage: str
     done: int
@@ -103,7 +103,7 @@ class Progress:
                 cost=cost,
             )
             self._stages[step.stage] = new
-        if step.done:
+        if step.done > 0:
             log.info(
                 "%s: %d%s, %d stored, %d missing",
                 new.name,

@@ -25,13 +25,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from esr.errors import DataError, EsrError
 from esr.store.snapshot import Snapshot
 from esr.view import audit
+from esr.view.address import HOST, PORT
 from esr.view.data import PAGES
 from esr.view.kept import Kept, encoded
 
 log = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
-PORT = 8731
 NAMES = [HOST, "localhost"]
 """Of this machine; under another name a page that means ill could have the browser read us."""
 POLICY = (

@@ -3,8 +3,8 @@
 (() => {
   esr.page("runs", async (root, params) => {
     const { el, link } = esr;
-    const told = await esr.load("runs", !esr.bundle && params.hidden ? { hidden: 1 } : {});
-    const kept = { ...params };
+    const told = await esr.load("runs", !esr.bundle && (params.hidden || params.run) ? { hidden: 1 } : {});
+    const { run: asked, ...kept } = params;      // `run`: this one alone, opened
     const box = el("input", { type: "search", value: params.q || "", placeholder: "date, model, experiment, judge, name", "aria-label": "search runs", oninput: (event) => { kept.q = event.target.value; esr.note(kept); draw(); } });
     const place = el("div");
     esr.put(root, el("h1", null, "Runs"),
@@ -15,11 +15,12 @@
     const text = (run) => [run.run_id, esr.time(run.started_at), run.experiment, run.model, run.scale, run.judge, run.status, run.name].join(" ").toLowerCase();
     function draw() {
       const words = (kept.q || "").toLowerCase().split(/\s+/).filter(Boolean);
-      const found = told.runs.filter((run) => words.every((word) => text(run).includes(word)));
+      const found = told.runs.filter((run) => words.every((word) => text(run).includes(word)) && (!asked || run.run_id.startsWith(asked)));
       place.replaceChildren(found.length ? esr.table(
         ["run", "begun (UTC)", "experiment", "model", "scale", "judge", "status", { name: "arms", right: true }, { name: "graded", right: true }, { name: "missing", right: true }, { name: "cost", right: true }, { name: "duration", right: true }, "name"],
-        found.flatMap((run) => row(run, told.arms)), { label: "runs" }) : el("p", { class: "faint" }, told.runs.length ? "No run is like that." : "No run is recorded in this store."));
+        found.flatMap((run) => row(run, told.arms)), { label: "runs" }) : el("p", { class: "faint" }, told.runs.length ? (asked ? `No run ${asked} is recorded in this store.` : "No run is like that.") : "No run is recorded in this store."));
     }
+    const before = (run) => told.runs.find((other) => other.started_at < run.started_at && ["experiment", "model", "scale"].every((name) => other[name] === run[name]));
     function row(run, arms) {
       const own = arms.filter((arm) => ["experiment", "model", "scale", "judge"].every((name) => arm[name] === run[name]));
       const sum = (name) => own.reduce((total, arm) => total + arm[name], 0);
@@ -27,7 +28,7 @@
       const open = el("button", { "aria-expanded": "false", onclick: () => {
         more.hidden = !more.hidden;
         open.setAttribute("aria-expanded", String(!more.hidden));
-        if (!more.firstChild.childNodes.length) more.firstChild.append(inside(run, own));
+        if (!more.firstChild.childNodes.length) more.firstChild.append(inside(run, own, before(run)));
       } }, run.run_id.slice(0, 8));
       const kind = { completed: "good", running: "amber" }[run.status] || "bad";
       return [el("tr", null, el("td", null, open), el("td", null, esr.time(run.started_at)),
@@ -38,9 +39,13 @@
         el("td", null, run.name || "", run.hidden ? " (hidden)" : "")), more];
     }
     draw();
+    if (asked) {
+      for (const one of place.querySelectorAll("button[aria-expanded]")) one.click();
+      place.after(el("p", null, link("runs", kept, "all runs")));
+    }
   }, { nav: "Runs", place: 10, live: true });
 
-  function inside(run, arms) {
+  function inside(run, arms, older) {
     const { el } = esr, m = run.manifest, changed = run.changed;
     const address = { experiment: run.experiment, model: run.model, scale: run.scale, judge: run.judge };
     const reasons = arms.filter((arm) => arm.missing).map((arm) => `${arm.arm}: ${arm.pending} not asked yet, ${arm.failed} without a valid grade`);
@@ -49,6 +54,7 @@
       reasons.length ? el("p", null, `Missing: ${reasons.join("; ")}.`) : null,
       el("h3", null, "How it was made"),
       esr.facts([
+        !esr.bundle && older && ["against the one before", esr.link("diff", { a: run.run_id.slice(0, 12), b: older.run_id.slice(0, 12), scale: run.scale === "full" ? "" : run.scale }, `compare with ${older.name || older.run_id.slice(0, 8)} of ${esr.time(older.started_at)}`)],
         ["made again by", el("code", null, `python -m flows ${run.experiment} ${run.model} --scale ${run.scale}`)],
         ["parameters", changed === null ? "cannot be held against params.yaml here" : changed.length ? differing(changed) : "those of params.yaml as it is now"],
         m.revision && ["revision", `${(m.revision.commit || "outside a checkout").slice(0, 12)}${m.revision.dirty ? ", with changes that were not committed" : ""}`],
