@@ -127,6 +127,19 @@ def test_what_was_not_run_is_listed_and_has_no_macro(paper):
     assert not any("ExpZeroFour" in name for name in macros(paper))
 
 
+def test_what_is_made_up_or_small_is_no_result_and_is_listed(tmp_path):
+    made = copied(tmp_path, ("exp01/tiny",))
+    for name, more in (("tiny+fake", {"engine": "fake"}), ("tiny-smoke", {"scale": "smoke"})):
+        other = made / "export" / "exp01" / name
+        shutil.copytree(made / "export/exp01/tiny", other)
+        about = json.loads((other / "about.json").read_text())
+        (other / "about.json").write_text(json.dumps(about | more))
+    folder.write(made)
+    told = json.loads((made / "paper" / "numbers.json").read_text())
+    assert {"exp01 on tiny+fake", "exp01 on tiny-smoke"} <= set(told["left_out"])
+    assert not any("fake" in name or "smoke" in name for name in told["files"])
+
+
 def test_the_page_shows_every_figure_with_what_made_it_and_asks_no_other_host(paper):
     page = (paper / "index.html").read_text()
     shown = re.findall(r'<img src="([^"]+)"', page)
@@ -138,6 +151,8 @@ def test_the_page_shows_every_figure_with_what_made_it_and_asks_no_other_host(pa
     assert len(captions) == len(shown)
     assert all("n: tiny" in one and "python -m esr.show.figures draw" in one for one in captions)
     assert "python -m flows exp08 tiny-plain" in page
+    assert any("n: tiny: 1,000 replies" in one for one in captions)
+    assert any("n: tiny: baseline 1,152, no-steering 1,152" in one for one in captions)
     assert not re.search(r"https?://", page)
 
 
