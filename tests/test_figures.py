@@ -18,7 +18,7 @@ from esr.errors import DataError
 from esr.show import figures
 from esr.show import paper_table as report
 from esr.show import recorded as export
-from esr.show.figures import gains, style, sweep
+from esr.show.figures import gains, rates, style, sweep
 from esr.show.figures.__main__ import main
 from esr.show.figures.agreement import matrix
 from esr.show.figures.numbers import paper
@@ -265,6 +265,30 @@ def test_an_empty_histogram_has_an_axis_of_shares_and_a_point_at_zero_is_whole()
     assert points
     assert not any(point.get_clip_on() for point in points)
     assert "a point without a bar" in " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+
+
+def test_no_bar_is_cut_where_models_stand_side_by_side():
+    quiet = recorded("exp01", "tiny-plain")
+    quiet = changed(quiet, quiet.outcomes.assign(multi=False, corrected=False, gain=0.0))
+    for some in ([quiet, recorded("exp01")], [recorded("exp01"), quiet]):
+        figure, data = gains.rows(some, "baseline", "By model")
+        reach = [data["models"]["tiny"][metric]["bounds"][1] for metric in gains.RATES]
+        for row in (figure.axes[1:3], figure.axes[4:6]):
+            assert all(panel.get_xlim()[1] > high for panel, high in zip(row, reach, strict=True))
+
+
+def test_an_arm_of_one_kind_has_one_look_and_its_own_name_in_every_figure():
+    shades = {}
+    for experiment in ("exp03", "exp10"):
+        figure, _ = rates.panels(recorded(experiment), "Arms")
+        first = figure.axes[0]
+        names = [label.get_text() for label in first.get_yticklabels()]
+        shades |= {(experiment, name): bar.get_facecolor() for name, bar in zip(names, first.patches, strict=True)}
+    assert (
+        shades["exp03", "baseline"] == shades["exp10", "baseline"] != shades["exp03", "detectors"] == shades["exp10", "detectors"]
+    )
+    figure, _ = rates.panels(recorded("exp05"), "Arms")
+    assert "self_monitor" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
 def test_what_is_not_there_is_said(tmp_path):

@@ -70,8 +70,13 @@ def test_the_same_exports_give_the_same_bytes(root, paper, tmp_path):
     folder.write(again)
     assert files(again / folder.NAME) == files(paper)
     before = {path: path.stat().st_mtime_ns for path in paper.rglob("*")}
+    drawn = sorted((root / "figures").iterdir())
+    for path in drawn:  # as DVC puts them in place
+        path.touch()
+    times = [path.stat().st_mtime_ns for path in drawn]
     folder.write(root)
     assert {path: path.stat().st_mtime_ns for path in paper.rglob("*")} == before
+    assert [path.stat().st_mtime_ns for path in drawn] == times
 
 
 def test_every_number_is_the_counted_one_in_all_three_forms(root, paper):
@@ -127,6 +132,19 @@ def test_what_was_not_run_is_listed_and_has_no_macro(paper):
     assert not any("ExpZeroFour" in name for name in macros(paper))
 
 
+def test_what_is_made_up_or_small_is_no_result_and_is_listed(tmp_path):
+    made = copied(tmp_path, ("exp01/tiny",))
+    for name, more in (("tiny+fake", {"engine": "fake"}), ("tiny-smoke", {"scale": "smoke"})):
+        other = made / "export" / "exp01" / name
+        shutil.copytree(made / "export/exp01/tiny", other)
+        about = json.loads((other / "about.json").read_text())
+        (other / "about.json").write_text(json.dumps(about | more))
+    folder.write(made)
+    told = json.loads((made / "paper" / "numbers.json").read_text())
+    assert {"exp01 on tiny+fake", "exp01 on tiny-smoke"} <= set(told["left_out"])
+    assert not any("fake" in name or "smoke" in name for name in told["files"])
+
+
 def test_the_page_shows_every_figure_with_what_made_it_and_asks_no_other_host(paper):
     page = (paper / "index.html").read_text()
     shown = re.findall(r'<img src="([^"]+)"', page)
@@ -138,6 +156,8 @@ def test_the_page_shows_every_figure_with_what_made_it_and_asks_no_other_host(pa
     assert len(captions) == len(shown)
     assert all("n: tiny" in one and "python -m esr.show.figures draw" in one for one in captions)
     assert "python -m flows exp08 tiny-plain" in page
+    assert any("n: tiny: 1,000 replies" in one for one in captions)
+    assert any("n: tiny: baseline 1,152, no-steering 1,152" in one for one in captions)
     assert not re.search(r"https?://", page)
 
 

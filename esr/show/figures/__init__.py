@@ -36,8 +36,11 @@ def export(store: Store, params: Params, experiment: Experiment, chosen: Selecti
     return folder
 
 
-def redraw(folders: Sequence[Path], into: Path) -> list[Path]:
-    """Every figure of one export, or of several models' exports of one experiment; nothing is drawn where nothing changed."""
+def redraw(folders: Sequence[Path], into: Path, *, ordered: bool = True) -> list[Path]:
+    """Every figure of one export, or of several models' exports of one experiment; nothing is drawn where nothing changed.
+
+    `ordered`: files that were not written one after the other are drawn anew. DVC puts whole ones in place in an order of its own.
+    """
     names = {folder.parent.name for folder in folders}
     if len(names) != 1:
         raise DataError(f"one figure shows one experiment and was given {', '.join(sorted(names)) or 'none'}")
@@ -49,7 +52,7 @@ def redraw(folders: Sequence[Path], into: Path) -> list[Path]:
     files = {name: _files(into / f"{name}-{whose}") for name in drawings}
     numbers = _numbers_of(into / f"{found.name}-{whose}") if len(folders) == 1 and _counts(found) else []
     every = [*(file for some in files.values() for file in some), *numbers]
-    if _current(every, folders):
+    if _current(every, folders, ordered):
         return every
     results = sorted((recorded.read(folder) for folder in folders), key=lambda r: SIZES.index(r.model) if r.model in SIZES else 99)
     into.mkdir(parents=True, exist_ok=True)
@@ -83,7 +86,7 @@ def _numbers_of(stem: Path) -> list[Path]:
     return [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", "metrics.json")]
 
 
-def _current(files: Sequence[Path], folders: Sequence[Path]) -> bool:
+def _current(files: Sequence[Path], folders: Sequence[Path], ordered: bool) -> bool:
     """All are there, written one after the other, after the exports and after the code; so a drawing that was cut off is not."""
     library = Path(__file__).parents[2]
     code = [file for part in ("show", "count") for kind in ("*.py", "*.yaml") for file in (library / part).rglob(kind)]
@@ -92,7 +95,7 @@ def _current(files: Sequence[Path], folders: Sequence[Path]) -> bool:
         times = [max(source.stat().st_mtime_ns for source in sources), *(file.stat().st_mtime_ns for file in files)]
     except OSError:
         return False
-    return times == sorted(times)
+    return times == sorted(times) if ordered else times[0] == min(times)
 
 
 def _numbers(found: Recorded, table: Path, metrics: Path) -> None:

@@ -15,6 +15,7 @@ from esr.show.figures.style import FAINT, INK
 from esr.show.recorded import Recorded
 
 RESTARTS, SUCCESS, SCORE = "multi_attempt_rate", "improvement_rate", "first_score_mean"
+LABELS = {"off": "steering off", "on": "steering on"}
 MARKS = ("o", "s", "^", "D")
 
 
@@ -33,8 +34,8 @@ def detection(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
             axes[0], ("Restart rate (%)", "Restarts that succeed (%)", "Restart rate, in pairs (points)"), strict=True
         ):
             panel.set_title(name, loc="left", fontsize=8)
-            panel.set_xticks(range(len(cuts)), cuts)
-            panel.set_xlabel("characters of the beginning")
+            panel.set_xticks(range(len(cuts)), cuts, fontsize=6.5)
+            panel.set_xlabel("beginning cut at (characters)")
         for panel in axes[0][:2]:
             panel.set_ylim(bottom=0)
         axes[0][2].axhline(0, color=FAINT, linewidth=0.8, zorder=0)
@@ -62,7 +63,7 @@ def _at(cuts: Sequence[str], one: Counted, i: int, n: int) -> float:
 
 
 def _points(panel: Axes, cuts: Sequence[str], some: Sequence[Counted], metric: str, i: int, n: int, kind: str) -> None:
-    label: str | None = kind
+    label: str | None = LABELS.get(kind, kind)
     for one in some:
         d, x = drawn(one, metric), _at(cuts, one, i, n)
         if d.value is None:
@@ -72,7 +73,7 @@ def _points(panel: Axes, cuts: Sequence[str], some: Sequence[Counted], metric: s
             [x],
             [d.value],
             MARKS[i % 4],
-            color=style.SHADES[i],
+            color=style.SHADES[style.of_kind(kind)],
             markeredgecolor=INK,
             markersize=5,
             zorder=5,
@@ -89,7 +90,15 @@ def _pairs(panel: Axes, cuts: Sequence[str], some: Sequence[Counted], i: int, n:
             continue
         bounds = (100 * d.interval.low, 100 * d.interval.high) if d.interval else None
         style.error_bar(panel, x, 100 * d.value, bounds)
-        panel.plot([x], [100 * d.value], MARKS[i % 4], color=style.SHADES[i], markeredgecolor=INK, markersize=5, zorder=5)
+        panel.plot(
+            [x],
+            [100 * d.value],
+            MARKS[i % 4],
+            color=style.SHADES[style.of_kind(one.arm.kind)],
+            markeredgecolor=INK,
+            markersize=5,
+            zorder=5,
+        )
 
 
 def _foot(found: Recorded, counted: Sequence[Counted]) -> list[str]:
@@ -100,7 +109,8 @@ def _foot(found: Recorded, counted: Sequence[Counted]) -> list[str]:
         f"{found.model}, judge {about['judge']}, scale {about['scale']}; n at {cuts}: {_sizes(counted)}.",
         "In pairs of latent, question and seed, at the same cut: " + ", ".join(f"{a} − {b}" for a, b in held.items()) + ". "
         "The continuation alone is graded; one that opens with a restart takes up its beginning.",
-        words.method(about["confidence"], methods(counted, [RESTARTS, SUCCESS])),
+        "A point without a bar rests on too few latents for an interval. "
+        + words.method(about["confidence"], methods(counted, [RESTARTS, SUCCESS])),
     ]
 
 
@@ -123,7 +133,7 @@ def matched(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
         for i, one in enumerate(counted):
             d = drawn(one, SCORE)
             if d.value is not None:
-                axes[0][0].barh([i], [d.value], height=0.7, **style.bar_look(i))
+                axes[0][0].barh([i], [d.value], height=0.7, **style.bar_look(style.of_kind(one.arm.kind)))
                 style.error_bar(axes[0][0], i, d.value, d.bounds, flat=True)
         axes[0][0].set_yticks(range(len(counted)), [one.name for one in counted])
         axes[0][0].set_title("Score of the continuation's first attempt", loc="left", fontsize=8)
@@ -135,6 +145,7 @@ def matched(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
                 axes[0][1].plot([gap.value], [i], "o", color=INK, markersize=4, zorder=5)
         axes[0][1].axvline(0, color=FAINT, linewidth=0.8, zorder=0)
         axes[0][1].set_yticks(range(len(held)), list(held))
+        axes[0][1].set_ylim(-0.5, len(held) - 0.5)
         axes[0][1].set_title("Differences in pairs (points)", loc="left", fontsize=8)
         for panel in axes[0]:
             panel.invert_yaxis()

@@ -55,9 +55,9 @@ def bars(panel: Axes, some: Sequence[Counted], metric: str) -> None:
     for i, one in enumerate(some):
         d = drawn(one, metric)
         if d.value is not None:
-            panel.barh([i], [d.value], height=0.7, **style.bar_look(i))
+            panel.barh([i], [d.value], height=0.7, **style.bar_look(style.of_kind(one.arm.kind)))
             style.error_bar(panel, i, d.value, d.bounds, flat=True)
-    panel.set_yticks(range(len(some)), [one.name.replace("_", " ") for one in some])
+    panel.set_yticks(range(len(some)), [one.name for one in some])
     panel.set_ylim(len(some) - 0.5, -0.5)
     panel.set_title(f"{TITLES[metric]}, at the threshold", loc="left", fontsize=8)
 

@@ -15,7 +15,7 @@ Drawn = tuple[Figure, dict[str, Any]]
 NAMES = {"detectors": "Detectors", "by-label": "Backtracking, by label", "by-contrast": "Backtracking, by contrast"}
 REPLIES = {
     "episodes": ("episodes", style.SHADES[0], "-"),
-    "restart-free": ("steered, no restart", style.SHADES[1], "--"),
+    "restart-free": ("steered, no restart", style.SHADES[3], "--"),
     "unsteered": ("unsteered", style.SHADES[7], ":"),
 }
 REGIONS = {
@@ -38,9 +38,10 @@ def curves(found: Recorded, title: str) -> Drawn:
             panel.axvline(0, color=style.INK, linewidth=0.8)
             panel.set_title(f"{NAMES[kind]}: {_about(found, kind, steering)}", loc="left", fontsize=8)
             panel.set_ylim(bottom=0)
-        axes[0, 0].legend(loc="upper left")
+        axes[0, 0].legend(loc="upper right")
         axes[-1, 0].set_xlabel("tokens from the first word of the correction")
-        axes[-1, 0].set_ylabel("mean activation")
+        for panel in axes[:, 0]:
+            panel.set_ylabel("mean activation")
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         style.footnote(figure, _foot(found, rows, steering, f"A curve ends where fewer than {FEWEST} replies have the token."))
     return figure, data
@@ -71,9 +72,11 @@ def regions(found: Recorded, title: str) -> Drawn:
                 )
                 if told.value is None:
                     continue
-                panel.bar(i, told.value, width=0.7, **style.bar_look(0 if i < 3 else 1))
+                panel.bar(i, told.value, width=0.7, **style.bar_look({"restart-free": 3, "unsteered": 7}.get(region, 0)))
                 style.error_bar(panel, i, told.value, told.interval)
-            panel.set_xticks(range(len(REGIONS)), list(REGIONS.values()), fontsize=6, rotation=30, ha="right")
+            sizes = [f"{name}\nn {one['n']}" for name, one in zip(REGIONS.values(), drawn, strict=True)]
+            panel.set_xticks(range(len(REGIONS)), sizes, fontsize=6.5)
+            panel.set_ylim(bottom=0)
             panel.set_title(NAMES[kind], loc="left", fontsize=8)
             data["lists"][kind] = drawn
         axes[0, 0].set_ylabel("mean activation")
@@ -101,7 +104,8 @@ def _about(found: Recorded, kind: str, steering: str) -> str:
         "falls": "fall",
         "neither": "neither lead nor follow",
     }
-    return f"{row['label']}, {said.get(row['kind'], 'too few distractors to tell')}"
+    label = "1 latent" if row["label"] == "1 latents" else row["label"]
+    return f"{label}, {said.get(row['kind'], 'too few distractors to tell')}"
 
 
 def _foot(found: Recorded, rows: pd.DataFrame, steering: str, more: str) -> str:

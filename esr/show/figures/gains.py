@@ -23,9 +23,11 @@ def rows(found: Sequence[Recorded], arm: str, title: str) -> tuple[Figure, dict[
     counted = [(r, next(a for a in arms(r) if a.name == arm)) for r in found]
     with style.canvas(len(counted), 3, 0.9 + 1.25 * len(counted), width_ratios=[2, 1, 1], sharex="col") as (figure, axes):
         data = {r.model: _row(line, r, a) for line, (r, a) in zip(axes, counted, strict=True)}
-        for panel, metric in zip(axes[0][1:], RATES, strict=True):
-            panel.set_title(TITLES[metric], loc="left", fontsize=7.5)
-        axes[0][0].set_title("Last − first score, multi-attempt; dark: improved", loc="left", fontsize=7.5)
+        for column, metric in zip(axes.T[1:], RATES, strict=True):
+            column[0].set_title(TITLES[metric], loc="left", fontsize=7.5)
+            column[-1].set_xlim(0, 1.08 * max(_reach(r, a, metric) for r, a in counted) or 1)  # one axis for all: no bar is cut
+        axes[0][0].set_title("Gain of second attempts; dark: improved", loc="left", fontsize=7.5)
+        axes[-1][0].set_xlabel("last − first score (points)")
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         style.footnote(figure, _foot(counted))
     return figure, {"title": title, "models": data}
@@ -40,25 +42,32 @@ def _row(axes: Sequence[Axes], found: Recorded, arm: Counted) -> dict[str, objec
     improved = drawn(arm, "improvement_rate")
     said = f"{improved.value:.0f} % improved (n {improved.n})" if improved.value is not None else "no multi-attempt trial"
     axes[0].text(0.02, 0.95, said, transform=axes[0].transAxes, va="top", fontsize=7)
-    axes[0].set_ylabel(f"{found.model}\n% of them")
+    axes[0].set_ylabel(f"{found.model}\n% of multi")
     axes[0].set_xlim(-103.4, 103.4)
     if not gains.size:
         axes[0].set_ylim(0, 100)
     for panel, metric in zip(axes[1:], RATES, strict=True):
         d = drawn(arm, metric)
-        panel.barh([0], [d.value or 0.0], height=0.5, **style.bar_look(0))
+        panel.barh([0], [d.value or 0.0], height=0.5, **style.bar_look(style.of_kind(arm.arm.kind)))
         style.error_bar(panel, 0, d.value or 0.0, d.bounds, flat=True)
         published = paper(arm.arm, found.model, metric)
         if published is not None:
             style.mark_paper(panel, 0.38, published, flat=True)
         panel.set_yticks([])
-        panel.set_ylim(-0.6, 0.6)
-        panel.set_xlim(left=0)
-        panel.set_xlabel(f"{d.value or 0.0:.1f} % ({d.k}/{d.n})", fontsize=7)
+        panel.set_ylim(-0.6, 0.85)
+        panel.text(
+            0.98, 0.98, f"{d.value or 0.0:.1f} % ({d.k:,}/{d.n:,})", transform=panel.transAxes, ha="right", va="top", fontsize=7
+        )
     numbers = as_json(arm, [*RATES, "improvement_rate", "first_score_mean", "gain_all_mean", "gain_multi_mean"], found.model)
     return numbers | {
         "histogram": {"edges": EDGES.tolist(), "improved": better.tolist(), "other": other.tolist(), "n": int(gains.size)}
     }
+
+
+def _reach(found: Recorded, arm: Counted, metric: str) -> float:
+    """How far to the right a rate is drawn, with its interval and the paper's value."""
+    d = drawn(arm, metric)
+    return max(d.value or 0.0, d.bounds[1] if d.bounds else 0.0, paper(arm.arm, found.model, metric) or 0.0)
 
 
 def _foot(counted: Sequence[tuple[Recorded, Counted]]) -> str:

@@ -45,8 +45,9 @@ def bars(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
         ]
         axes[0][1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+        none = sorted({one["judge"] for one in drawn if one["value"] is None and one["metric"] == "esr_rate"})
         ranks = _ranks(rows, confidence)
-        style.footnote(figure, "\n".join(style.wrapped(line) for line in (_n(rows, sources), _said(ranks))))
+        style.footnote(figure, "\n".join(style.wrapped(line) for line in (_n(rows, sources, confidence, none), _said(ranks))))
     return figure, {"title": title, "about": found.about, "rates": drawn, "ranks": [_rank(one) for one in ranks]}
 
 
@@ -55,10 +56,12 @@ def matrix(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
     rows, confidence = found.tables["crossed"], found.about["confidence"]
     figure, data = pairwise.matrix(agreement.pairs(rows, confidence=confidence), title, confidence)
     alphas = [reliability.alpha(rows, outcome, confidence=confidence) for outcome in ("multi", "corrected")]
-    said = "; ".join(f"of {one.outcome} {_text(one.alpha)} ({one.judges} judges, n {one.n:,})" for one in alphas)
+    said = "; ".join(
+        f"of {one.outcome} {_text(one.alpha)} ({one.judges} judge{'s' * (one.judges != 1)}, n {one.n:,})" for one in alphas
+    )
     figure.suptitle(f"{title}\nKrippendorff's α: {said}", fontsize=8.5, x=0.01, ha="left")
     data["alpha"] = [{"outcome": one.outcome, "judges": one.judges, "n": one.n, **_json(one.alpha, 1)} for one in alphas]
-    every = {name: {f"{p.judge} | {p.other}": _json(getattr(p, name), 1) for p in agreement.pairs(rows, confidence=confidence)}
+    every = {name: {f"{p.judge} | {p.other}": {"n": p.n_multi if name == "direction" else p.n} | _json(getattr(p, name), 1) for p in agreement.pairs(rows, confidence=confidence)}
              for name in agreement.MEASURES}  # fmt: skip
     return figure, {**data, "about": found.about, "measures": every}
 
@@ -83,10 +86,13 @@ def _rank(one: reliability.Ranks) -> dict[str, Any]:
     return {"judge": one.judge, "other": one.other, "outcome": one.outcome, "rates": rates, **_json(one.tau, 1)}
 
 
-def _n(rows: Any, sources: list[str]) -> str:
+def _n(rows: Any, sources: list[str], confidence: float, none: list[str]) -> str:
     first = rows[rows["judge"] == rows["judge"].iloc[0]]
     n = ", ".join(f"{source} {int((first['source'] == source).sum()):,}" for source in sources)
-    return f"n of the sample: {n}; each reply stands for its stratum of its arm. Bars: intervals of what other latents of the same kind would show."
+    return (
+        f"n of the sample: {n}; each reply stands for its stratum of its arm. Bars: {100 * confidence:g} % intervals of what other latents of the same kind would show."
+        + (f" No ESR rate by {', '.join(none)}: no scores are given." if none else "")
+    )
 
 
 def _said(ranks: list[reliability.Ranks]) -> str:

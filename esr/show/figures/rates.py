@@ -20,10 +20,12 @@ DIFFERENCE = "multi_attempt_rate"
 def panels(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
     """A line an arm: first score, the two rates, and what each arm takes off or adds in pairs; the paper's values as diamonds."""
     counted = arms(found)
-    with style.canvas(1, 4, 1.25 + 0.24 * len(counted), width_ratios=[1, 1, 1, 1.15], sharey=True) as (figure, axes):
+    said = foot(found, counted)
+    height = 0.75 + 0.2 * len(counted) + style.LINE * (said.count("\n") + 1)
+    with style.canvas(1, 4, height, width_ratios=[1, 1, 1, 1.15], sharey=True) as (figure, axes):
         lines(axes[0], counted, found.model)
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-        style.footnote(figure, foot(found, counted))
+        style.footnote(figure, said)
     return figure, {"title": title, "about": found.about, "arms": [as_json(arm, PANELS, found.model) for arm in counted]}
 
 
@@ -32,7 +34,7 @@ def lines(axes: Sequence[Axes], counted: Sequence[Counted], model: str) -> None:
     for panel, metric in zip(axes, PANELS, strict=False):
         bars(panel, counted, metric, model)
     differences(axes[-1], counted)
-    axes[0].set_yticks(range(len(counted)), names(counted))
+    axes[0].set_yticks(range(len(counted)), [arm.name for arm in counted])
     axes[0].set_ylim(len(counted) - 0.5, -0.5)
 
 
@@ -43,7 +45,7 @@ def bars(panel: Axes, counted: Sequence[Counted], metric: str, model: str) -> No
         if d.value is None:
             panel.text(0, i, " none", ha="left", va="center", fontsize=6)
             continue
-        panel.barh([i], [d.value], height=0.72, **style.bar_look(look(arm, i)))
+        panel.barh([i], [d.value], height=0.72, **style.bar_look(style.of_kind(arm.arm.kind)))
         style.error_bar(panel, i, d.value, d.bounds, flat=True)
         ours = paper(arm.arm, model, metric)
         if ours is not None:
@@ -81,26 +83,7 @@ def differences(panel: Axes, counted: Sequence[Counted]) -> None:
             panel.plot([by * d.value], [i + below], marker=marker, markersize=3.5, color=colour, markerfacecolor=face)
     panel.axvline(0, color=style.FAINT, linewidth=0.8, zorder=0)
     panel.tick_params(axis="y", length=0)
-    panel.set_title("Multi − baseline, in pairs", loc="left", fontsize=7)
-
-
-def look(arm: Counted, i: int) -> int:
-    """Baseline plain dark, sets of one kind alike, everything else by its place."""
-    kinds = {
-        "baseline": 0,
-        "ablated": 1,
-        "matched": 2,
-        "uniform": 4,
-        "unsteered": 2,
-        "meta-prompt": 2,
-        "recalibrated": 3,
-        "matched-recalibrated": 6,
-    }
-    return kinds.get(arm.arm.kind, 1 + (i - 1) % 7)
-
-
-def names(counted: Sequence[Counted]) -> list[str]:
-    return [arm.name.replace("_", " ") for arm in counted]
+    panel.set_title("Multi, difference (points)", loc="left", fontsize=7)
 
 
 def foot(found: Recorded, counted: Sequence[Counted]) -> str:
@@ -111,13 +94,15 @@ def foot(found: Recorded, counted: Sequence[Counted]) -> str:
         f"{found.model}, judge {about['judge']}, scale {about['scale']}; n: {n}.",
         words.method(about["confidence"], methods(counted, PANELS)),
     ]
+    if any(arm.differences for arm in counted):
+        told.append("Right, circles: the multi-attempt rate minus the baseline's, in pairs of latent, question and seed.")
     paired = []
     for arm in counted[:12]:
         d = arm.differences.get("esr_rate")
         if d and d.value is not None and d.n and not arm.identical:
             paired.append(f"{arm.name} {words.difference(d)}" + (f" (p {d.p:.2g})" if d.p is not None else ""))
     if paired:
-        told.append("ESR rate minus baseline in pairs of latent, question and seed, points: " + "; ".join(paired) + ".")
+        told.append("ESR rate minus baseline, likewise: " + "; ".join(paired) + ".")
     told += remarks(counted)
     told += standardised(counted) + labels(counted)
     if any(paper(a.arm, found.model, m) is not None for a in counted for m in PANELS):
@@ -148,13 +133,14 @@ def standardised(counted: Sequence[Counted]) -> list[str]:
     """What the squares are, and what of the ESR rate's difference stays at equal first scores."""
     if not any(arm.standardised for arm in counted):
         return []
-    stays = []
-    for arm in counted[:12]:
-        d = arm.standardised.get("esr_rate")
-        if d and d.n and not arm.identical:
-            stays.append(f"{arm.name} {words.standardised(d)}")
+    known = [(arm.name, d) for arm in counted[:12] if (d := arm.standardised.get("esr_rate")) and d.n and not arm.identical]
+    stays = [f"{name} {words.standardised(d)}" for name, d in known if d.value is not None]
+    apart = [name for name, d in known if d.value is None]
+    none = f"At equal first scores nothing is told of {', '.join(apart)}: first scores hardly overlap." if apart else ""
+    if not stays:
+        return [none] if none else []
     said = "Squares: at equal first scores, strata weighted as the baseline's replies fall into them"
-    return [f"{said}. The ESR rate's difference then: {'; '.join(stays)}." if stays else f"{said}."]
+    return [f"{said}. The ESR rate's difference then: {'; '.join(stays)}. {none}".rstrip()]
 
 
 def labels(counted: Sequence[Counted]) -> list[str]:
@@ -169,27 +155,37 @@ def labels(counted: Sequence[Counted]) -> list[str]:
 
 
 def by_model(found: Sequence[Recorded], variant: str, title: str) -> tuple[Figure, dict[str, object]]:
-    """Models side by side, small to large, baseline hatched and the variant solid (figure 4)."""
+    """Models side by side, small to large, the baseline dark and the variant light (figure 4)."""
     counted = {r.model: {arm.name: arm for arm in arms(r)} for r in found}
     with style.canvas(1, 3, 2.8) as (figure, axes):
         for panel, metric in zip(axes[0], PANELS, strict=True):
             for i, (model, named) in enumerate(counted.items()):
-                for offset, name, shade in ((-0.2, BASELINE, 1), (0.2, variant, 0)):
+                for offset, name, shade in (
+                    (-0.2, BASELINE, style.of_kind(BASELINE)),
+                    (0.2, variant, style.of_kind("meta-prompt")),
+                ):
                     if name in named:
                         _one(panel, i + offset, named[name], metric, model, shade)
             panel.set_title(TITLES[metric], loc="left")
             panel.set_xticks(range(len(counted)), list(counted))
             panel.set_ylim(bottom=0)
-        handles = [Patch(facecolor=style.SHADES[i], hatch=style.HATCHES[i], edgecolor=style.INK) for i in (1, 0)]
-        axes[0][0].legend(handles, [BASELINE, variant.replace("_", " ")], loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2)
+        handles = [
+            Patch(facecolor=style.SHADES[i], hatch=style.HATCHES[i], edgecolor=style.INK)
+            for i in map(style.of_kind, (BASELINE, "meta-prompt"))
+        ]
+        axes[0][0].legend(handles, [BASELINE, variant], loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2)
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         lines = [
             f"{r.model}: n {', '.join(f'{a.name} {a.n:,}' for a in counted[r.model].values() if a.name in (BASELINE, variant))}"
             for r in found
         ]
         about = found[0].about
+        reported = any(paper(one.arm, r.model, m) is not None for r in found for one in counted[r.model].values() for m in PANELS)
+        told = " Diamonds: the paper." if reported else ""
         drawn_by = methods([a for named in counted.values() for a in named.values()], PANELS)
-        style.footnote(figure, "\n".join([style.wrapped("; ".join(lines) + "."), words.method(about["confidence"], drawn_by)]))
+        style.footnote(
+            figure, "\n".join([style.wrapped("; ".join(lines) + "."), words.method(about["confidence"], drawn_by) + told])
+        )
     data = {r.model: [as_json(arm, PANELS, r.model) for arm in counted[r.model].values()] for r in found}
     return figure, {"title": title, "variant": variant, "models": data}
 

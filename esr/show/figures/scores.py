@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from esr.show.counted import arms
 from esr.show.figures import style
 from esr.show.figures.numbers import as_json
-from esr.show.figures.rates import PANELS, foot, lines, look
+from esr.show.figures.rates import PANELS, foot, lines
 from esr.show.recorded import Recorded
 
 EDGES = np.linspace(0, 100, 21)
@@ -24,8 +24,8 @@ def histograms(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
         for i, arm in enumerate(counted):
             share = np.histogram(arm.rows["first_score"], EDGES)[0] / max(arm.n, 1) * 100
             shares[arm.arm.key] = share.tolist()
-            color = style.bar_look(look(arm, i))["color"]
-            panel.stairs(share, EDGES, fill=i == 0, color=color, linewidth=1.4, label=arm.name, hatch="" if i else "///")
+            color = style.bar_look(style.of_kind(arm.arm.kind))["color"]
+            panel.stairs(share, EDGES, fill=i == 0, color=color, linewidth=1.4, label=arm.name, hatch="")
         panel.set_xlabel("first-attempt score")
         panel.set_ylabel("% of trials")
         panel.set_xlim(0, 100)

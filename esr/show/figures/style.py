@@ -19,8 +19,17 @@ from esr.show.recorded import anew
 
 WIDTH = 7.0
 """Inches: the text width of the paper."""
+LINE = 0.115
+"""Inches that a line of the footnote takes."""
 SHADES = ("#1b3a5b", "#e8a04c", "#7fb3c8", "#c8553d", "#b9c7a5", "#5f4b66", "#f1dcb1", "#8a8a8a")
 HATCHES = ("", "///", "", "xx", "...", "\\\\\\", "", "++")
+KINDS = {
+    "baseline": 0, "base": 0, "on": 0, "none": 0, "ablated": 1, "detectors": 1, "meta-prompt": 2, "recalibrated": 3, "matched": 4,
+    "matched-recalibrated": 5, "uniform": 6, "unsteered": 7, "off": 7,
+}  # fmt: skip
+"""An arm's look by its kind, the same in every figure."""
+PLAIN = 2
+"""The look of every other kind: the axis names its arms."""
 INK, SOFT, FAINT = "#222222", "#777777", "#bbbbbb"
 LOOK: Any = {
     "font.family": "DejaVu Sans",
@@ -76,6 +85,11 @@ def wrapped(text: str, width: int = 150) -> str:
     return "\n".join(textwrap.wrap(text, width))
 
 
+def of_kind(kind: str) -> int:
+    """The number of a kind's look."""
+    return KINDS.get(kind, PLAIN)
+
+
 def bar_look(i: int) -> dict[str, Any]:
     return {"color": SHADES[i % len(SHADES)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": INK, "linewidth": 0.6}
 
@@ -93,7 +107,17 @@ def error_bar(axes: Axes, at: float, value: float, bounds: tuple[float, float] |
 def mark_paper(axes: Axes, at: float, value: float, *, flat: bool = False) -> None:
     """The paper's value beside ours: an open diamond."""
     x, y = (value, at) if flat else (at, value)
-    axes.plot([x], [y], marker="D", markersize=4.5, markerfacecolor="white", markeredgecolor=INK, linestyle="none", zorder=5)
+    axes.plot(
+        [x],
+        [y],
+        marker="D",
+        markersize=4.5,
+        markerfacecolor="white",
+        markeredgecolor=INK,
+        linestyle="none",
+        zorder=5,
+        clip_on=False,
+    )
 
 
 def _rounded(data: Any) -> Any:

@@ -14,6 +14,7 @@ from esr.show.paper import reported
 from esr.show.recorded import Recorded
 from esr.types import Arm
 
+HEADS = {"absolute": "same boosts for all", "relative": "multiples of each latent's own"}
 PANELS = ["multi_attempt_rate", "improvement_rate", "esr_rate"]
 
 
@@ -31,6 +32,7 @@ def ladders(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
                 if kind == "absolute" and (peak := _peak(found, metric)) is not None:
                     style.mark_paper(panel, *peak)
             column[-1].set_xlabel(label)
+            column[0].set_title(HEADS[kind], loc="right", fontsize=7, fontweight="normal")
             levels = [
                 {"x": float(v), **as_json(arm, [*PANELS, "first_score_mean"], found.model)}
                 for v, (_, arm) in zip(x, counted[kind], strict=True)
@@ -92,7 +94,8 @@ def _foot(found: Recorded, counted: dict[str, list[tuple[float, Counted]]]) -> s
             parts.append(f"{kind}: {len(rungs)} levels, n {min(n)}" + (f" to {max(n)}" if max(n) > min(n) else "") + " each")
     told = (
         f"{found.model}, judge {about['judge']}, scale {about['scale']}; {'; '.join(parts)}. "
-        f"Open points rest on fewer than {FEW} trials; a point without a bar has too few latents for an interval."
+        f"Open points rest on fewer than {FEW} trials; a point without a bar has too few latents for an interval. "
+        f"Vertical line: the thresholds' mean m (σ: their standard deviation), or the latent's own threshold."
     )
     method = words.method(about["confidence"], methods([arm for rungs in counted.values() for _, arm in rungs], PANELS))
     return f"{style.wrapped(told)}\n{method}" + (" Diamonds: the paper's peaks." if _peak(found, "esr_rate") else "")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from esr.show.figures import style
 from esr.show.figures.episodes import NAMES
@@ -38,6 +39,12 @@ def trace(found: Recorded, title: str) -> Drawn:
             panel.set_xlim(-0.5, rows["token"].max() + 0.5)
             panel.set_ylim(bottom=0)
             panel.set_title(TITLES.get(name, name), loc="left", fontsize=7.5)
+            panel.set_ylabel("activation", fontsize=7)
+            panel.tick_params(labelbottom=name == names[-1])
+            if not rows[name].any():
+                panel.set_ylim(0, 1)
+                panel.set_yticks([0])
+                panel.text(0.99, 0.5, "never active", transform=panel.transAxes, ha="right", va="center", fontsize=7)
         column[1].legend(loc="upper right", ncols=2)
         column[-2].set_xlabel("token of prompt and reply")
         _text(column[-1], lines)
@@ -63,6 +70,7 @@ def multiples(found: Recorded, title: str) -> Drawn:
                 panel.plot(
                     one["token"],
                     values / top,
+                    ("-", "--", ":")[i % 3],
                     color=style.SHADES[(0, 3, 5)[i % 3]],
                     linewidth=1.0,
                     label=f"{NAMES.get(name, name)}",
@@ -77,10 +85,14 @@ def multiples(found: Recorded, title: str) -> Drawn:
             panel.set_yticks([0, 1])
         for panel in list(axes.flat)[len(places) :]:
             panel.set_axis_off()
-        axes[0, 0].legend(loc="upper right", fontsize=5.5)
+        for panel in axes[:, 0]:
+            panel.set_ylabel("of its largest", fontsize=7)
+        for panel in axes[-1]:
+            panel.set_xlabel("token of prompt and reply", fontsize=7)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=len(names))
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-        tints = "Grey: prompt; red: off topic; yellow: correction; green: on topic."
-        style.footnote(figure, style.wrapped(f"{found.model}, judge {found.about['judge']}; {len(places)} episodes, one a distractor. {tints} Smoothed, in units of the largest value."))  # fmt: skip
+        tints = "From left to right: prompt (grey), off topic (red), correction (yellow), on topic (green)."
+        style.footnote(figure, style.wrapped(f"{found.model}, judge {found.about['judge']}; {len(places)} episodes, one a distractor. {tints} Sums over each list, smoothed, as a share of the largest value there. Titles: the distractor's label; scores of the first and the last attempt."))  # fmt: skip
     return figure, data
 
 
@@ -100,9 +112,14 @@ def onsets(found: Recorded, title: str) -> Drawn:
             panel.invert_xaxis()
             never = int(some["onset"].isna().sum())
             panel.set_title(f"{NAMES[kind]}", loc="left", fontsize=8)
-            lines = [f"never: {never} of {len(some)} ({_percent(told)})", f"mean {_span(told, 'onset')} tokens before"]
+            lines = [
+                f"no onset: {never} of {len(some)} ({_percent(told)})",
+                f"mean of the others: {_span(told, 'onset')} tokens",
+                _level(told),
+            ]
             panel.text(0.02, 0.97, "\n".join(lines), transform=panel.transAxes, va="top", fontsize=6.5)
             panel.set_xlabel("tokens before the correction")
+            panel.yaxis.set_major_locator(MaxNLocator(integer=True))
             data["lists"][kind] = {
                 "onsets": known.tolist(),
                 "never": never,
@@ -112,8 +129,8 @@ def onsets(found: Recorded, title: str) -> Drawn:
         axes[0, 0].set_ylabel("episodes")
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         style.footnote(figure, style.wrapped(
-            f"{found.model}, judge {found.about['judge']}, scale {found.about['scale']}. The level is one that as large a share of restart-free steered replies rise above at the "
-            f"same places as is given in params.yaml (exp09.error); in brackets 95 % intervals over distractors and questions."
+            f"{found.model}, judge {found.about['judge']}, scale {found.about['scale']}. An onset is where the mean of the list stays above a level. So few of the "
+            f"restart-free steered replies rise above it at the same places as exp09.error of params.yaml says. In brackets: 95 % intervals over distractors and questions; a mean without one rests on too few distractors."
         ))  # fmt: skip
     return figure, data
 
@@ -196,6 +213,10 @@ def _foot(found: Recorded, rows: pd.DataFrame) -> str:
     return style.wrapped(
         f"{found.model}, judge {found.about['judge']}; trial {one['trial_id'][:12]}: {asked}{scores}. Numbers left of the text: the line's first token."
     )
+
+
+def _level(told: "pd.Series[Any]") -> str:
+    return "" if pd.isna(told["level"]) else f"level {told['level']:.3g}"
 
 
 def _percent(told: "pd.Series[Any]") -> str:

@@ -77,7 +77,7 @@ def _curve(panel: Axes, rates: Mapping[float, Pooled], base: Counted | None, met
     for ratio, one in known:
         if one.interval is not None:
             panel.plot([ratio, ratio], [by * one.interval.low, by * one.interval.high], color=style.FAINT, linewidth=1.6, zorder=1)
-        panel.plot([ratio], [by * (one.value or 0.0)], "o", color=style.SHADES[0], markersize=4, zorder=3)
+        panel.plot([ratio], [by * (one.value or 0.0)], "o", color=style.SHADES[0], markersize=4, zorder=3, clip_on=False)
     level = drawn(base, metric).value if base is not None else None
     if level is not None:
         panel.axhline(level, color=style.INK, linewidth=0.8, linestyle="--", zorder=0)
@@ -130,7 +130,9 @@ def companions(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
                 bars.append((None if one.value is None else by * one.value, span))
             for i, (value, bounds) in enumerate(bars):
                 if value is not None:
-                    panel.bar([i], [value], width=0.7, **style.bar_look(i))
+                    panel.bar(
+                        [i], [value], width=0.7, **style.bar_look((style.of_kind("base"), style.of_kind("meta-prompt"), 5)[i])
+                    )
                     style.error_bar(panel, i, value, bounds)
             panel.set_title(TITLES[metric], loc="left")
             panel.set_xticks(np.arange(len(labels)), labels)

@@ -14,8 +14,13 @@ from esr.show import recorded
 from esr.show.figures import SIZES
 from esr.show.recorded import VLLM
 
+MADE_UP = "fake"
+"""The engine whose replies are no model's."""
 IMPORTED = "imported"
 """The store's folder of exports of imported results, which no run wrote."""
+
+FEW = 6
+"""Arms that are named in a caption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,20 @@ class Exported:
     def stem(self, drawing: str) -> str:
         return f"{drawing}-{self.title}"
 
+    def n(self) -> str:
+        """Graded trials of each arm that is shown, of many arms the range; of a sample, its replies."""
+        if "outcomes" not in self.about["tables"]:
+            counts = [rows["trial_id"].nunique() for rows in recorded.read(self.folder).tables.values() if "trial_id" in rows]
+            return f"{max(counts, default=0):,} replies"
+        graded = [(str(arm["arm"]), int(arm["n_graded"])) for arm in self.about["arms"]]
+        missing = sum(int(arm["n_missing"]) for arm in self.about["arms"])
+        sizes = [n for _, n in graded]
+        if len(graded) <= FEW:
+            told = ", ".join(f"{name} {n:,}" for name, n in graded)
+        else:
+            told = f"{len(graded)} arms of {min(sizes):,}" + (f" to {max(sizes):,}" if max(sizes) > min(sizes) else "")
+        return told + (f", {missing:,} missing" if missing else "")
+
     def line(self) -> str:
         """What runs it again, or goes on with it."""
         if self.about.get("imported"):
@@ -66,7 +85,7 @@ def every(root: Path) -> list[Exported]:
     found: dict[tuple[str, str], Exported] = {}
     for file in [file for place in ("export", IMPORTED) for file in sorted((root / place).glob("*/*/about.json"))]:
         about = json.loads(file.read_text(encoding="utf-8"))
-        if about["experiment"] in known and about["scale"] == "full":
+        if about["experiment"] in known and about["scale"] == "full" and about.get("engine") != MADE_UP:
             one = Exported(file.parent, known[about["experiment"]], about)
             found.setdefault((one.experiment.name, one.title), one)  # own results stand before imported ones
     order = list(known)
@@ -88,10 +107,11 @@ def absent(found: Sequence[Exported], root: Path) -> dict[str, str]:
     out = {f"{name} on {model}": NOT_RUN for name in experiments.known() for model in models if (name, model) not in ran}
     out |= {f"every experiment on {model}": NOT_RUN for model in none}
     for file in sorted((root / "export").glob("*/*/about.json")):
-        if recorded.scale(file.parent) != "full":
-            out[f"{file.parent.parent.name} on {file.parent.name}"] = (
-                "a trial of the machinery at small scale, whose numbers mean nothing"
-            )
+        what = f"{file.parent.parent.name} on {file.parent.name}"
+        if json.loads(file.read_text(encoding="utf-8")).get("engine") == MADE_UP:
+            out[what] = "made up by the fake engine"
+        elif recorded.scale(file.parent) != "full":
+            out[what] = "a trial of the machinery at small scale, whose numbers mean nothing"
     return out
 
 

@@ -58,7 +58,7 @@ def write(root: Path, into: Path | None = None, left: Mapping[str, str] = Mappin
 
 def _one(one: Exported, root: Path, gathered: Gathered) -> None:
     """An experiment on a model: its figures, its numbers, its tables."""
-    drawn = figures.redraw([one.folder], root / "figures")
+    drawn = figures.redraw([one.folder], root / "figures", ordered=False)
     files = {f"figures/{file.name}": file.read_bytes() for file in drawn}
     place, title = (one.experiment.name, one.title), one.title
     own: list[Number] = []
@@ -101,7 +101,7 @@ def _together(found: Sequence[Exported], root: Path, gathered: Gathered) -> None
         )
         if len(some) < 2 or not drawings:
             continue
-        for file in figures.redraw([one.folder for one in some], root / "figures"):
+        for file in figures.redraw([one.folder for one in some], root / "figures", ordered=False):
             gathered.files[f"figures/{file.name}"] = file.read_bytes()
         line = f"python -m esr.show.figures draw {name} {' '.join(str(one.about['model']) for one in some)}"
         pictures = []

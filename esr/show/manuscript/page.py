@@ -101,23 +101,11 @@ def _how(one: Exported) -> str:
 def _figure(picture: Picture, whose: Sequence[Exported]) -> str:
     stem, title = escape(picture.stem, quote=True), escape(picture.title)
     kinds = " ".join(f'<a href="{stem}.{kind}">{kind.upper()}</a>' for kind in ("pdf", "png", "json"))
-    n = "; ".join(f"{escape(one.title)}: {escape(_n(one))}" for one in whose)
+    n = "; ".join(f"{escape(one.title)}: {escape(one.n())}" for one in whose)
     return (
         f'<figure><img src="{stem}.png" alt="{title}" loading="lazy"><figcaption><b>{title}</b>. n: {n}. '
         f"Drawn by <code>{escape(picture.line)}</code>. {kinds}</figcaption></figure>"
     )
-
-
-def _n(one: Exported) -> str:
-    """Graded trials of the arms shown; of many arms, the range."""
-    graded = [(str(arm["arm"]), int(arm["n_graded"])) for arm in one.about["arms"]]
-    missing = sum(int(arm["n_missing"]) for arm in one.about["arms"])
-    if len(graded) <= 6:
-        size = ", ".join(f"{name} {n:,}" for name, n in graded) or "see the figure"
-    else:
-        sizes = [n for _, n in graded]
-        size = f"{len(graded)} arms of {min(sizes):,}" + (f" to {max(sizes):,}" if max(sizes) > min(sizes) else "")
-    return size + (f", {missing:,} missing" if missing else "")
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
