@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAINT, FILTER, MEMORY = 2.0, 0.4, 500
-"""Seconds, seconds and MB; the first two twice of what docs/benchmarks/view.json is held to, as other tests run meanwhile."""
+"""Seconds, seconds and MB; the first two twice of what is asked of them, as other tests run meanwhile."""
 ODD = [view_store.trial("exp01/baseline", i) for i in range(len(view_store.ODD))]
 EVERY = (
     "front", "runs", "trials?experiment=exp01", "experiment?experiment=exp03&model=tiny", f"trial?id={ODD[0]}", "latents",

@@ -1,5 +1,6 @@
 """The closing table of an experiment, and its rates latent by latent and question by question, by the house's own counting."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def closing(store: Store, address: Address) -> Any:
     params, experiment = settings(chosen), declaration(chosen.experiment)
     engine = "fake" if made_up else VLLM
     selection = Selection(chosen.experiment, chosen.model, chosen.scale, chosen.judge, experiment.beside, engine)
-    lines = closing_table.lines(store, params, experiment, selection)
+    outcomes_alone = replace(experiment, tables=(tables.OUTCOMES,))  # the table rests on nothing else
+    lines = closing_table.lines(store, params, outcomes_alone, selection)
     methods = {e.method for line in lines if line.counted for e in line.counted.estimates.values() if e.method}
     return plain(
         {

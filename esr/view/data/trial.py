@@ -9,6 +9,7 @@ from esr.errors import DataError, EsrError
 from esr.judge.instructed.feedback import feedback
 from esr.judge.lexical.restarts import restarts
 from esr.judge.lexical.why import why
+from esr.judge.locate import locate
 from esr.judge.providers.given import given
 from esr.params import load
 from esr.show.plain import plain
@@ -20,8 +21,8 @@ from esr.view.data.readings import readings, roles
 
 MOST_FREQUENT = 12
 """Words told of each side of a lexical score."""
-FULL = 32
-"""Digits of a trial's id."""
+LEXICAL, IMPORTED = "lexical", "reference"
+"""The judge that counts words, by its name in params.yaml, and the instructions of grades that were imported."""
 
 
 def trial(store: Store, address: Address) -> Any:
@@ -126,19 +127,12 @@ def _verdict(
 ) -> dict[str, Any]:
     """Attempts, and why: the judge's own words, or the words that the lexical judge counted."""
     answer = answers.get(grade["answer_key"] or "")
-    attempts = []
-    for one in grade["attempts"] or []:
-        told = {name: one[name] for name in ("score", "start", "end")}
-        if one["start"] is None:
-            told["text"] = one["text"]
-        elif grade["judge"] == "lexical" and reply is not None:
-            found = why(trial["prompt"], reply["text"][one["start"] : one["end"]])
-            told |= {
-                "why": found.sentence(),
-                "on": list(found.on.items())[:MOST_FREQUENT],
-                "off": list(found.off.items())[:MOST_FREQUENT],
-            }
-        attempts.append(told)
+    attempts = _attempts(grade, reply["text"] if reply else "")
+    if grade["judge"] == LEXICAL and reply is not None:
+        attempts = [
+            {**one, **_counted(trial["prompt"], reply["text"][one["start"] : one["end"]])} if one["start"] is not None else one
+            for one in attempts
+        ]
     return {
         **{
             name: grade[name]
@@ -149,6 +143,25 @@ def _verdict(
         "raw": answer.text if answer else None,
         "by": answer.model if answer else None,
     }
+
+
+def _attempts(grade: Mapping[str, Any], text: str) -> list[dict[str, Any]]:
+    """With the text of those that have no place in the reply; imported ones, which tell of no place, are looked for."""
+    out, last, imported = [], 0, grade["judge_prompt"] == IMPORTED
+    for one in grade["attempts"] or []:
+        told = {name: one[name] for name in ("score", "start", "end")}
+        if imported and one["start"] is None and (span := locate(one["text"] or "", text, last)) is not None:
+            told |= {"start": span.start, "end": span.end}
+        last = told["end"] or last
+        counts = one["score"] is not None and (imported or one["start"] is not None)
+        out.append({**told, "counts": counts, **({"text": one["text"]} if told["start"] is None else {})})
+    return out
+
+
+def _counted(prompt: str, text: str) -> dict[str, Any]:
+    """The words that the lexical judge's score of an attempt rests on."""
+    found = why(prompt, text)
+    return {"why": found.sentence(), "on": list(found.on.items())[:MOST_FREQUENT], "off": list(found.off.items())[:MOST_FREQUENT]}
 
 
 def _mentioned(told: Mapping[str, Any]) -> list[int]:

@@ -61,7 +61,10 @@ def trials(store: Store, address: Address) -> Any:
         "missing": coded(reasons),
         "trial": table["trial"].to_pylist(),
         **{name: table[name].to_pylist() for name in ("latent", "seed", "attempts")},
-        **{name: [None if x is None else round(x, 2) for x in table[name].to_pylist()] for name in ("boost", "first", "last")},
+        **{
+            name: [None if x is None or x != x else round(x, 2) for x in table[name].to_pylist()]
+            for name in ("boost", "first", "last")
+        },
         **{name: [None if x is None else int(x) for x in table[name].to_pylist()] for name in ("corrected", "degraded", "cut")},
         "differ": [differ.get(key) for key in keys],
     }

@@ -11,7 +11,10 @@
       esr.chooser(told, now, "experiment"));
     const body = el("div");
     esr.put(root, body);
-    esr.put(body, esr.later(async () => whole(await esr.load("closing", now), now, keep)));
+    esr.put(body, esr.later(async () => whole(await esr.load("closing", now), now, keep)),
+      el("h2", null, "The threshold of each latent"),
+      el("p", { class: "note" }, "Each point is an ask of the search: a boost and the first score that it gave. Across: the score looked for; upright: the threshold found, with its interval."),
+      esr.later(async () => multiples((await esr.load("latents", { model: now.model, scale: now.scale, judge: now.judge })).latents, now)));
   }, { title: "Experiment" });
 
   function whole(found, now, keep) {
@@ -29,9 +32,6 @@
       out.push(el("h2", null, "Figures as drawn"), el("div", { class: "figures" }, found.figures.map((name) =>
         el("figure", { style: { margin: 0 } }, el("a", { href: `figures/${name}` }, el("img", { src: `figures/${name}`, alt: name, loading: "lazy" })), el("figcaption", null, name)))));
     }
-    out.push(el("h2", null, "The threshold of each latent"),
-      el("p", { class: "note" }, "Each point is an ask of the search: a boost and the first score that it gave. Across: the score looked for; upright: the threshold found, with its interval."),
-      esr.later(async () => multiples((await esr.load("latents", { model: now.model, scale: now.scale, judge: now.judge })).latents, now)));
     return out;
   }
 

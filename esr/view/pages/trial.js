@@ -13,7 +13,7 @@
     const judge = judges.includes(params.judge) ? params.judge : judges[0];
     const graded = (name) => verdicts.find((verdict) => verdict.judge === name && !verdict.missing) || verdicts.find((verdict) => verdict.judge === name);
     const verdict = graded(judge);
-    const located = verdict ? verdict.attempts.filter((attempt) => attempt.start !== null && attempt.score !== null) : [];
+    const located = verdict ? verdict.attempts.filter((attempt) => attempt.counts) : [];
     const outcome = !verdict || verdict.missing || !located.length ? "missing" : esr.outcome(located.length > 1 && located.at(-1).score > located[0].score, located.length);
     document.title = `Trial ${trial.trial_id.slice(0, 8)} · esr`;
 
@@ -29,7 +29,7 @@
     if (!reply) esr.put(root, el("p", { class: "faint" }, "There is no reply yet."));
     else {
       esr.put(root, legend(located, one.restarts), esr.marked(reply.text, verdict ? verdict.attempts : [], one.restarts, reply.finish_reason === "length"));
-      const lost = verdict ? verdict.attempts.filter((attempt) => attempt.start === null) : [];
+      const lost = verdict ? verdict.attempts.filter((attempt) => attempt.start === null && !attempt.counts) : [];
       if (lost.length) esr.put(root, el("p", { class: "amber" }, `${lost.length} of the judge’s quotations ${lost.length === 1 ? "is" : "are"} not in the reply and do not count.`));
     }
     esr.put(root, el("h2", null, "What the judges say"), el("div", { class: "sides" }, verdicts.map((some) => card(some, reply)), detector(one, verdict)));
@@ -51,7 +51,7 @@
   }
 
   function card(verdict, reply) {
-    const located = verdict.attempts.filter((attempt) => attempt.start !== null && attempt.score !== null);
+    const located = verdict.attempts.filter((attempt) => attempt.counts);
     const outcome = verdict.missing || !located.length ? "missing" : esr.outcome(located.length > 1 && located.at(-1).score > located[0].score, located.length);
     const chars = reply ? esr.points(reply.text) : [];
     return el("div", { class: "card" },
@@ -60,7 +60,7 @@
       verdict.feedback ? el("p", { dir: "auto" }, verdict.feedback) : null,
       verdict.attempts.map((attempt, i) => el("div", null,
         el("p", null, el("b", null, `Attempt ${i + 1}: ${attempt.score === null ? "no score" : esr.number(attempt.score, 1)}`), " ",
-          el("span", { class: "faint", dir: "auto" }, attempt.start === null ? `“${attempt.text}”, which is not in the reply` : `“${begin(chars, attempt)}”`)),
+          el("span", { class: "faint", dir: "auto" }, attempt.start === null ? `“${attempt.text}”, which is not in the reply${attempt.counts ? " but counts, as it was imported" : ""}` : `“${begin(chars, attempt)}”`)),
         attempt.why ? el("p", { class: "note" }, `${attempt.why[0].toUpperCase()}${attempt.why.slice(1)}.`, words(" For it: ", attempt.on, "good"), words(" Against it: ", attempt.off, "bad")) : null)),
       verdict.raw ? el("details", null, el("summary", null, "the answer as it came"), el("pre", { dir: "auto" }, verdict.raw)) : null);
   }

@@ -50,7 +50,9 @@
     const { el } = esr;
     const told = await esr.studies();
     const now = esr.choice(told, params, false);
-    const t = await rowsOf(told, now);
+    esr.put(root, el("h1", null, "Trials"), esr.chooser(told, now, "trials", {}, true));
+    let t;
+    try { t = await rowsOf(told, now); } catch (error) { esr.put(root, el("p", { role: "alert" }, error.message)); return; }
     const kept = { ...params, ...now };
     let found = null, shown = [], at = -1, asked = 0;
 
@@ -169,7 +171,7 @@
     const latents = Object.entries(t.labels).sort((a, b) => (a[1] || a[0]).localeCompare(b[1] || b[0])).map(([key, label]) => [key, label || `latent ${key}`]);
     const number = (name, about) => el("label", { class: "choose" }, el("span", null, about), el("input", { type: "number", min: 0, max: 100, value: kept[name] || "", style: { width: "4.5rem" }, oninput: (event) => set(name)(event.target.value) }));
     const reasons = t.missing.names.filter(Boolean);
-    esr.put(root, el("h1", null, "Trials"), esr.chooser(told, now, "trials", {}, true),
+    esr.put(root,
       el("div", { class: "bar" },
         el("label", { class: "choose" }, el("span", null, "text of reply or prompt"), el("input", { type: "search", value: kept.q || "", oninput: (event) => { clearTimeout(pause); pause = setTimeout(() => search(event.target.value.trim()), 180); } })),
         esr.choose("arm", [["", "any"], ...t.arm.names.map((one) => [one, one])], kept.arm, set("arm")),
