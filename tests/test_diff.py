@@ -106,7 +106,7 @@ def row(latent: int, scores: list[float], text: str = "a b c", **more: Any) -> d
     multi = len(scores) > 1
     verdict = {"multi": multi, "corrected": multi and scores[-1] > scores[0], "scores": scores, "degraded": False}
     told = {"trial_id": f"t{latent}", "latent": latent, "latent_label": "x", "question": "q", "seed": 1, "boost": 1.0}
-    return {**told, **verdict, "located": [{"start": None} for _ in scores], "text": text, "lacks": "", **more}
+    return {**told, **verdict, "begins": [None for _ in scores], "text": text, "lacks": "", **more}
 
 
 def test_what_changed_most_comes_first_and_what_did_not_change_is_not_told():

@@ -1,7 +1,8 @@
 """What became of each trial on the other side: which have a partner there, which changed, and where their replies part.
 
-Rows are the planned trials of one arm with one judge's verdict: the columns of the view `outcomes` and the reply's `text`, and `lacks`,
-which says why a trial has no outcome and is empty where it has one. A partner is the trial of the same latent, question and seed.
+Rows are the planned trials of one arm with one judge's verdict: columns of the view `outcomes`, where each attempt `begins`, the
+reply's `text`, and `lacks`, which says why a trial has no outcome and is empty where it has one. A partner is the trial of the same
+latent, question and seed.
 """
 
 from collections import Counter
@@ -141,8 +142,7 @@ def _pair(a: Row, b: Row) -> Change:
 
 def _side(row: Row) -> Side:
     outcome = OUTCOMES[0 if not row["multi"] else 2 if row["corrected"] else 1]
-    begins = tuple(attempt["start"] for attempt in row["located"])
-    return Side(row["trial_id"], outcome, tuple(row["scores"]), begins, row["degraded"], row["boost"])
+    return Side(row["trial_id"], outcome, tuple(row["scores"]), tuple(row["begins"]), row["degraded"], row["boost"])
 
 
 def parting(a: str, b: str) -> Parting | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,8 @@ class Compared:
     differences: Mapping[str, Difference]
     """The first minus the second."""
     changes: Changes
+    texts: Mapping[str, str]
+    """Replies by trial."""
 
     @property
     def pairs(self) -> int:
@@ -43,7 +46,8 @@ class Diff:
 def diff(store: Store, asked: Asked, *, exclude_degraded: bool, confidence: float) -> Diff:
     """Raises DataError where names are not known or no trial has a partner."""
     kind, pairs = sides(store, asked)
-    found = [_compared(store, a, b, exclude_degraded, confidence) for a, b in pairs]
+    planned = _planned(store, pairs)
+    found = [_compared(a, b, one, other, exclude_degraded, confidence) for (a, b), (one, other) in zip(pairs, planned, strict=True)]
     if not any(one.pairs for one in found):
         raise DataError(_alone(kind, asked, found[0].changes))
     runs = [side.run for side in pairs[0]]
@@ -51,15 +55,31 @@ def diff(store: Store, asked: Asked, *, exclude_degraded: bool, confidence: floa
     return Diff(kind, asked, made, found)
 
 
-def _compared(store: Store, a: Side, b: Side, exclude_degraded: bool, confidence: float) -> Compared:
-    planned = [trials(store, side) for side in (a, b)]
+Rows = list[dict[str, Any]]
+
+
+def _then(store: Store, side: Side) -> Rows:
+    return trials(partial(store.sql, as_of=side.as_of), side)
+
+
+def _planned(store: Store, pairs: Sequence[tuple[Side, Side]]) -> list[tuple[Rows, Rows]]:
+    """Of sides as they stand now by one connection, of others each as it stood."""
+    if any(side.as_of for pair in pairs for side in pair):
+        return [(_then(store, a), _then(store, b)) for a, b in pairs]
+    with store.asking() as ask:
+        return [(trials(ask, a), trials(ask, b)) for a, b in pairs]
+
+
+def _compared(a: Side, b: Side, one: Rows, other: Rows, exclude_degraded: bool, confidence: float) -> Compared:
+    planned = (one, other)
     for row in (row for rows in planned for row in rows):
         if exclude_degraded and not row["lacks"] and row["degraded"]:
             row["lacks"] = DEGRADED
     found = changes(*planned)
     graded = [pd.DataFrame([row for row in rows if not row["lacks"]], columns=list(rows[0]) if rows else None) for rows in planned]
     held = differences(*graded, confidence=confidence) if found.a.paired else {}
-    return Compared(a, b, held, found)
+    texts = {row["trial_id"]: row["text"] for rows in planned for row in rows if row["text"] is not None}
+    return Compared(a, b, held, found, texts)
 
 
 def _alone(kind: str, asked: Asked, found: Changes) -> str:

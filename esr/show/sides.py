@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from esr.errors import DataError
-from esr.store import Store
+from esr.store import Ask, Store
 
 KINDS = ("arm", "model", "judge", "preset", "run", "plan")
 """What two names may be names of, in the order in which that is tried."""
@@ -57,7 +57,8 @@ class Names:
     @cached_property
     def arms(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.store.sql(
-            "select distinct experiment || '/' || arm as arm, model, judge from judged where scale = ?", [self.scale]
+            "select distinct experiment || '/' || arm as arm, model, judge from summary where judge is not null and scale = ?",
+            [self.scale],
         ).to_pylist()
         return rows
 
@@ -213,22 +214,23 @@ def _unjudged(name: str) -> str:
 
 TRIALS = """
 with planned as (
-    select m.*, t.seed, t.prompt, r.text, r.degraded, r.trial_id is not null as replied
+    select m.trial_id, m.latent, m.latent_label, m.question, m.boost, t.seed, r.text, r.degraded, r.trial_id is not null as replied
     from current_members m join trials t using (trial_id) left join replies r using (trial_id)
-    where m.experiment || '/' || m.arm = ? and m.model = ? and m.scale = ?
+    where m.experiment = ? and m.arm = ? and m.model = ? and m.scale = ?
 )
-select p.*, o.judge, o.n_attempts, o.first_score, o.last_score, o.multi, o.corrected, o.gain, o.scores, j.located,
+select p.* exclude (replied), o.n_attempts, o.first_score, o.multi, o.corrected, o.gain, o.scores,
+    list_transform(j.located, lambda a: a."start") as begins,
     case when o.n_attempts is not null then '' when j.missing is not null then 'not graded: ' || j.missing
         when j.trial_id is not null then 'no attempt with a score is in its reply'
         when not p.replied then 'no reply yet' else 'not asked of the judge yet' end as lacks
 from planned p
-left join (select * from judged where judge = ?) j using (experiment, model, arm, scale, trial_id, latent)
-left join (select * from outcomes where judge = ?) o using (experiment, model, arm, scale, trial_id, latent)
+left join (select * from judged where experiment = ? and arm = ? and model = ? and scale = ? and judge = ?) j using (trial_id, latent)
+left join (select * from outcomes where experiment = ? and arm = ? and model = ? and scale = ? and judge = ?) o using (trial_id, latent)
 order by p.latent, p.question, p.seed
 """
 
 
-def trials(store: Store, side: Side) -> list[dict[str, Any]]:
+def trials(ask: Ask, side: Side) -> list[dict[str, Any]]:
     """Every planned trial of a side: its outcome, or what it lacks."""
-    given = [side.arm, side.model, side.scale, side.judge, side.judge]
-    return [dict(row) for row in store.sql(TRIALS, given, as_of=side.as_of).to_pylist()]
+    arm = [*side.arm.split("/", 1), side.model, side.scale]
+    return [dict(row) for row in ask(TRIALS, [*arm, *arm, side.judge, *arm, side.judge]).to_pylist()]

@@ -18,7 +18,6 @@ select distinct s.experiment || '/' || s.arm as arm, a.against, s.model, s.judge
 from summary s join current_arms a using (experiment, model, arm, scale)
 where s.n_graded > 0 order by s.scale, s.model, s.experiment, a.kind, a.place, arm, s.judge
 """
-TEXTS = "select trial_id, text from replies where trial_id in (select unnest(?))"
 
 
 def diff(store: Store, address: Address) -> Any:
@@ -34,9 +33,13 @@ def diff(store: Store, address: Address) -> Any:
         confidence=protocol.confidence,
     )
     told = shown.told(found, _limit(address))
-    pairs = [pair for arm in told["arms"] for pair in arm["changed"]]
-    ids = sorted({pair[side]["trial_id"] for pair in pairs for side in "ab"})
-    told["texts"] = {row["trial_id"]: row["text"] for row in store.sql(TEXTS, [ids]).to_pylist()}
+    told["texts"] = {
+        pair[side]["trial_id"]: one.texts[pair[side]["trial_id"]]
+        for one, arm in zip(found.compared, told["arms"], strict=True)
+        for pair in arm["changed"]
+        for side in "ab"
+        if pair[side]["trial_id"] in one.texts
+    }
     return plain(told)
 
 
@@ -49,10 +52,10 @@ def _limit(address: Address) -> int:
 
 def choices(store: Store) -> dict[str, Any]:
     """Arms, and runs, newest first, with the presets that they were made with."""
-    arms = store.sql(ARMS).to_pylist()
+    arms, every = store.sql(ARMS).to_pylist(), Names(store, "full").runs
     runs = [
         {key: run[key] for key in ("run_id", "name", "experiment", "model", "scale", "judge", "started_at", "status")}
-        for run in Names(store, "full").runs
+        for run in every
         if run["hidden"] is not True
     ]
     return {"arms": [{key: row[key] for key in ("arm", "against", "model", "judge", "scale")} for row in arms], "runs": runs}
