@@ -112,7 +112,7 @@ def test_every_gemma_scope_sae_and_the_largest_llamas_have_a_public_source() -> 
     known = {sae.name: source(sae) for sae in params.load().saes.values()}
     assert known["gemma-9b-l26"] == SOURCE
     assert known["goodfire-70b-l50"] == "llama3.3-70b-it/50-resid-post-gf"
-    assert {name for name, where in known.items() if where is None} == {"goodfire-8b-l19", "tiny-l3"}
+    assert {name for name, where in known.items() if where is None} == {"goodfire-8b-l19", "tiny-l3", "smollm2-l18"}
     assert BASE.startswith("https://neuronpedia-datasets.")
 
 
