@@ -144,6 +144,14 @@ def test_25_000_trials_are_painted_filtered_and_searched_at_once_in_little_memor
     page.get_by_role("searchbox").fill("ONERROR=")
     page.wait_for_selector(".grid[data-shown='1']")
     assert page.inner_text(".line span.mono") == ODD[0][:8]
+    page.get_by_label("outcome", exact=True).select_option("corrected")
+    page.get_by_role("button", name="clear").click()
+    assert page.get_attribute(".grid", "data-shown") == str(view_store.TRIALS)
+    assert page.get_by_role("searchbox").input_value() == page.get_by_label("outcome", exact=True).input_value() == ""
+    assert "q=" not in page.url
+    assert "outcome=" not in page.url
+    page.get_by_role("searchbox").fill("ONERROR=")
+    page.wait_for_selector(".grid[data-shown='1']")
     page = tab.open("trials?model=tiny&judge=lexical&experiment=exp01&judges=1")
     assert 0 < int(page.get_attribute(".grid", "data-shown")) < 288
     page = tab.open("trials?model=tiny&judge=lexical&missing=refused")

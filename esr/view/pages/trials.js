@@ -167,12 +167,20 @@
       } catch (error) { count.textContent = error.message; }
     }
     let pause = null;
+    // In place: what is typed right after it is kept.
+    function clear() {
+      clearTimeout(pause);
+      asked++;
+      found = null;
+      for (const name of Object.keys(kept)) if (!(name in now)) delete kept[name];
+      for (const field of bar.querySelectorAll("input, select")) field.value = "";
+      apply();
+    }
     const set = (name) => (value) => { kept[name] = value; apply(); };
     const latents = Object.entries(t.labels).sort((a, b) => (a[1] || a[0]).localeCompare(b[1] || b[0])).map(([key, label]) => [key, label || `latent ${key}`]);
     const number = (name, about) => el("label", { class: "choose" }, el("span", null, about), el("input", { type: "number", min: 0, max: 100, value: kept[name] || "", style: { width: "4.5rem" }, oninput: (event) => set(name)(event.target.value) }));
     const reasons = t.missing.names.filter(Boolean);
-    esr.put(root,
-      el("div", { class: "bar" },
+    const bar = el("div", { class: "bar" },
         el("label", { class: "choose" }, el("span", null, "text of reply or prompt"), el("input", { type: "search", value: kept.q || "", oninput: (event) => { clearTimeout(pause); pause = setTimeout(() => search(event.target.value.trim()), 180); } })),
         esr.choose("arm", [["", "any"], ...t.arm.names.map((one) => [one, one])], kept.arm, set("arm")),
         esr.choose("latent", [["", "any"], ...latents], kept.latent, set("latent")),
@@ -182,7 +190,8 @@
         number("from", "first score from"), number("to", "to"),
         t.differ.some((one) => one !== null) ? esr.choose("judges", [["", "any"], ["1", "differ"], ["0", "agree"]], kept.judges, set("judges")) : null,
         reasons.length ? esr.choose("missing because", [["", "any"], ...reasons.map((one) => [one, one])], kept.missing, set("missing")) : null,
-        el("button", { onclick: () => esr.go("trials", now) }, "clear"), count),
+        el("button", { onclick: clear }, "clear"), count);
+    esr.put(root, bar,
       grid,
       el("p", { class: "note" }, "Arrow keys and Enter go through the table when it has the focus. The address above holds the whole view: whoever opens it sees the same."));
     new ResizeObserver(draw).observe(grid);
