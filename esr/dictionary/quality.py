@@ -47,20 +47,19 @@ def measure(path: Path, block: SaeParams, rows: Rows, model: ModelParams) -> Qua
     held = list(rows.held(REPLIES))
     if not held:
         raise DataError(f"no reply is held out for {block.name!r}; raise saes.{block.name}.recipe.held_out")
-    fired, error, l0, n = torch.zeros(sae.d_sae), 0.0, 0.0, 0
+    fired, error, l0 = torch.zeros(sae.d_sae), 0.0, 0.0
     x = torch.cat([rows.usual(each) for _, each in held])
     for part in torch.split(x, 4096):
         f = sae.encode(part)
         error += float((part - sae.decode(f)).pow(2).sum())
         l0 += float((f > 0).sum())
         fired += (f > 0).sum(0)
-        n += len(part)
     losses = _losses(resolve(model.hub), block.layer, sae, [reply for reply, _ in held[: max(len(held) // 8, 1)]])
     plain, spliced, zeroed = losses
     return Quality(
-        explained_variance=1 - error / float((x - x.mean(0)).pow(2).sum()), l0=l0 / n, loss=plain, loss_spliced=spliced,
+        explained_variance=1 - error / float((x - x.mean(0)).pow(2).sum()), l0=l0 / len(x), loss=plain, loss_spliced=spliced,
         loss_zeroed=zeroed, loss_recovered=(zeroed - spliced) / (zeroed - plain), dead_share=float((fired == 0).float().mean()),
-        replies=len(held), tokens=n,
+        replies=len(held), tokens=len(x),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class Rows:
     @cached_property
     def scale(self) -> tuple[Tensor, float]:
         """The mean row, and the median norm, over the first batch's replies."""
-        rows = torch.cat(list(self._read(self._training(0)[:512])))
+        rows = torch.cat(list(self._read(self.text.part(0, held=False)[:512])))
         return rows.mean(0), float(rows.norm(dim=1).median())
 
     def training(self, seed: int) -> Iterator[Tensor]:
@@ -33,15 +33,15 @@ class Rows:
         rng = np.random.default_rng(seed)
         while True:
             for number in rng.permutation(self.text.batches):
-                replies = self._training(int(number))
+                replies = self.text.part(int(number), held=False)
                 yield from map(self.usual, self._read([replies[at] for at in rng.permutation(len(replies))]))
 
     def held(self, limit: int) -> Iterator[tuple[Written, Tensor]]:
         """Replies that were held out, `limit` of them at most, each with its rows."""
         for number in range(self.text.batches):
-            batch = self.text.batch(number)
-            first = number * len(batch) if number < self.text.batches - 1 else self.text.replies - len(batch)
-            replies = [one for at, one in enumerate(batch, first) if at in self.text.held and one.ids][:limit]
+            if not limit:
+                return
+            replies = self.text.part(number, held=True)[:limit]
             limit -= len(replies)
             for lo in range(0, len(replies), AT_ONCE):
                 part = replies[lo : lo + AT_ONCE]
@@ -49,11 +49,6 @@ class Rows:
 
     def usual(self, rows: Tensor) -> Tensor:
         return rows[rows.norm(dim=1) <= OUTSIZED * self.scale[1]]
-
-    def _training(self, number: int) -> list[Written]:
-        batch = self.text.batch(number)
-        first = number * len(batch) if number < self.text.batches - 1 else self.text.replies - len(batch)
-        return [one for at, one in enumerate(batch, first) if at not in self.text.held and one.ids]
 
     def _read(self, replies: Sequence[Written]) -> Iterator[Tensor]:
         for lo in range(0, len(replies), AT_ONCE):
