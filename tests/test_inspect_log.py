@@ -12,7 +12,7 @@ from store_rows import grade, member, reply
 
 from esr.__main__ import main
 from esr.count import metrics
-from esr.judge.providers import said
+from esr.judge.providers.given import given
 from esr.show.inspect_log.arm import reasons
 from esr.show.inspect_log.sample import name
 from esr.store import Store
@@ -129,7 +129,7 @@ def test_an_id_holds_no_path_and_tells_like_questions_apart():
 def test_a_judges_reasons_are_its_feedback_or_its_answer():
     assert reasons('{"feedback": "It comes back.", "attempts": []}') == "It comes back."
     assert reasons("plain words") == "plain words"
-    assert said.answers(Path("/nowhere"), ["k"]) == {}
+    assert given(Path("/nowhere"), ["k"]) == {}
 
 
 OPEN = """

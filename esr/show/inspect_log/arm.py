@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from esr.errors import DataError
-from esr.judge.providers import said
+from esr.judge.providers.given import given
 from esr.store import Store
 from esr.types import Arm
 
@@ -112,7 +112,7 @@ def trials(found: Source) -> Iterator[Trial]:
         for row in found.store.sql(f"select * from grades where {of} and list_contains(?, judge)", [ids, found.judges]).to_pylist():
             grades.setdefault((row["trial_id"], row["judge"]), []).append(row)
         keys = sorted({row["answer_key"] for rows in grades.values() for row in rows if row["answer_key"]})
-        texts = said.answers(found.store.root, keys)
+        texts = {key: answer.text for key, answer in given(found.store.root, keys).items()}
         for member in some:
             key = (member["trial_id"], int(member["latent"]))
             own = {name: rows[key] for name, rows in by.items() if key in rows}

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from esr.engine.chat import FAMILIES, Special, rendering
-from esr.errors import DataError, EsrError
+from esr.errors import DataError, EsrError, StoreError
 from esr.judge.instructed.feedback import feedback
 from esr.judge.lexical.restarts import restarts
 from esr.judge.lexical.why import why
 from esr.judge.locate import locate
-from esr.judge.providers.given import given
+from esr.judge.providers.given import Given, given
 from esr.params import load
 from esr.show.plain import plain
 from esr.show.trial import again
@@ -57,7 +57,7 @@ def trials_whole(store: Store, ids: Sequence[str], *, read: bool = True) -> dict
         prompts = {key: row["n_prompt_tokens"] for key, row in replies.items()}
         seen = readings(ask, prompts) if read else {}
         watched = {model: roles(ask, model) for model in {row["model"] for row in rows}}
-    answers = given(store.root, sorted({g["answer_key"] for some in by["grades"].values() for g in some if g["answer_key"]}))
+    answers = _answers(store, sorted({g["answer_key"] for some in by["grades"].values() for g in some if g["answer_key"]}))
     labels = {model: latents.known_labels(store, Choice(model, "full", "")) for model in watched}
     families = {model: _family(model) for model in watched}
     out = {}
@@ -81,6 +81,14 @@ def trials_whole(store: Store, ids: Sequence[str], *, read: bool = True) -> dict
         told["labels"] = {str(i): named.get(i) or labels[row["model"]].get(i, "") for i in _mentioned(told)}
         out[key] = plain(told)
     return out
+
+
+def _answers(store: Store, keys: Sequence[str]) -> Mapping[str, Given]:
+    """A grade stands without the words that it was read from."""
+    try:
+        return given(store.root, keys)
+    except StoreError:
+        return {}
 
 
 def _by_trial(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
