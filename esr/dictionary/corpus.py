@@ -17,7 +17,7 @@ from esr.params import Params, RecipeParams
 from esr.params.weights import identity
 from esr.types import content_id
 
-BATCH = 1024
+BATCH = 4096
 """Replies that become durable at once."""
 
 

@@ -5,6 +5,7 @@ from functools import cached_property
 from itertools import takewhile
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -12,8 +13,12 @@ from esr.dictionary.corpus import Corpus, Written
 from esr.engine import Capture, Engine, Request
 from esr.types import Sampling
 
-AT_ONCE = 128
+AT_ONCE = 512
 """Replies in one request to the engine."""
+ROWS = 65536
+"""Handed to the training at once."""
+SHARE = 4
+"""A batch's rows are kept while twice their size is less than this part of the memory that is left."""
 OUTSIZED = 8.0
 """Times the median norm: a row above it is left out. The first tokens of a sequence are such, whatever they say."""
 
@@ -21,6 +26,7 @@ OUTSIZED = 8.0
 class Rows:
     def __init__(self, engine: Engine, text: Corpus, layer: int, sampling: Sampling) -> None:
         self.engine, self.text, self.layer, self.sampling = engine, text, layer, sampling
+        self._kept: dict[int, Tensor] = {}
 
     @cached_property
     def scale(self) -> tuple[Tensor, float]:
@@ -29,12 +35,23 @@ class Rows:
         return rows.mean(0), float(rows.norm(dim=1).median())
 
     def training(self, seed: int) -> Iterator[Tensor]:
-        """[tokens, width] of a hundred replies or so at a time, for ever."""
+        """[tokens, width], some ten thousand rows at a time, for ever. What was read is kept in half precision while memory is left."""
         rng = np.random.default_rng(seed)
         while True:
             for number in rng.permutation(self.text.batches):
-                replies = self.text.part(int(number), held=False)
-                yield from map(self.usual, self._read([replies[at] for at in rng.permutation(len(replies))]))
+                rows = self._batch(int(number))
+                order = torch.from_numpy(rng.permutation(len(rows)))
+                for part in torch.split(order, ROWS):
+                    yield rows[part].float()
+
+    def _batch(self, number: int) -> Tensor:
+        """The usual rows of a batch that are not held out, in half precision."""
+        if number in self._kept:
+            return self._kept[number]
+        rows = torch.cat([self.usual(part).half() for part in self._read(self.text.part(number, held=False))])
+        if 2 * rows.nbytes < psutil.virtual_memory().available / SHARE:
+            self._kept[number] = rows
+        return rows
 
     def held(self, limit: int) -> Iterator[tuple[Written, Tensor]]:
         """Replies that were held out, `limit` of them at most, each with its rows."""

@@ -165,12 +165,15 @@ class VllmEngine:
         register()
         from vllm import AsyncEngineArgs
         from vllm.platforms import current_platform
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
         asked = engine_options(self.block, self.sites) | options
         if current_platform.is_cpu():
             asked = CPU_OPTIONS | (ONE_PROCESS if asked["tensor_parallel_size"] == 1 else {}) | asked
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked))
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked))
+        # 1,024 sequences at once on an H100, as vLLM gives whole batches there; an engine of no named use gets 128
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked), usage_context=UsageContext.LLM_CLASS)
 
     async def _end(self) -> None:
         self._engine.shutdown()

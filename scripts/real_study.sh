@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The study of SmolLM2 from nothing, unattended, also on a machine without registries: the model from its package, the SAE on the model's
+# own text, labels, the judge's reference, every experiment. What is there is not made again, so the same line goes on after a stop.
+#
+#   scripts/real_study.sh                      the package from pip's registry
+#   scripts/real_study.sh --from FILE.whl      the package at hand
+#   PYTHON=python3 scripts/real_study.sh       another Python than .venv's
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-.venv/bin/python}
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" ESR_STORE=${ESR_STORE:-$PWD/store} HF_HUB_OFFLINE=1
+sae=models/smollm2-sae
+
+said() { printf '%s study: %s\n' "$(date +%T)" "$*"; }
+
+said "the model"
+[ -f models/smollm2/model.safetensors ] || "$PYTHON" -m esr models fetch smollm2 "$@"
+said "the SAE"
+[ -f $sae/card.json ] || "$PYTHON" -m esr sae make smollm2
+said "labels"
+if [ ! -f $sae/labels.csv ]; then
+    "$PYTHON" -m esr labels make smollm2 --to $sae/labels.csv
+    cp "$ESR_STORE"/$sae/labels.* $sae/
+fi
+said "the SAE and its labels are made"
