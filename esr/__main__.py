@@ -31,6 +31,11 @@ COMMANDS = {
         "an SAE of one's own, trained on text that the model itself writes",
         "python -m esr sae make smollm2",
     ),
+    "judge": (
+        "esr.command.judge",
+        "what the judge `topical` knows, from a model's own unsteered replies",
+        "python -m esr judge reference smollm2",
+    ),
     "labels": ("esr.command.labels", "fetch, import or make what an SAE's latents stand for", "python -m esr labels make tiny"),
     "plan": ("esr.command.plan", "what a run would take, without running", "python -m esr plan exp01 70b"),
     "table": ("esr.command.table", "the closing table again, with every interval and its method", "python -m esr table exp01 tiny"),

@@ -3,7 +3,7 @@
 judge = open_judge(params, "haiku-4.5", store=Path("store"))
 grades = judge.grades([JudgeQuestion(trial_id=…, prompt=…, reply=…, latent=Latent(7580, "human body positions"))])
 
-A judge that is told what to do (`instructed`) asks a provider's model (`providers`); the other one counts words (`lexical`). They say
+A judge that is told what to do (`instructed`) asks a provider's model (`providers`); the others count words (`lexical`, `topical`). They say
 by their `abilities` what they can do, and nobody asks of which class they are.
 """
 

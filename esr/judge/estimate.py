@@ -35,7 +35,7 @@ def estimate(
 ) -> CostEstimate:
     """For `calls` replies of up to `reply_tokens` tokens. The share of repairs and the attempts per reply are rough on purpose."""
     spec = params.judge(judge)
-    if spec.client == "lexical":
+    if not spec.told:
         return CostEstimate(calls, 0, 0, 0.0, 0.0)
     fixed = (len(system(structured=spec.structured, blind=params.judging.blind)) + prompt_characters) / CHARACTERS_PER_TOKEN
     asked = round(calls * (1 + repairs))

@@ -4,6 +4,7 @@ import atexit
 import os
 import threading
 import uuid
+from functools import lru_cache
 from pathlib import Path
 
 from esr.errors import JudgeError
@@ -19,7 +20,8 @@ from esr.judge.providers.client import Client
 from esr.judge.providers.keys import key_for, public
 from esr.judge.providers.loop import loop
 from esr.judge.providers.openai_like import LitellmClient
-from esr.params import JudgeParams, Params
+from esr.judge.topical import Reference, Topical
+from esr.params import JudgeParams, Params, resolve
 
 _open: dict[tuple[object, ...], InstructedJudge] = {}
 _opening = threading.Lock()
@@ -32,14 +34,33 @@ def open_judge(params: Params, name: str, *, store: Path, budget: str | None = N
     `budget` names what max_cost counts over, in whichever processes and at whatever time it is spent; None: this process.
     A missing key is said at once, before any work.
     """
-    if params.judge(name).client == "lexical":
+    spec = params.judge(name)
+    if spec.client == "lexical":
         return Lexical(name)
+    if spec.client == "topical":
+        return Topical(name, reference_of(spec))
     return open_instructed(params, name, store=store, budget=budget)
+
+
+def reference_of(spec: JudgeParams) -> Reference:
+    """What the judge `topical` knows; read once a process while the file stays as it is."""
+    path = resolve(spec.reference or "")
+    if not path.is_file():
+        raise JudgeError(
+            f"judge {spec.name!r} knows replies by {spec.reference} and there is no such file; "
+            f"`python -m esr judge reference MODEL --to {spec.reference}` makes it"
+        )
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, _changed: int) -> Reference:
+    return Reference.read(path)
 
 
 def open_namer(params: Params, name: str, *, store: Path, budget: str | None = None) -> Namer:
     """The judge `name` as one who says what latents stand for."""
-    if params.judge(name).client == "lexical":
+    if not params.judge(name).told:
         raise JudgeError(
             f"judge {name!r} counts words and writes no labels; name a judge behind an interface, or `local`, which needs no key"
         )
@@ -49,7 +70,7 @@ def open_namer(params: Params, name: str, *, store: Path, budget: str | None = N
 def open_instructed(params: Params, name: str, *, store: Path, budget: str | None = None) -> InstructedJudge:
     """The same, of a judge that is told what to do; it also writes texts."""
     spec = params.judge(name)
-    if spec.client == "lexical":
+    if not spec.told:
         raise JudgeError(f"the judge {name!r} counts words and was asked to write; name one of a provider, such as sonnet-4.5")
     budget = budget or _PROCESS
     identity = (str(store.resolve()), spec.model_dump_json(), params.judging.model_dump_json(), os.getpid(), budget)

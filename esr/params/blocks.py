@@ -186,7 +186,7 @@ class ModelParams(Block):
 
 class JudgeParams(Block):
     name: str
-    client: Literal["anthropic", "litellm", "lexical"]
+    client: Literal["anthropic", "litellm", "lexical", "topical"]
     model: str
     max_tokens: int = 4096
     """Of one answer. Default: more than any grading has taken."""
@@ -209,7 +209,20 @@ class JudgeParams(Block):
     """The provider takes a JSON schema; otherwise the judge writes its JSON between tags."""
     temperature: float | None = None
     """null: none is sent, as Claude's interface demands."""
+    reference: str | None = None
+    """File of the replies that `topical` knows; `python -m esr judge reference MODEL` makes it."""
     reference_names: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def reference_of_topical(self) -> "JudgeParams":
+        if (self.client == "topical") != (self.reference is not None):
+            raise ValueError("`reference` is what a judge with `client: topical` needs, and no other takes")
+        return self
+
+    @property
+    def told(self) -> bool:
+        """It is told what to do; the others go by rules of their own."""
+        return self.client in ("anthropic", "litellm")
 
 
 class Judging(Block):

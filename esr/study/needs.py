@@ -50,6 +50,7 @@ def needs(params: Params, name: str, store: Path, gpus: Sequence[str] | None = N
         _labels(params, name, store),
         _gpu(model, sae, gpu_memory() if gpus is None else gpus),
         *_keys(params, model, sae, store, judge),
+        *_reference(params, judge or model.judge, name),
         _disk(model, store, weights.there),
     ]
 
@@ -216,6 +217,16 @@ def _keys(params: Params, model: ModelParams, sae: SaeParams, store: Path, judge
         spot = f"models.{model.name}.judge" if role == "grades" else f"by_model.{model.name}.judging.concreteness_judge"
         found.append(Need("key", there, said, "" if there else f"echo {key}=... >> .env   # or another judge at {spot}"))
     return found
+
+
+def _reference(params: Params, judge: str, model: str) -> list[Need]:
+    """Of the judge `topical`: the replies that it knows."""
+    file = params.judge(judge).reference
+    if file is None:
+        return []
+    there = resolve(file).is_file()
+    mend = "" if there else f"python -m esr judge reference {model} --to {file}"
+    return [Need("judge", there, f"{judge} knows replies by {file}" + ("" if there else ", which is not there"), mend)]
 
 
 def _disk(model: ModelParams, store: Path, weights: bool) -> Need:
