@@ -22,4 +22,6 @@ if [ ! -f $sae/labels.csv ]; then
     "$PYTHON" -m esr labels make smollm2 --to $sae/labels.csv
     cp "$ESR_STORE"/$sae/labels.* $sae/
 fi
-said "the SAE and its labels are made"
+said "the judge's reference"
+[ -f models/smollm2-reference.json.gz ] || "$PYTHON" -m esr judge reference smollm2
+said "the SAE, its labels and the reference are there"
