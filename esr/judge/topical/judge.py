@@ -8,7 +8,7 @@ from importlib.resources import files
 from esr.errors import JudgeError
 from esr.judge import Abilities, JudgeQuestion, Regions, Relevance
 from esr.judge.lexical.attempts import attempts
-from esr.judge.lexical.score import fluency, asked_in
+from esr.judge.lexical.score import asked_in, fluency
 from esr.judge.thirds import SHORT, thirds
 from esr.judge.topical.reference import Reference, share
 from esr.judge.topical.terms import terms, words
