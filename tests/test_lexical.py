@@ -1,5 +1,6 @@
 """The lexical judge: explicit restarts, topical scores, the contract of every judge."""
 
+import csv
 import json
 import random
 from collections import Counter
@@ -195,3 +196,36 @@ def test_whatever_a_reply_holds_the_grade_is_valid(reply, prompt):
 @pytest.mark.timeout(5)
 def test_no_reply_makes_the_rules_run_away(text):
     assert grade(text).judge == "lexical"
+
+
+SENTENCES = list(csv.DictReader((Path(__file__).parent / "data" / "restart_sentences.csv").open(newline="", encoding="utf-8")))
+BEFORE, AFTER = (
+    "The ship sailed along the coast and the whales sang below the waves.",
+    "First, gather what you need. Then follow each step.",
+)
+
+
+def test_real_sentences_are_no_restarts_and_most_written_restarts_are_found():
+    """Those of a real model were read one by one: none is a restart. docs/judges.md tells precision and recall."""
+    found = {row["sentence"]: bool(restarts(f"{BEFORE} {row['sentence']} {AFTER}")) for row in SENTENCES}
+    assert len(found) == len(SENTENCES) >= 300
+    assert not [row["sentence"] for row in SENTENCES if row["source"] == "smollm2" and found[row["sentence"]]]
+    said = [row for row in SENTENCES if row["restart"] == "yes"]
+    calm = [row for row in SENTENCES if row["restart"] == "no" and row["source"] == "written"]
+    assert sum(found[row["sentence"]] for row in said) >= 0.85 * len(said)
+    assert sum(found[row["sentence"]] for row in calm) <= 0.1 * len(calm)
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        "Yes, that's not what I was born with! But let me tell you about the sea.",
+        "I apologize for my mistake in the previous message. However, there is one simple and elegant solution.",
+        "So, to answer your question, the key to the omelette is the egg.",
+        "I was distracted by the music, but I kept on dancing.",
+        '"It is a dragon." That\'s nonsense, said the queen, and she closed the book.',
+        "I'm sorry for the error, but as a text-based AI, I'm unable to draw.",
+    ],
+)
+def test_what_a_model_tells_in_a_story_or_as_an_assistant_is_no_restart(story):
+    assert restarts(f"{BEFORE} {story} {AFTER}") == []

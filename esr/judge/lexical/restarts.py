@@ -17,14 +17,16 @@ CUES = (
     "n't ", "wrong", "topic", "track", "unrelated", "irrelevant", "incorrect", "mistak", "beside the point", "scratch", "strike that",
     "forget", "ignore", "disregard", "correction", "oops", "back to", "nothing to do", "starting", "trying", "beginning",
     "never mind", "nevermind", "attempt", "take two", "second try", "new try", "another try", "you asked", "the question was",
-    "nonsense", "my bad", "second thought", "gibberish", "no sense", "none of", "rails", "the plot", "time to get", "garbage", "enough ", "pardon", "forgive", "to return", "to answer", "restarting", "refocusing", "backtracking", "no connection", "no relation", "in common",
+    "nonsense", "my bad", "second thought", "gibberish", "no sense", "none of", "rails", "the plot", "time to get", "garbage", "enough ", "pardon", "forgive", "to return", "to answer", "restarting", "refocusing", "backtracking", "no connection", "no relation", "in common", "allow me", "returning", "no idea why", "take that back", "where was i", "where were we",
+    "the above",
 )  # fmt: skip
 """A reply without any of these holds no restart; the patterns are only tried on the others."""
 
 PAUSE = r"\s*[,.!;:…—–-]+\s*|\s+"
 NOT = (
     r"not\s+(?:quite\s+|at\s+all\s+|really\s+|actually\s+|even\s+)?(?:right|correct|about|relevant|related|on\s+topic|accurate|helpful"
-    r"|what\s+(?:you\s+(?:asked|wanted|were\s+asking)|i\s+(?:was|meant|wanted|should)|was\s+asked|the\s+question)|an?\s+answer|it\s*[.,!;:]"
+    r"|what\s+(?:you\s+(?:asked|wanted|were\s+asking)|i\s+(?:meant|should|wanted\s+to\s+(?:say|write|explain|tell)|was\s+(?:asked|supposed|going|trying|meant|saying|talking|asking))"
+    r"|was\s+asked|the\s+question)|an?\s+answer|it\s*[.,!;:]"
     r"|(?:the|your|my)\s+(?:right\s+|correct\s+|actual\s+)?(?:question|topic|answer|subject|task))"
 )
 BAD = (
@@ -33,13 +35,14 @@ BAD = (
 )
 THAT = (
     r"(?:that|this|(?:all|none|most|some)\s+of\s+(?:that|this|it)|what\s+i\s+(?:just\s+|have\s+)?(?:said|wrote|written)"
-    r"|(?:that|the|my)\s+(?:last|previous|first|whole)\s+(?:part|bit|sentence|answer|paragraph|attempt|passage|response|thing))"
+    r"|(?:that|the|my)\s+(?:last|previous|first|whole)\s+(?:part|bit|sentence|answer|paragraph|attempt|passage|response|thing)"
+    r"|the\s+above|(?:everything|all)(?:\s+i\s+(?:just\s+)?(?:said|wrote))?\s+above)"
 )
 IT = rf"(?:it|{THAT})"
 FAILS = (
     rf"\s*(?:(?:'s|is|was|seems|sounds|made|makes|were)\s+(?:all\s+|completely\s+|totally\s+|just\s+|clearly\s+|entirely\s+)?(?:{NOT}|{BAD})"
     rf"|(?:isn't|wasn't)\s+(?:{NOT[6:]}|(?:answering|addressing)\s+(?:the|your))|(?:has|had|have)\s+(?:nothing\s+to\s+do\s+with|no\s+(?:connection|relation|relevance)\s+(?:to|with)|nothing\s+in\s+common)"
-    r"|(?:doesn't|does\s+not|didn't|did\s+not)\s+(?:answer|make\s+(?:any\s+)?sense|belong|relate|address|have\s+anything))"
+    r"|(?:doesn't|does\s+not|didn't|did\s+not)\s+(?:answer|make\s+(?:any\s+)?sense|belong|relate|address|have\s+anything|(?:seem|sound|look)\s+(?:right|correct|relevant)))"
 )
 NOT_RIGHT = rf"(?:{IT}{FAILS}|none\s+of\s+(?:that|this|it)\s+(?:is|was)\s+(?:right|correct|about|relevant|related|helpful|what))"
 WILL = (
@@ -59,6 +62,8 @@ SELF = (
     r"|said|wrote|seem|answered|just|went\s+off|drifted|strayed|wandered|digressed|mixed))\b"
 )
 WAIT = r"(?:wait|hold\s+on|hang\s+on)(?:\s+(?:a|one)\s+(?:second|minute|moment|sec)|\s+up)?"
+LETTER = r"(?![^.!?\n]{0,40}\b(?:message|e-?mail|letter|delay|inconvenience)\b)"
+"""An apology for one of these is a letter's, or an assistant's who takes the turn for one of many: nothing here was said before."""
 ANYWHERE = re.compile(
     rf"""\b(?:
     (?:{WAIT}|sorry|oh\s+no|oops|whoops|(?:my\s+)?apologies|excuse\s+me|my\s+mistake|my\s+bad|never\s?mind|on\s+second\s+thought)(?:{PAUSE})
@@ -68,40 +73,52 @@ ANYWHERE = re.compile(
         |something(?:'s|\s+is)\s+(?:wrong|off|not))
   | no\s*,\s*(?:no\s*,\s*)?wait\b(?!\s+(?:for|until|a\b|an\b|\d))
   | (?:i(?:'ve|\s+have)?\s+(?:just\s+|really\s+|completely\s+|seem\s+to\s+have\s+|think\s+i\s+)?
-        (?:went|gone|got|gotten|drifted|strayed|wandered|veered|slipped|slid|moved|keep\s+\w+ing|was\s+\w+ing|was|am\s+\w+ing|am)
+        (?:went|gone|got|gotten|drifted|strayed|wandered|veered|slipped|slid|moved|keep\s+\w+ing|was\s+\w+ing|been|was(?!\s+(?:distracted|confused|carried\s+away)\s+by\b)|am\s+\w+ing|am)
        |i'm\s+(?:\w+ing)?)\s*(?:\w+\s+){{0,2}}?{OFF}
   | i\s+(?:digressed|digress|misspoke|misread|misunderstood\s+(?:the|your))\b
   | i(?:'ve|\s+have)?\s+(?:just\s+)?(?:lost\s+(?:my\s+(?:train|thread|way|focus)|the\s+thread|track\b)|made\s+(?:a\s+mistake|an\s+error)
+        (?=\s*[.,!;:…—–-]|\s+(?:there|here|above|earlier|before|by|and|so|with\s+(?:that|this)|in\s+(?:my|the|that|this)\s+(?:last|previous|first|whole|earlier|answer|response|explanation)))
         |(?:been|was|am)\s+(?:talking|writing|rambling|going\s+on)\s+about\s+(?:the\s+wrong|something\s+else|something\s+completely)
         |answer(?:ed|ing)\s+(?:a\s+different|the\s+wrong|another)\s+question|lost\s+the\s+plot|(?:gone|went)\s+(?:\w+\s+)?off\s+the\s+rails
         |got\s+(?:that|this|it)\s+wrong|mixed\s+(?:that|this|it|things|something)\s+up|was\s+wrong\b)
   | i\s+(?:do\s+)?apologi[sz]e\s+for\s+(?:that|the\s+(?:confusion|mistake|error|digression|tangent|detour|earlier|previous|mix|mistaken)
-        |digressing|\w+ing\b(?=\s*[.,!;:]|\s+(?:off|on|away|from|about))|my|any\s+confusion)
-  | (?:my\s+)?apologies\s+for\s+(?:that|the\s+(?:confusion|mistake|error|digression|tangent|earlier|previous|mix)|going|drifting|my)
+        |digressing|\w+ing\b(?=\s*[.,!;:]|\s+(?:off|on|away|from|about))|my|any\s+confusion){LETTER}
+  | (?:my\s+)?apologies\s+for\s+(?:that|the\s+(?:confusion|mistake|error|digression|tangent|earlier|previous|mix)|going|drifting|my){LETTER}
   | (?:sorry|pardon|excuse|forgive)\s+(?:about\s+|for\s+|me\s+for\s+)?(?:that\b(?=\s*[.,!;:—–-])|the\s+(?:confusion|mistake|error|digression|tangent|earlier|previous|mix)|going|drifting|getting\s+off)
+        (?![^.!?\n]{{0,20}},\s*but\s+(?:as\s+an?\b|i'm\s+(?:just|an?|unable|not\s+able)\b|i\s+can))
   | (?:what|why)\s+(?:am|was)\s+i\s+(?:saying|doing|writing|talking|telling|describing|on\s+about|going)
+  | i(?:\s+(?:have\s+not|haven't|did\s+not|didn't|am\s+not)|'m\s+not|'ve\s+not|\s+was\s+not|\s+wasn't)\s+(?:even\s+|actually\s+|really\s+|yet\s+)?answer(?:ed|ing)?\s+(?:{TASK}|what\s+you)
+  | none\s+of\s+(?:that|this|it)\s+answers\s+{TASK}
+  | you\s+(?:didn't|did\s+not|never)\s+ask\s+(?:me\s+)?(?:about|for|to|how)\b
+  | i\s+(?:don't\s+know|have\s+no\s+idea)\s+(?:why\s+i\s+(?:brought|started|am|was|said|wrote|mentioned|went)|where\s+(?:that|this|all\s+(?:of\s+)?that)\s+came\s+from)\b
+  | i\s+take\s+(?:all\s+(?:of\s+)?)?that\s+back\b
+  | i\s+should\s+(?:be|have\s+been)\s+(?:explaining|answering|describing|telling\s+you)\b
   | {US}(?:try|start|begin|attempt)\s+(?:(?:that|this|it|(?:my|the|this|that|your)\s+(?:whole\s+)?(?:answer|response|explanation|question)|answering|to\s+answer|explaining)\s+)?
         (?:over|again|afresh|anew|from\s+(?:scratch|the\s+(?:start|beginning|top))|once\s+more|one\s+more\s+time|fresh)\b(?!\s+(?:of|with|on|at|in|next|tomorrow|later|until|every)\b)
   | {US}(?:take|have|make|give\s+(?:this|that|it))\s+(?:another|a\s+(?:second|new|fresh))\s+(?:shot|try|go|stab|attempt|crack)\b
-  | {WILL}(?:rewind|reconsider|pause\s+and|answer\s+(?:this\s+|that\s+|it\s+|the\s+question\s+)?properly)\b
+  | {WILL}(?:rewind|reconsider|rethink|pause\s+and|actually\s+answer\s+(?:{TASK}|what\s+you|you\b|this\b|it\b)|(?:take\s+a\s+)?step\s+back\s+and\s+(?:answer|start|begin|refocus)
+        |answer\s+(?:this\s+|that\s+|it\s+|the\s+question\s+|your\s+question\s+)?properly)\b
   | {US}(?:redo|restart|rewrite|scrap|erase|abandon|discard|undo|throw\s+out|take\s+back)\s+(?:that|this|it|all|everything|my\s+\w+|the\s+answer|the\s+whole)\b
   | {US}(?:get|go|come|bring\s+(?:this|us|myself|it)|return|turn|steer\s+(?:this|us|myself|it)|switch)\s+(?:right\s+|straight\s+)?(?:back\s+)?
         (?:to\s+(?:{TASK}|what\s+(?:you|was|i\s+was)\s+(?:asked|asking)?)|on\s+(?:track|topic))
   | {WILL}(?:get|go|come)\s+(?:right\s+|straight\s+)?back\s+to\s+(?!you\b|him\b|her\b|them\b|work\b|sleep\b|normal\b|bed\b|basics\b)
-  | {WILL}(?:correct|fix)\s+(?:that\b|this\b|myself|my\s+(?:answer|mistake|error|previous|earlier)|the\s+(?:answer|mistake|error))
+  | {WILL}(?:correct|fix)\s+(?:that\b|this\b|myself|my\s+(?:answer|mistake|error|previous|earlier)|the\s+(?:answer|mistake|error)|(?:something|what)\s+i\s+(?:just\s+)?(?:said|wrote))
   | {WILL}(?:refocus|backtrack|focus\s+again|back\s+up|stop\s+(?:there|here|myself|and)|stay\s+on\s+topic|answer\s+(?:the|your)\s+(?:actual|original|real)\s+question)
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
-OPENER = r"(?:(?:so|please|ok|okay|well|but|and|anyway|now|oh|ah|hmm+|actually|no|right|alright|um|uh|however|stop|yes)(?:\s*[,.!…—–-]+\s*|\s+)){0,3}"
+OPENER = r"(?:(?:so|please|ok|okay|well|but|and|anyway|now|oh|ah|hmm+|actually|no|nope|right|alright|um|uh|however|stop|yes)(?:\s*[,.!…—–-]+\s*|\s+)){0,3}"
 AT_START = re.compile(
     rf"""\b{OPENER}(?:
     (?:{THAT}{FAILS}|none\s+of\s+(?:that|this|it)\s+(?:is|was)\s+(?:right|correct|about|relevant|related|helpful|what))
-        (?!\s+(?:only\s+|just\s+|but\s+)?(?:to(?!\s+(?:the|your|my|this|what)\b)|if|when|for|in|with|because|until|unless|at|as|by|on)\b)
+        (?!\s+(?:only\s+|just\s+|but\s+)?(?:to(?!\s+(?:{TASK}|this|what|say|write|tell)\b)|if|when|for|in|with|because|until|unless|at|as|by|on)\b)
   | (?:back|returning|turning\s+back|going\s+back)\s+(?:to\s+(?:{TASK}|what\s+you\s+asked)|on\s+(?:track|topic))
   | (?:to\s+(?:get|go|come)|getting|going|coming)\s+back\s+(?:to\s+{TASK}|on\s+(?:track|topic))
-  | to\s+(?:return|answer)\s+(?:to\s+)?(?:your|the)\s+(?:original\s+|actual\s+)?(?:question|topic)
+  | to\s+(?:return\s+to|actually\s+answer)\s+(?:your|the)\s+(?:original\s+|actual\s+)?(?:question|topic)
+  | to\s+answer\s+(?:your|the)\s+(?:(?:original|actual|real)\s+question|question\s*[:—–])
   | enough\s+(?:of|about)\s+(?:that|this|those)
+  | enough\s+about\s+(?:\w+\s+)?\w+(?=\s*[.!;—–])
+  | (?:where\s+was\s+i|where\s+were\s+we)\s*\?
   | (?:restarting|refocusing|backtracking|let\s+me\s+see\s+the\s+question\s+again)\s*(?:now\s*)?[.,!:;—–-]
   | wrong\s+(?:topic|subject|question|direction|answer|thing)\s*[.,!:;—–-]
   | (?:scratch|strike|never\s?mind)\s+(?:all\s+(?:of\s+)?)?that\b
@@ -118,12 +135,18 @@ AT_START = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 ADVICE = re.compile(
-    r"\b(?:if|when|whenever|unless|whether|until|say|says|said|saying|tell|tells|telling|think|thinks|thinking|thought|ask|asks|asking"
+    r"\b(?:if|when|whenever|unless|whether|until|say|says|said|saying|tell|tells|telling|(?<!\bi\s)think|thinks|thinking|thought|ask|asks|asking"
     r"|shout|shouts|shouting|like|phrases?|words?|write|writes|writing|wrote|type|reply|respond|hear|hears|mutter|because"
     r"|case|you|they|he|she|people|who|mean|means)\s*[,:]?\s*$",
     re.IGNORECASE,
 )
 """What stands right before a phrase that is reported, conditional or advised, not done."""
+REPORTED = re.compile(
+    r"[^.!?\n\x00]{0,50},\s*(?:(?:said|thought|cried|shouted|whispered|replied)\s+(?:the|a|an|he|she|my|his|her)\b"
+    r"|(?!(?:i|you|we)\b)(?:\w+\s+){1,3}(?:said|thought|cried|shouted|whispered|replied)\s*[,.!?\n])",
+    re.IGNORECASE,
+)
+"""What follows a phrase that someone in a story says."""
 QUOTED = re.compile(
     r"(?<![\w\"])\"(?=\S)[^\"\n]{0,400}?(?<=\S)\"(?!\w)|“[^”\n]{0,400}”|«[^»\n]{0,400}»|`[^`\n]{1,400}`"
     r"|(?<!\w)['‘](?=\w)[^\n\"]{1,200}?(?<=\S)['’](?!\w)"
@@ -190,7 +213,8 @@ def has_content(piece: str) -> bool:
 def _matches(text: str) -> list[re.Match[str]]:
     anywhere = [m for m in ANYWHERE.finditer(text) if not ADVICE.search(text, max(0, m.start() - 24), m.start())]
     start = [m for m in AT_START.finditer(text) if _at_start(text, m.start())]
-    return sorted([*anywhere, *start], key=lambda m: (m.start(), -m.end()))
+    told = [m for m in [*anywhere, *start] if not REPORTED.match(text, m.end())]
+    return sorted(told, key=lambda m: (m.start(), -m.end()))
 
 
 def _lead(rule: re.Pattern[str], text: str, floor: int, at: int) -> int:

@@ -37,7 +37,7 @@ def score(prompt: str, text: str) -> float:
     """0 to 100: how far `text`, taken as one attempt, is about the question and reads as text."""
     words = WORD.findall(text.lower().replace("’", "'"))
     view = view_of(asked_in(prompt))
-    return round(100 * _relevance(words, view) * _fluency(words), 1)
+    return round(100 * _relevance(words, view) * fluency(words), 1)
 
 
 def _relevance(words: Sequence[str], view: View) -> float:
@@ -58,7 +58,7 @@ def _relevance(words: Sequence[str], view: View) -> float:
     return min(1.0, likely / (FULL * (likely + bad + PRIOR))) * (0.3 + 0.7 * named)
 
 
-def _fluency(words: Sequence[str]) -> float:
+def fluency(words: Sequence[str]) -> float:
     """1 for text, towards 0 for loops and for words in no order."""
     n = len(words)
     if n < 5:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from esr.errors import JudgeError
 from esr.judge import Abilities, JudgeQuestion, Regions, Relevance
 from esr.judge.lexical.attempts import attempts
-from esr.judge.lexical.score import _fluency, asked_in
+from esr.judge.lexical.score import asked_in, fluency
 from esr.judge.thirds import SHORT, thirds
 from esr.judge.topical.reference import Reference, share
 from esr.judge.topical.terms import terms, words
@@ -34,7 +34,7 @@ class Topical:
         known = self.reference.known[question]
         on = share(terms(text), self.reference.weights[question])
         relevance = min(1.0, max(0.0, (on - known.floor) / (known.full - known.floor)))
-        return round(100 * relevance * _fluency(words(text)), 1)
+        return round(100 * relevance * fluency(words(text)), 1)
 
     def nearest(self, text: str) -> str:
         """The question that most of the text's evidence is for."""
