@@ -34,7 +34,7 @@ class Served:
         assert self.process.stdout is not None
         address = self.process.stdout.readline().split()[0]
         self.port = urlsplit(address).port or 0
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while True:  # the address is said before the first request is taken
             try:
                 urlopen(f"{self.url}app.js", timeout=5).close()

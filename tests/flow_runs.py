@@ -91,7 +91,7 @@ class Place:
 
     def run(self, *words: str, **env: str) -> tuple[int, str]:
         process = self.command(*words, **env)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=800)
         return process.returncode, said
 
 

@@ -100,7 +100,7 @@ def killed_among_batches(
     os.environ.setdefault("ANTHROPIC_API_KEY", KEY)
     for i in range(1, kills + 1):
         process = forked(grade_in_batches, params, "haiku-4.5", store, 3 * size * i, None, size)
-        before, deadline = len(provider.batches), time.time() + 30
+        before, deadline = len(provider.batches), time.time() + 120
         process.start()
         while len(provider.batches) == before and time.time() < deadline:
             time.sleep(0.005)

@@ -21,7 +21,7 @@ from esr.params import HOME
 from esr.store import Store
 
 pytestmark = pytest.mark.slow
-LIMIT = 10.0
+LIMIT = 30.0
 """Seconds from the key to the end of the process."""
 WORDS = ("exp01", "tiny", "--scale", "smoke")
 GO_ON = f"what was computed is kept, go on with: python -m flows {' '.join(WORDS)}"
@@ -102,7 +102,8 @@ def replies(where: Place) -> int:
 
 
 def kept(terminal: Terminal) -> bool:
-    return any((terminal.where.store / "shards").rglob("*.parquet"))
+    """Of the replies: the run itself is recorded before the engine is even open."""
+    return any((terminal.where.store / "shards" / "replies").glob("*.parquet"))
 
 
 def after(seconds: float, moment: Callable[[Terminal], bool]) -> Callable[[Terminal], bool]:
@@ -153,12 +154,12 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     terminal = Terminal(place(tmp_path), {"ESR_FAKE_DELAY": "30", "PREFECT_API_URL": ""})
     terminal.watch(lambda terminal: "calibrate: judge" in terminal.screen, 400)
     os.write(terminal.keys, b"\x03")
-    terminal.watch(lambda terminal: "Ctrl-C again to stop at once" in terminal.screen, 10)
+    terminal.watch(lambda terminal: "Ctrl-C again to stop at once" in terminal.screen, 60)
     took = terminal.press()
     assert terminal.process.returncode == 130
     assert "stopped at once; " in terminal.screen or "stopped; " in terminal.screen
     assert GO_ON in terminal.screen
-    assert took < 3
+    assert took < 10
 
 
 def test_what_had_finished_of_a_batch_is_kept_and_the_rest_is_done_by_the_same_line(tmp_path: Path) -> None:

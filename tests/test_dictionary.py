@@ -40,7 +40,7 @@ def test_an_sae_is_made_measured_and_put_in_its_place_and_the_text_is_kept(tmp_p
     (tmp_path / "make.py").write_text(MAKE)
     place, root = tmp_path / "sae", tmp_path / "store"
     words = [sys.executable, str(tmp_path / "make.py"), str(place), str(root)]
-    env = os.environ | {"PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": str(HOME)}
     done = subprocess.run(words, cwd=HOME, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     sae = folder.load(place, name="made")

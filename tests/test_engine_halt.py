@@ -57,7 +57,9 @@ def test_what_had_finished_is_kept_and_the_rest_let_go(engine: VllmEngine) -> No
     pressed: list[float] = []
 
     def press() -> None:
-        time.sleep(0.5)
+        until = time.monotonic() + 60
+        while len(engine._at_work) < len(trials) and time.monotonic() < until:
+            time.sleep(0.01)
         for i in range(3):  # as short as the short ones, and asked for after them
             engine.generate([Request(prompt="What is a spoon?", sampling=trial(0, 8).sampling, seed=i)])
         pressed.append(time.monotonic())
@@ -66,7 +68,7 @@ def test_what_had_finished_is_kept_and_the_rest_let_go(engine: VllmEngine) -> No
     threading.Thread(target=press).start()
     with pytest.raises(Halted):
         steer(engine, trials, kept.extend, batch=32, in_flight=2)
-    assert time.monotonic() - pressed[0] < 5
+    assert time.monotonic() - pressed[0] < 30
     assert {reply.trial_id for reply in kept} >= {one.id for one in trials[1::2]}
     assert len(kept) < len(trials)
     with pytest.raises(Halted):

@@ -61,8 +61,8 @@ def test_every_reply_is_graded_once_and_quotations_are_in_the_reply(name: str, p
 @pytest.mark.parametrize("fault", HTTP_FAULTS)
 def test_a_call_that_fails_on_the_way_is_made_again(name: str, fault: str, provider: Provider, tmp_path: Path) -> None:
     provider.schedule.plan = [fault, fault]
-    provider.schedule.hang = 2.0
-    judge = opened(params_at(provider.url, name, timeout=0.5), name, tmp_path)
+    provider.schedule.hang = 3.0
+    judge = opened(params_at(provider.url, name, timeout=1.5), name, tmp_path)
     assert judge.grades(questions(1))[0].missing is None
     assert [entry["what"] for entry in provider.requests] == [fault, fault, "ok"]
     judge.close()

@@ -62,7 +62,7 @@ def test_where_nobody_listens_is_said_at_once_and_ends_the_run_with_the_address(
     assert f"mend judges.{name}.api_base in params.yaml" in said
     assert "what was answered is kept" in said
     (warned,) = [record for record in caplog.records if "cannot be reached" in record.getMessage()]
-    assert time.time() - warned.created < 30, "and not after a dozen questions of some minutes each"
+    assert time.time() - warned.created < 90, "and not after a dozen questions of some minutes each"
     assert warned.getMessage() == f"judge {name!r} cannot be reached at {NOBODY}: Connection refused; it is tried for 2 s more"
     assert "hush-hush" not in said + caplog.text
 
@@ -90,7 +90,7 @@ def test_what_was_given_up_is_not_waited_for_a_second_time_and_is_asked_when_it_
     port, params = server.server_address[1], params_at(server.url)
     server.stop()
     judge = opened(params, "haiku-4.5", tmp_path)
-    for longest in (60.0, 5.0):
+    for longest in (180.0, 15.0):
         begun = time.monotonic()
         with pytest.raises(JudgeError, match="cannot be reached"):
             judge.grades(questions(3))

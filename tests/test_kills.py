@@ -42,7 +42,7 @@ def test_two_runs_on_one_store_share_the_work(tmp_path: Path, prefect_api: str) 
     where = place(tmp_path / "two")
     env = {"PREFECT_API_URL": prefect_api, "ESR_FAKE_DELAY": "0.1"}
     both = [where.command(name, "tiny", "--scale", "smoke", **env) for name in ("exp03", "exp08")]
-    said = [process.communicate(timeout=300)[0] for process in both]
+    said = [process.communicate(timeout=800)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert set(where.generated().values()) == {1}
     apart = place(tmp_path / "apart")

@@ -21,8 +21,6 @@ from esr.params.weights import digest
 pytestmark = pytest.mark.slow
 
 MODEL = load().model("smollm2")
-ALONE = {"PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"}
-"""Of a process of a test's own: beside other tests, threads that wait for one another take most of the time."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +76,7 @@ def test_it_answers_and_both_engines_say_the_same_with_and_without_steering(fold
     """In a process of its own, since vLLM's is one for all tests of this one."""
     (tmp_path / "answers.py").write_text(ANSWERS)
     words = [sys.executable, str(tmp_path / "answers.py"), str(folder), str(tmp_path)]
-    done = subprocess.run(words, cwd=HOME, capture_output=True, text=True, timeout=600, env=os.environ | ALONE)
+    done = subprocess.run(words, cwd=HOME, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": str(HOME)})
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["same"] == found["of"] == 32

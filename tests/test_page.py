@@ -59,7 +59,7 @@ def flow_run(
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     def prefect(*words: str) -> None:
-        subprocess.run([BIN / "prefect", *words], env=environment, cwd=HOME, check=True, capture_output=True, timeout=300)
+        subprocess.run([BIN / "prefect", *words], env=environment, cwd=HOME, check=True, capture_output=True, timeout=600)
 
     subprocess.run([BIN / "python", "-m", "deployments", "init"], env=environment, cwd=HOME, check=True, capture_output=True)
     prefect("--no-prompt", "deploy", "--name", "exp08/tiny", "--prefect-file", "deployments/prefect.yaml")
@@ -71,7 +71,7 @@ def flow_run(
     try:
         prefect("deployment", "run", "exp08/tiny", "--param", "scale=smoke", "--param", "judge=haiku-4.5")
         with temporary_settings({PREFECT_API_URL: prefect_api}), get_client(sync_client=True) as client:
-            until = time.monotonic() + 180
+            until = time.monotonic() + 600
             while time.monotonic() < until:
                 runs = [run for run in client.read_flow_runs() if run.deployment_id and "exp08" in run.tags]
                 if runs and runs[0].state and runs[0].state.is_final():
