@@ -4,7 +4,7 @@ from prefect import flow
 
 from esr.experiment import Experiment, Figure, Size
 from esr.params import Params
-from esr.show import tables
+from esr.show import detector_sets, tables
 from esr.show.figures import rates
 from esr.study.choose import Baseline
 from esr.study.detect import Detection
@@ -28,7 +28,7 @@ EXPERIMENT = Experiment(
     settings=Detection,
     size=size,
     discovery=True,
-    tables=(tables.OUTCOMES,),
+    tables=(tables.OUTCOMES, detector_sets.DETECTORS),
     figures=(Figure("Figure 5. Off-topic detectors held at zero: {model}", rates.panels),),
     endings=draw.USUAL,
 )

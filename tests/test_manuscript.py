@@ -11,7 +11,7 @@ from authors_folder import LLAMA70, AuthorsFolder
 
 from esr.__main__ import main
 from esr.errors import DataError
-from esr.show import counted, latex
+from esr.show import counted, detector_table, latex
 from esr.show import recorded as export
 from esr.show.manuscript import expand, folder, names, written
 from esr.show.manuscript.numbers import Number
@@ -19,7 +19,7 @@ from esr.show.manuscript.tables import tex as table
 from esr.store import Store
 
 HOME = Path(__file__).resolve().parent.parent
-SOME = ("exp01/tiny", "exp07/tiny", "exp08/tiny", "exp08/tiny-plain")
+SOME = ("exp01/tiny", "exp03/tiny", "exp07/tiny", "exp08/tiny", "exp08/tiny-plain")
 RATE = "esrExpZeroOneTinyBaselineMultiAttemptRate"
 
 
@@ -106,6 +106,45 @@ def test_agreement_of_judges_has_macros_too(paper):
     found = {name: text for name, text in macros(paper).items() if name.startswith("esrExpZeroSeven")}
     kappa = "esrExpZeroSevenTinyMeasuresKappaLexicalRestartDetector"
     assert {kappa, kappa + "Interval", kappa + "N"} <= set(found)
+
+
+def test_the_detectors_stand_in_the_folder_as_on_a_terminal_and_as_numbers(root, paper):
+    exported = export.read(root / "export/exp03/tiny").tables["detectors"]
+    assert len(exported)
+    page, table = (paper / "index.html").read_text(), (paper / "tables/exp03-tiny-detectors.md").read_text()
+    told = {one["macro"]: one for one in json.loads((paper / "numbers.json").read_text())["numbers"]}
+    found = macros(paper)
+    for row in exported.to_dict("records"):
+        line = detector_table.markdown([row]).splitlines()[-1]
+        assert line in table
+        assert all(f"<td>{cell}</td>" in page for cell in detector_table.cells([row])[1][2:])
+        for name in detector_table.NUMBERS:
+            macro = names.name(("exp03", "tiny", "detectors", str(row["latent"]), name))
+            by = 100 if name.endswith("active") else 1
+            assert told[macro]["value"] == pytest.approx(by * row[name])
+            assert told[macro]["n"] == row[f"{name.split('_')[0]}_pairs"] > 0
+            assert float(found[macro]) == pytest.approx(by * row[name], rel=0.01)
+            assert macro + "Interval" not in found
+            assert "chosen by this number" in told[macro]["why"]
+    assert f"{row['matched_pairs']:,} matched pairs, {row['mismatched_pairs']:,} mismatched" in page
+    assert r"\begin{tabular}{rlrrrr}" in (paper / "tables/exp03-tiny-detectors.tex").read_text()
+    assert "mismatched_active" in (paper / "tables/exp03-tiny-detectors.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(("rows", "why"), [(0, "none is recorded"), (None, "`python -m flows exp03 tiny` exports it")])
+def test_detectors_that_an_export_lacks_are_listed(tmp_path, rows, why):
+    made = copied(tmp_path, ("exp03/tiny",))
+    found = export.read(made / "export/exp03/tiny")
+    tables = {**found.tables, "detectors": found.tables["detectors"][:0]}
+    if rows is None:
+        del tables["detectors"]
+    export.write(export.Recorded(tables, {**found.about, "tables": sorted(tables)}), made / "export/exp03/tiny")
+    folder.write(made)
+    told = json.loads((made / "paper/numbers.json").read_text())
+    assert why in told["left_out"]["detectors of exp03 on tiny"]
+    assert not any("detectors" in name for name in told["files"])
+    assert not any("MismatchedMean" in name for name in told["macros"])
+    assert "detectors of exp03 on tiny" in (made / "paper/index.html").read_text()
 
 
 def test_a_number_changed_in_the_results_changes_in_all_three(tmp_path, paper):
@@ -284,6 +323,16 @@ def test_imported_results_have_figures_and_macros(tmp_path, monkeypatch, capsys)
     authors = AuthorsFolder(tmp_path / "data")
     authors.results(f"experiment_results_{LLAMA70}_{authors.when()}.json", LLAMA70, ("exp01", "70b", "baseline"), n=20)
     authors.results(f"experiment_results_Mystery-7B_{authors.when()}.json", "Mystery-7B", ("exp01", "Mystery-7B", "baseline"))
+    ablated = f"experiment_results_{LLAMA70}_{authors.when()}_with_ablation.json"
+    authors.results(ablated, LLAMA70, ("exp03", "70b", "detectors"), n=20, ablated_latents=list(range(25)))
+    seen = {
+        "shuffled_mean_activation": 0.5,
+        "normal_mean_activation": 0.0,
+        "shuffled_active_frequency": 0.9,
+        "normal_active_frequency": 0.0,
+    }
+    told = {"model_name": LLAMA70, "num_prompts": 20, "off_topic_detectors": [17481, 9168], "detector_stats": {"17481": seen}}
+    (tmp_path / "data" / f"off_topic_detectors_{LLAMA70}.json").write_text(json.dumps(told))
     monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
     assert main(["import-reference", str(tmp_path / "data")]) == 0
     assert main(["paper", "draw"]) == 0
@@ -295,5 +344,9 @@ def test_imported_results_have_figures_and_macros(tmp_path, monkeypatch, capsys)
         assert found[names.name(("exp01", title, "baseline", "esr_rate"))] == f"{100 * row['esr_rate']:.1f}"
     assert "figures/exp01-Mystery-7B@haiku-4.5.png" in files(made)
     assert "import-reference" in (made / "index.html").read_text()
-    assert "2 figures" in capsys.readouterr().out
+    assert "3 figures" in capsys.readouterr().out
+    share = "esrExpZeroThreeSevenZeroBDetectorsOneSevenFourEightOneMismatchedActive"
+    assert found[share + "Whole"] == r"90.0\,\%, \ensuremath{n} = 20"
+    assert share.replace("OneSevenFourEightOne", "NineOneSixEight") not in found
+    assert "| 9168 |  | – | – | – | – |" in (made / "tables/exp03-70b-detectors.md").read_text()
     assert not (tmp_path / "store" / "export").exists()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from esr.errors import DataError, one_of
+from esr.show import words
 from esr.show.latex import escaped
 from esr.store import Store
 
@@ -32,8 +33,14 @@ def rows(store: Store, model: str, which: str = "") -> list[Row]:
     return found
 
 
+def cells(found: Sequence[Row]) -> list[tuple[str, ...]]:
+    """A head and a line a detector, as a person reads them."""
+    return [HEADER, *((str(row["latent"]), _short(row["label"]), *_values(row, "%")) for row in found)]
+
+
 def markdown(found: Sequence[Row]) -> str:
-    lines = [HEADER, tuple("---" for _ in HEADER), *(_cells(row, "|", r"\|") for row in found)]
+    head, *body = [tuple(cell.replace("|", r"\|") for cell in line) for line in cells(found)]
+    lines = [head, tuple("---" for _ in HEADER), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -42,19 +49,20 @@ def as_csv(found: Sequence[Row]) -> str:
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(name.replace(" ", "_") for name in HEADER)
-    out.writerows([row["latent"], row["label"], *(row[name] for name in _NUMBERS)] for row in found)
+    out.writerows([row["latent"], row["label"], *(row[name] for name in NUMBERS)] for row in found)
     return text.getvalue()
 
 
 def latex(found: Sequence[Row]) -> str:
     """For the preamble \\usepackage{booktabs}."""
-    body = [" & ".join([str(row["latent"]), escaped(_short(row["label"])), *_values(row, r"\%")]) + r" \\" for row in found]
+    told = [[str(row["latent"]), escaped(_short(row["label"])), *_values(row, r"\%")] for row in found]
+    body = [" & ".join(cell.replace(words.NOTHING, "--") for cell in line) + r" \\" for line in told]
     head = r"Latent & Label & \multicolumn{2}{c}{Mismatched} & \multicolumn{2}{c}{Matched} \\ & & mean & active & mean & active \\"
     lines = [r"\begin{tabular}{rlrrrr}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
 
 
-_NUMBERS = ("mismatched_mean", "mismatched_active", "matched_mean", "matched_active")
+NUMBERS = ("mismatched_mean", "mismatched_active", "matched_mean", "matched_active")
 FORMATS: Mapping[str, Callable[[Sequence[Row]], str]] = {"markdown": markdown, "csv": as_csv, "latex": latex}
 
 
@@ -64,12 +72,15 @@ def text(store: Store, model: str, form: str, which: str = "") -> str:
     return FORMATS[form](rows(store, model, which))
 
 
-def _cells(row: Row, bad: str, good: str) -> tuple[str, ...]:
-    return (str(row["latent"]), _short(row["label"]).replace(bad, good), *_values(row, "%"))
-
-
 def _values(row: Row, percent: str) -> list[str]:
-    return [f"{row[name]:.3g}" if name.endswith("mean") else f"{100 * row[name]:.1f} {percent}" for name in _NUMBERS]
+    return [_value(row[name], percent if name.endswith("active") else "") for name in NUMBERS]
+
+
+def _value(found: float | None, percent: str) -> str:
+    """A share in per cent or a mean; imported sets may lack either."""
+    if found is None:
+        return words.NOTHING
+    return f"{100 * found:.1f} {percent}" if percent else f"{found:.3g}"
 
 
 def _short(label: str | None) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from esr.errors import DataError
-from esr.show import figures, recorded
-from esr.show.manuscript import page, written
+from esr.show import detector_table, figures, recorded
+from esr.show.manuscript import detectors, page, written
 from esr.show.manuscript import tables as closing
 from esr.show.manuscript.exported import Exported, absent, every
 from esr.show.manuscript.numbers import Number, of_arms, of_drawing, of_table
@@ -70,11 +70,18 @@ def _one(one: Exported, root: Path, gathered: Gathered) -> None:
         own += of_drawing(data, place)
         pictures.append(page.Picture(data["title"], f"figures/{one.stem(name)}", one.drawn_by()))
     extra = _extra(one)
+    gathered.left_out |= {f"{name} of {one.experiment.name} on {title}": why for name, why in _lacking(one, extra).items()}
     for name, kept in extra.items():
         own += of_table(kept, (*place, name))
         files[f"tables/{one.experiment.name}-{title}-{name}.csv"] = kept.to_csv(
             index=False, float_format="%.9g", lineterminator="\n"
         ).encode()
+    found = detectors.rows(extra[detectors.NAME]) if detectors.NAME in extra else []
+    if found:
+        own += detectors.numbers(found, (*place, detectors.NAME))
+        stem = f"tables/{one.experiment.name}-{title}-{detectors.NAME}"
+        files[f"{stem}.md"] = f"{detector_table.markdown(found)}\n{detectors.caption(found)}\n".encode()
+        files[f"{stem}.tex"] = detector_table.latex(found).encode()
     rows = closing.rows(own)
     if rows:
         files[f"tables/{one.experiment.name}-{title}.md"] = closing.markdown(rows).encode()
@@ -84,12 +91,23 @@ def _one(one: Exported, root: Path, gathered: Gathered) -> None:
     tables = [name for name in files if name.startswith("tables/")] + [
         name for name in files if name.endswith(".csv") and name[0] == "f"
     ]
-    gathered.shown.append(page.Shown(one, tuple(pictures), rows, tuple(tables)))
+    captioned = ((detectors.caption(found), detector_table.cells(found)),) if found else ()
+    gathered.shown.append(page.Shown(one, tuple(pictures), rows, tuple(tables), captioned=captioned))
 
 
 def _extra(one: Exported) -> dict[str, pd.DataFrame]:
-    """Its exported tables beside the outcomes."""
-    return {name: rows for name, rows in recorded.read(one.folder).tables.items() if name != "outcomes"}
+    """Its exported tables beside the outcomes, as far as they hold anything."""
+    return {name: rows for name, rows in recorded.read(one.folder).tables.items() if name != "outcomes" and len(rows)}
+
+
+def _lacking(one: Exported, extra: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Its tables that are not there, each with the reason."""
+    names = [table.name for table in one.experiment.tables if table.name != "outcomes" and table.name not in extra]
+    there = one.about["tables"]
+    return {
+        name: "none is recorded" if name in there else f"exported before there was such a table; `{one.line()}` exports it"
+        for name in names
+    }
 
 
 def _together(found: Sequence[Exported], root: Path, gathered: Gathered) -> None:

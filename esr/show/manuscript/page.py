@@ -27,6 +27,8 @@ class Shown:
     table: Sequence[tuple[str, ...]]
     files: tuple[str, ...]
     several: tuple[Exported, ...] = ()
+    captioned: tuple[tuple[str, Sequence[tuple[str, ...]]], ...] = ()
+    """Further tables, each after what is said above it."""
 
     @property
     def anchor(self) -> str:
@@ -84,6 +86,7 @@ def _section(one: Shown) -> list[str]:
         *(f'<p class="how">{_how(some)}</p>' for some in whose),
         *(_figure(picture, whose) for picture in one.pictures),
         _table(one.table),
+        *(f"<p>{escape(caption)}</p>{_table(rows)}" for caption, rows in one.captioned),
         f'<p class="how">Files: {", ".join(f"<a href={chr(34)}{escape(file)}{chr(34)}>{escape(file)}</a>" for file in one.files)}</p>'
         if one.files
         else "",
