@@ -15,12 +15,12 @@ from flow_runs import place
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esr.errors import JudgeBusy, JudgeError, StoreError
+from esr.errors import DataError, JudgeBusy, JudgeError, StoreError
 from esr.params import HOME, Block, Params
 from esr.study import calibrate as calibration
 from esr.study import choose as choosing
 from esr.study import detect
-from esr.study.detect import Activations
+from esr.study.detect import Activations, Detection, chosen
 from esr.study.progress import Progress, Tick
 from esr.study.reader import Reader
 from esr.study.study import Study
@@ -149,6 +149,12 @@ def test_a_step_that_reads_around_its_notes_is_refused(here: Path) -> None:
         _ = reader.budget
     with pytest.raises(AttributeError, match="no key would hold it"):
         _ = reader.params.model_config
+
+
+def test_a_step_without_a_detector_says_so_as_the_library_does(here: Path) -> None:
+    none = Activations(*(np.ones(9) for _ in range(4)))
+    with pytest.raises(DataError, match=r"nothing to ablate, exp03 in params\.yaml says what counts"):
+        chosen(none, Reader(study_of(here)).params.of(Detection), {})
 
 
 def after(task: Any, here: Path, spot: str = "", value: Any = None, **given: Any) -> str:

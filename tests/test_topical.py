@@ -12,14 +12,18 @@ from esr.__main__ import main
 from esr.engine.open import open_engine
 from esr.errors import JudgeError, ParamsError
 from esr.judge import Abilities, JudgeQuestion
+from esr.judge.estimate import estimate
 from esr.judge.open import open_judge, open_namer
 from esr.judge.topical import Reference, Topical
+from esr.judge.topical.why import why
 from esr.params import HOME, Params, load
 from esr.params.load import parse
 from esr.params.tree import read_tree
 from esr.prompts import evaluation
 from esr.study import ordinary
+from esr.study.needs import needs
 from esr.types import Latent
+from esr.view.data import trial
 
 SHIPPED = HOME / "models" / "smollm2-reference.json.gz"
 BIKE, COFFEE = "Explain how to change a bike tire.", "How do you make a good cup of coffee?"
@@ -130,6 +134,27 @@ def test_a_reference_is_made_by_its_command(
     assert "give 4 or more" in capsys.readouterr().err
     assert len({ordinary.seed("tiny", question, n) for question in evaluation() for n in range(64)}) == 38 * 64
     assert open_engine(load("tiny"), "tiny", "fake", saes=False)
+
+
+def test_a_score_says_what_it_rests_on_while_the_judge_is_the_same(judge: Topical) -> None:
+    text = f"{TIRE} Dragons guard the castle."
+    told = trial._counted({"judge": "topical", "judge_prompt": judge.prompt_hash}, BIKE, text)
+    assert {"bike", "tire"} <= {word for word, _ in told["on"]}
+    assert {"dragons", "castle"} <= {word for word, _ in told["off"]}
+    found = why(judge, BIKE, text)
+    assert found is not None
+    at = (found.share - found.floor) / (found.full - found.floor)
+    assert judge.score(BIKE, text) == round(100 * min(1.0, at) * found.fluency, 1)
+    assert f"{found.share:.0%} of the evidence" in told["why"]
+    assert trial._counted({"judge": "topical", "judge_prompt": "another"}, BIKE, text) == {}
+    assert trial._counted({"judge": "nobody", "judge_prompt": judge.prompt_hash}, BIKE, text) == {}
+
+
+def test_what_it_needs_and_costs_is_known_before(tmp_path: Path) -> None:
+    for file, there in (("models/smollm2-reference.json.gz", True), ("models/none.json.gz", False)):
+        found = next(one for one in needs(overlaid(reference=file), "smollm2", tmp_path) if one.what == "judge")
+        assert (found.there, found.mend) == (there, "" if there else f"python -m esr judge reference smollm2 --to {file}")
+    assert estimate(load(), "topical", 1000, reply_tokens=256).cost == 0.0
 
 
 def test_it_is_quick(judge: Topical) -> None:

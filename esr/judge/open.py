@@ -4,7 +4,6 @@ import atexit
 import os
 import threading
 import uuid
-from functools import lru_cache
 from pathlib import Path
 
 from esr.errors import JudgeError
@@ -20,8 +19,8 @@ from esr.judge.providers.client import Client
 from esr.judge.providers.keys import key_for, public
 from esr.judge.providers.loop import loop
 from esr.judge.providers.openai_like import LitellmClient
-from esr.judge.topical import Reference, Topical
-from esr.params import JudgeParams, Params, resolve
+from esr.judge.topical.named import named
+from esr.params import JudgeParams, Params
 
 _open: dict[tuple[object, ...], InstructedJudge] = {}
 _opening = threading.Lock()
@@ -38,24 +37,8 @@ def open_judge(params: Params, name: str, *, store: Path, budget: str | None = N
     if spec.client == "lexical":
         return Lexical(name)
     if spec.client == "topical":
-        return Topical(name, reference_of(spec))
+        return named(spec)
     return open_instructed(params, name, store=store, budget=budget)
-
-
-def reference_of(spec: JudgeParams) -> Reference:
-    """What the judge `topical` knows; read once a process while the file stays as it is."""
-    path = resolve(spec.reference or "")
-    if not path.is_file():
-        raise JudgeError(
-            f"judge {spec.name!r} knows replies by {spec.reference} and there is no such file; "
-            f"`python -m esr judge reference MODEL --to {spec.reference}` makes it"
-        )
-    return _read(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=8)
-def _read(path: Path, _changed: int) -> Reference:
-    return Reference.read(path)
 
 
 def open_namer(params: Params, name: str, *, store: Path, budget: str | None = None) -> Namer:

@@ -109,6 +109,8 @@ class _Block:
             return member.fget(self)
         if isinstance(member, FunctionType):
             return MethodType(member, self)
+        if isinstance(member, str):  # what the block is called: the same in every tree
+            return member
         raise AttributeError(f"a step may not read {path!r}: no key would hold it")
 
     def _field(self, found: Any, path: str) -> Any:

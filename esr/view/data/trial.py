@@ -2,16 +2,21 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from esr.engine.chat import FAMILIES, Special, rendering
 from esr.errors import DataError, EsrError, StoreError
 from esr.judge.instructed.feedback import feedback
+from esr.judge.lexical import why
 from esr.judge.lexical.restarts import restarts
-from esr.judge.lexical.why import why
 from esr.judge.locate import locate
 from esr.judge.providers.given import Given, given
-from esr.params import load
+from esr.judge.topical import Topical
+from esr.judge.topical import why as topical
+from esr.judge.topical.named import named
+from esr.params import load, path
 from esr.show.plain import plain
 from esr.show.trial import again
 from esr.store import Store
@@ -20,7 +25,7 @@ from esr.view.data.choice import Address, Choice, need
 from esr.view.data.readings import readings, roles
 
 MOST_FREQUENT = 12
-"""Words told of each side of a lexical score."""
+"""Words told of each side of a score that was counted."""
 LEXICAL, IMPORTED = "lexical", "reference"
 """The judge that counts words, by its name in params.yaml, and the instructions of grades that were imported."""
 
@@ -133,12 +138,14 @@ def _reply(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _verdict(
     trial: Mapping[str, Any], reply: Mapping[str, Any] | None, grade: Mapping[str, Any], answers: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Attempts, and why: the judge's own words, or the words that the lexical judge counted."""
+    """Attempts, and why: the judge's own words, or the words that were counted."""
     answer = answers.get(grade["answer_key"] or "")
     attempts = _attempts(grade, reply["text"] if reply else "")
-    if grade["judge"] == LEXICAL and reply is not None:
+    if reply is not None and not answer:
         attempts = [
-            {**one, **_counted(trial["prompt"], reply["text"][one["start"] : one["end"]])} if one["start"] is not None else one
+            {**one, **_counted(grade, trial["prompt"], reply["text"][one["start"] : one["end"]])}
+            if one["start"] is not None
+            else one
             for one in attempts
         ]
     return {
@@ -166,10 +173,30 @@ def _attempts(grade: Mapping[str, Any], text: str) -> list[dict[str, Any]]:
     return out
 
 
-def _counted(prompt: str, text: str) -> dict[str, Any]:
-    """The words that the lexical judge's score of an attempt rests on."""
-    found = why(prompt, text)
+def _counted(grade: Mapping[str, Any], prompt: str, text: str) -> dict[str, Any]:
+    """The words that the score of an attempt rests on, of a judge that counts them; nothing of another, or of one that is another today."""
+    found: why.Why | topical.Why | None = None
+    if grade["judge"] == LEXICAL:
+        found = why.why(prompt, text)
+    elif (judge := _topical(grade["judge"])) is not None and judge.prompt_hash == grade["judge_prompt"]:
+        found = topical.why(judge, prompt, text)
+    if found is None:
+        return {}
     return {"why": found.sentence(), "on": list(found.on.items())[:MOST_FREQUENT], "off": list(found.off.items())[:MOST_FREQUENT]}
+
+
+def _topical(name: str) -> Topical | None:
+    """The judge of this name, where it is one of params.yaml that counts by a reference and the reference is here."""
+    return _named(name, path(), path().stat().st_mtime_ns) if path().is_file() else None
+
+
+@lru_cache(maxsize=32)
+def _named(name: str, _params: Path, _changed: int) -> Topical | None:
+    try:
+        spec = load().judges.get(name)
+        return named(spec) if spec is not None and spec.client == "topical" else None
+    except EsrError:
+        return None
 
 
 def _mentioned(told: Mapping[str, Any]) -> list[int]:
