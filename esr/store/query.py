@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -21,33 +21,34 @@ log = logging.getLogger(__name__)
 @contextmanager
 def reading(root: Path, *, wait: float = 5.0) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection of its own that sees tables and views with every shard that is durable now."""
-    if _behind(root, wait):
-        ingest(root, wait=wait)
-    with duckdb.connect() as con:
+    with duckdb.connect() as con, ExitStack() as held:
         try:
-            lock = locked(root, exclusive=False, wait=wait)
-            lock.__enter__()
+            attached = _held(held, con, root, wait)
+            if _behind(root, attached):
+                held.close()
+                ingest(root, wait=wait)
+                attached = _held(held, con, root, wait)
         except Busy as busy:
             log.info("%s is not read: %s; the shards are", file(root), busy)
-            _build(con, root, None)
-            yield con
-            return
-        try:
-            _build(con, root, _attach(con, root))
-            yield con
-        finally:
-            with suppress(duckdb.Error):
-                con.execute("USE memory; DETACH DATABASE IF EXISTS ingested")
-            lock.__exit__(None, None, None)
+            attached = None
+        _build(con, root, attached)
+        yield con
 
 
-def _behind(root: Path, wait: float) -> bool:
+def _held(held: ExitStack, con: duckdb.DuckDBPyConnection, root: Path, wait: float) -> set[str] | None:
+    """The shards in the file, attached and locked for reading until `held` closes."""
+    held.enter_context(locked(root, exclusive=False, wait=wait))
+    held.callback(_detach, con)
+    return _attach(con, root)
+
+
+def _detach(con: duckdb.DuckDBPyConnection) -> None:
+    with suppress(duckdb.Error):
+        con.execute("USE memory; DETACH DATABASE IF EXISTS ingested")
+
+
+def _behind(root: Path, attached: set[str] | None) -> bool:
     """Whether the file lacks shards that count, or holds some that are gone, as far as can be seen."""
-    try:
-        with locked(root, exclusive=False, wait=wait), duckdb.connect() as con:
-            attached = _attach(con, root)
-    except Busy:
-        return False
     there = shards.listed(root)
     return attached is None or not attached <= set(there) or bool(not_in(there, attached))
 
