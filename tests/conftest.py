@@ -1,8 +1,8 @@
 """What all tests stand on: no network, a small engine, no store of anyone's, GPU tests only where a GPU is.
 
 `make test` runs them on several processes (pytest-xdist). A file's tests stay together and in order, so that what they share, an
-engine or a Prefect server, is opened once; files with slow tests begin first. A test marked `quiet` measures time and runs while
-no other does.
+engine or a Prefect server, is opened once; files with slow tests begin first, and before all those that may take longest. A test
+marked `quiet` measures time and runs while no other does.
 """
 
 import fcntl
@@ -60,10 +60,17 @@ settings.load_profile("same")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gpu = shutil.which("nvidia-smi") is not None
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    longest = {path: max(_minutes(item) for item in items if item.path == path) for path in slow}
+    items.sort(key=lambda item: (item.path not in slow, -longest.get(item.path, 0)))
     for item in items:
         if not gpu and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
+def _minutes(item: pytest.Item) -> float:
+    """Of its own mark; a file that may take longest begins first, so that no process is left alone with it at the end."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) / 60 if mark and mark.args else 0.0
 
 
 def pytest_collection_finish() -> None:

@@ -1,9 +1,11 @@
 """Questions to the store: tables and views that hold every shard durable now, whoever else writes or holds the file."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,35 +21,36 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def reading(root: Path, *, wait: float = 5.0) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection of its own that sees tables and views with every shard that is durable now."""
-    if _behind(root, wait):
-        ingest(root, wait=wait)
-    with duckdb.connect() as con:
+def reading(root: Path, *, wait: float = 5.0, views: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection of its own that sees tables, and unless told otherwise views, with every shard that is durable now."""
+    with duckdb.connect() as con, ExitStack() as held:
         try:
-            lock = locked(root, exclusive=False, wait=wait)
-            lock.__enter__()
+            attached = _held(held, con, root, wait)
+            if _behind(root, attached):
+                held.close()
+                ingest(root, wait=wait)
+                attached = _held(held, con, root, wait)
         except Busy as busy:
             log.info("%s is not read: %s; the shards are", file(root), busy)
-            _build(con, root, None)
-            yield con
-            return
-        try:
-            _build(con, root, _attach(con, root))
-            yield con
-        finally:
-            with suppress(duckdb.Error):
-                con.execute("USE memory; DETACH DATABASE IF EXISTS ingested")
-            lock.__exit__(None, None, None)
+            attached = None
+        _build(con, root, attached, views)
+        yield con
 
 
-def _behind(root: Path, wait: float) -> bool:
+def _held(held: ExitStack, con: duckdb.DuckDBPyConnection, root: Path, wait: float) -> set[str] | None:
+    """The shards in the file, attached and locked for reading until `held` closes."""
+    held.enter_context(locked(root, exclusive=False, wait=wait))
+    held.callback(_detach, con)
+    return _attach(con, root)
+
+
+def _detach(con: duckdb.DuckDBPyConnection) -> None:
+    with suppress(duckdb.Error):
+        con.execute("USE memory; DETACH DATABASE IF EXISTS ingested")
+
+
+def _behind(root: Path, attached: set[str] | None) -> bool:
     """Whether the file lacks shards that count, or holds some that are gone, as far as can be seen."""
-    try:
-        with locked(root, exclusive=False, wait=wait), duckdb.connect() as con:
-            attached = _attach(con, root)
-    except Busy:
-        return False
     there = shards.listed(root)
     return attached is None or not attached <= set(there) or bool(not_in(there, attached))
 
@@ -66,7 +69,7 @@ def _attach(con: duckdb.DuckDBPyConnection, root: Path) -> set[str] | None:
     return None
 
 
-def _build(con: duckdb.DuckDBPyConnection, root: Path, attached: set[str] | None) -> None:
+def _build(con: duckdb.DuckDBPyConnection, root: Path, attached: set[str] | None, views: bool) -> None:
     """Tables, from the attached file where there is one and from newer shards, and the views over them."""
     there = shards.listed(root)
     if attached is not None and not attached <= set(there):
@@ -75,12 +78,14 @@ def _build(con: duckdb.DuckDBPyConnection, root: Path, attached: set[str] | None
     con.begin()
     try:
         _tables(con, merge.by_table(fresh), attached is not None)
+        if views:
+            con.execute(schema.sql("views"))
         con.commit()
     except duckdb.Error as error:
         con.rollback()
         if not merge.refused(con, fresh, first_line(error)):
             raise
-        _build(con, root, attached)
+        _build(con, root, attached, views)
 
 
 def _tables(con: duckdb.DuckDBPyConnection, newer: Mapping[str, Sequence[Shard]], attached: bool) -> None:
@@ -98,7 +103,6 @@ def _tables(con: duckdb.DuckDBPyConnection, newer: Mapping[str, Sequence[Shard]]
             con.execute(f'CREATE VIEW "{table}" AS {rest} UNION ALL FROM "fresh_{table}"')
         elif attached:
             con.execute(f'CREATE VIEW "{table}" AS FROM {source}')
-    con.execute(schema.sql("views"))
 
 
 Ask: TypeAlias = Callable[..., pa.Table]
@@ -125,13 +129,23 @@ def asking(root: Path, known: Mapping[str, pa.Table] | None = None) -> Iterator[
         raise StoreError(f"the store {str(root)!r} cannot be asked: {' '.join(str(error).split())[:300]}") from None
 
 
+LISTS = r"show|desc|describe|summarize|pragma\w*|query\w*|information_schema|(?:duckdb|pg|sqlite)_\w+"
+"""Words of a question about what there is to ask."""
+
+
+@cache
+def _seeing_views() -> re.Pattern[str]:
+    names = re.findall(r"^CREATE OR REPLACE VIEW (\w+)", schema.sql("views"), re.MULTILINE)
+    return re.compile(rf"\b(?:{LISTS}|{'|'.join(names)})\b", re.IGNORECASE)
+
+
 def query(root: Path, text: str, params: Sequence[object], as_of: datetime | None = None) -> pa.Table:
+    """The answer. To make the views takes as long as all else together, and most questions of a run are to tables alone."""
     try:
-        with reading(root) as con:
-            if as_of is not None:
-                con.execute(f"SET VARIABLE as_of = TIMESTAMP '{as_of.replace(tzinfo=None).isoformat(sep=' ')}'")
-            found = con.sql(text, params=list(params)) if params else con.sql(text)
-            return pa.table({}) if found is None else found.to_arrow_table()
+        if not _seeing_views().search(text):
+            with suppress(duckdb.CatalogException):  # with the views, what is not found has its nearest name
+                return _answered(root, text, params, as_of, views=False)
+        return _answered(root, text, params, as_of, views=True)
     except duckdb.Error as error:
         raise StoreError(
             f"the store cannot answer {' '.join(text.split())[:200]!r}: {' '.join(str(error).split())[:300]}"
@@ -140,3 +154,11 @@ def query(root: Path, text: str, params: Sequence[object], as_of: datetime | Non
         if isinstance(error, StoreError):
             raise
         raise StoreError(f"the store {str(root)!r} cannot be read: {error.strerror or error}") from None
+
+
+def _answered(root: Path, text: str, params: Sequence[object], as_of: datetime | None, *, views: bool) -> pa.Table:
+    with reading(root, views=views) as con:
+        if as_of is not None:
+            con.execute(f"SET VARIABLE as_of = TIMESTAMP '{as_of.replace(tzinfo=None).isoformat(sep=' ')}'")
+        found = con.sql(text, params=list(params)) if params else con.sql(text)
+        return pa.table({}) if found is None else found.to_arrow_table()
