@@ -24,4 +24,11 @@ if [ ! -f $sae/labels.csv ]; then
 fi
 said "the judge's reference"
 [ -f models/smollm2-reference.json.gz ] || "$PYTHON" -m esr judge reference smollm2
-said "the SAE, its labels and the reference are there"
+said "experiments"
+"$PYTHON" - ${EXPERIMENTS:-exp08 exp01 exp02 exp05 exp14 exp03 exp10 exp11 exp12 exp07 exp09 exp06} <<'EOF'
+import sys
+from flows.__main__ import main
+ended = {name: main([name, "smollm2"]) for name in sys.argv[1:]}
+sys.exit(max(ended.values()))
+EOF
+said "all is there; the results: $PYTHON -m esr sql 'from summary'"
