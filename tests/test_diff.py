@@ -88,14 +88,14 @@ def test_a_trial_without_a_partner_is_counted_with_its_reason(store, capsys):
     assert a["lacking"] == {
         "the other side has its latent and question, and not with its seed": 1,
         "its partner: not graded: refused": 1,
-        "not asked of the judge yet": 1,
+        "not asked yet": 1,
         "no reply yet": 1,
     }
     assert b["lacking"] == {
         "the other side has no trial of its latent": 4,
         "the other side has its latent and question, and not with its seed": 1,
         "not graded: refused": 1,
-        "its partner: not asked of the judge yet": 1,
+        "its partner: not asked yet": 1,
         "its partner: no reply yet": 1,
     }
     assert one["pairs"] + sum(b["lacking"].values()) == 24

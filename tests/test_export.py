@@ -93,6 +93,15 @@ def test_an_experiment_that_was_not_run_is_said(tmp_path):
         export.recorded(filled(tmp_path), P, find("exp05"), find("exp05").selection("tiny", "full", "lexical"))
 
 
+def test_one_of_which_every_grade_is_missing_says_why(tmp_path):
+    store = filled(tmp_path)
+    rows = store.sql("select trial_id, latent from members where experiment = 'exp08'").to_pylist()
+    unusable = {"judge": "served", "judge_prompt": "p", "attempts": [], "missing": "truncated", "cost": 0.0}
+    store.put("grades", [row | unusable for row in rows])
+    with pytest.raises(DataError, match=r"by 'served'; what it was asked about: [\d]+ truncated; .*rejudge served --again` asks"):
+        export.recorded(store, P, QUIET, QUIET.selection("tiny", "full", "served"))
+
+
 def test_scale_and_judge_have_places_of_their_own(tmp_path):
     base = find("exp01")
     assert export.place(tmp_path, P, base.selection("tiny", "full", "lexical")) == tmp_path / "export/exp01/tiny"

@@ -81,6 +81,18 @@ def test_an_address_from_the_environment_is_named_by_its_variable(tmp_path: Path
     judge.close()
 
 
+def test_a_model_of_one_s_own_is_told_how_to_be_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", f"{NOBODY}/v1")
+    judge = opened(params_at("", "served", api_base=None), "served", tmp_path)
+    with pytest.raises(JudgeError) as caught:
+        judge.grades(questions(1))
+    judge.close()
+    said = str(caught.value)
+    assert f"cannot be reached at {NOBODY} (Connection refused)" in said
+    assert "start it (`vllm serve Qwen/Qwen3-30B-A3B-Instruct-2507`), mend $HOSTED_VLLM_API_BASE, or name another judge" in said
+    assert "\n" not in said
+
+
 def test_a_batch_that_nobody_takes_ends_the_run_too(tmp_path: Path) -> None:
     assert f"cannot be reached at {NOBODY}" in refused(NOBODY, "haiku-4.5", tmp_path, "Connection refused", mode="batch")
 

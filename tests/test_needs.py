@@ -1,6 +1,7 @@
 """What a model lacks, each with the line that mends it."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,20 @@ def test_without_labels_nobody_rates_them() -> None:
     found = needs(p.model_copy(update={"saes": {**p.saes, "gemma-2b-l16": bare}}), "gemma-2b", params.store(), [])
     assert [need.there for need in found if need.what == "labels"] == [True]
     assert not [need for need in found if "rates labels" in need.said]
+
+
+def test_a_judge_that_is_served_here_needs_no_key_and_somebody_who_listens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HOSTED_VLLM_API_BASE", f"http://127.0.0.1:{server.getsockname()[1]}/v1")
+        assert main(["doctor", "tiny", "--judge", "served"]) == 0
+        assert "served, which grades, needs none" in capsys.readouterr().out
+    assert main(["doctor", "tiny", "--judge", "served"]) == 1
+    said = capsys.readouterr().out
+    assert "served, which grades, is not served at http://127.0.0.1:" in said
+    assert "do: vllm serve Qwen/" in said
+    assert main(["plan", "exp01", "tiny", "--judge", "served"]) == 0
+    said = capsys.readouterr().out
+    assert "about $0.00" in said
+    assert "`python -m esr doctor tiny --judge served` has the lines that mend it" in said

@@ -1,7 +1,6 @@
 """The pages in a browser, over 25,000 trials: how quick they are, that nothing in a text is run, and that no other host is asked."""
 
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,13 +14,14 @@ from typing import Any
 import psutil
 import pytest
 import view_store
+from browser import browser as chromium
+from browser import served
 
 from esr.params import HOME
 from esr.store import Store
 
 pytestmark = pytest.mark.slow
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAINT, FILTER, MEMORY = 2.0, 0.4, 500
 """Seconds, seconds and MB; the first two twice of what is asked of them, as other tests run meanwhile."""
 ODD = [view_store.trial("exp01/baseline", i) for i in range(len(view_store.ODD))]
@@ -37,31 +37,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, psutil.Process]]:
+def server(store: Store) -> Iterator[tuple[str, psutil.Process]]:
     """`python -m esr view` in a process of its own; its address."""
-    errors = (tmp_path_factory.mktemp("server") / "errors").open("w")
-    words = [sys.executable, "-m", "esr", "view", "--no-open", "--port", "0", "--store", str(store.root)]
-    process = subprocess.Popen(words, cwd=HOME, stdout=subprocess.PIPE, stderr=errors, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("http://127.0.0.1:"), (line, Path(errors.name).read_text())
-        yield line.split()[0], psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(20)
+    with served(store.root) as found:
+        assert found.process is not None
+        yield found.url, psutil.Process(found.process.pid)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if BROWSER is None:
-        pytest.skip("no Chromium here")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+    with chromium() as found:
+        yield found
 
 
 class Tab:

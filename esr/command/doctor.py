@@ -16,6 +16,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", help="a model of params.yaml: everything that a run of it lacks, and the line that mends it"
     )
+    parser.add_argument("--judge", help="of a model: who is to grade; the model's own judge when left out")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
 
 
@@ -26,7 +27,7 @@ def run(args: Namespace) -> int:
     from esr.study.needs import gpu_memory
 
     if args.model:
-        return _lacks(args.model, as_json=args.json)
+        return _lacks(args.model, args.judge, as_json=args.json)
     params = parameters.load()
     gpus = gpu_memory()
     found: dict[str, Any] = {
@@ -43,14 +44,14 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _lacks(name: str, *, as_json: bool) -> int:
+def _lacks(name: str, judge: str | None, *, as_json: bool) -> int:
     """What one model needs, what of it is here, and what mends the rest. Exit code 1 when something lacks."""
     from dataclasses import asdict
 
     from esr import params as parameters
     from esr.study.needs import needs
 
-    found = needs(parameters.load(name), name, parameters.store())
+    found = needs(parameters.load(name), name, parameters.store(), judge=judge)
     lacking = [need for need in found if not need.there]
     if as_json:
         sys.stdout.write(json.dumps([asdict(need) for need in found], indent=1) + "\n")

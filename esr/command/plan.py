@@ -61,6 +61,7 @@ def run(args: Namespace) -> int:
         "texts": asked.texts,
         "texts_cost": None if asked.texts_cost is None else round(asked.texts_cost, 2),
         "labels": next(need.said for need in wanting if need.what == "labels"),
+        "doctor": f"python -m esr doctor {args.model}" + (f" --judge {args.judge}" if args.judge else ""),
         "missing": [f"{need.what}: {need.said}" for need in wanting if not need.there],
     }
     sys.stdout.write(json.dumps(found, indent=1) + "\n" if args.json else _told(found))
@@ -87,7 +88,7 @@ def _told(found: dict[str, Any]) -> str:
         f"  examples    {found['texts']:,} texts by a provider: {_dollars(found['texts_cost'])}" if found["texts"] else "",
         f"  labels      {found['labels']}" if found["labels"].startswith("done without") else "",
         *(f"  not here    {said}" for said in found["missing"]),
-        f"it cannot start yet; `python -m esr doctor {found['model']}` has the lines that mend it" if found["missing"] else "",
+        f"it cannot start yet; `{found['doctor']}` has the lines that mend it" if found["missing"] else "",
         "what is in the store already is not done again",
     ]
     return "\n".join(line for line in lines if line) + "\n"

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from esr.errors import DataError
+from esr.show.lacking import NO_REPLY, NOT_ASKED, ungraded
 from esr.store import Ask, Store
 
 KINDS = ("arm", "model", "judge", "preset", "run", "plan")
@@ -212,7 +213,7 @@ def _unjudged(name: str) -> str:
     raise DataError(f"no trial of {name!r} has met a judge; `python -m esr rejudge JUDGE` asks one")
 
 
-TRIALS = """
+TRIALS = f"""
 with planned as (
     select m.trial_id, m.latent, m.latent_label, m.question, m.boost, t.seed, r.text, r.degraded, r.trial_id is not null as replied
     from current_members m join trials t using (trial_id) left join replies r using (trial_id)
@@ -220,9 +221,8 @@ with planned as (
 )
 select p.* exclude (replied), o.n_attempts, o.first_score, o.multi, o.corrected, o.gain, o.scores,
     list_transform(j.located, lambda a: a."start") as begins,
-    case when o.n_attempts is not null then '' when j.missing is not null then 'not graded: ' || j.missing
-        when j.trial_id is not null then 'no attempt with a score is in its reply'
-        when not p.replied then 'no reply yet' else 'not asked of the judge yet' end as lacks
+    case when o.n_attempts is not null then '' when j.trial_id is not null then 'not graded: ' || {ungraded("j")}
+        when p.replied then '{NOT_ASKED}' else '{NO_REPLY}' end as lacks
 from planned p
 left join (select * from judged where experiment = ? and arm = ? and model = ? and scale = ? and judge = ?) j using (trial_id, latent)
 left join (select * from outcomes where experiment = ? and arm = ? and model = ? and scale = ? and judge = ?) o using (trial_id, latent)

@@ -4,6 +4,7 @@ import pandas as pd
 
 from esr.errors import DataError
 from esr.experiment import Selection, Table, arm_of
+from esr.show.lacking import ungraded
 from esr.store import Store
 
 COLUMNS = (
@@ -27,10 +28,25 @@ def outcomes(store: Store, chosen: Selection) -> pd.DataFrame:
     rows = store.sql(f"select {', '.join(COLUMNS)} from outcomes where {condition}", asked).to_pandas()
     if not (rows["experiment"] == chosen.experiment).any():
         raise DataError(
-            f"{chosen.experiment} has no graded trials of {chosen.model!r} at scale {chosen.scale!r} by {chosen.judge!r}; run it first"
+            f"{chosen.experiment} has no graded trials of {chosen.model!r} at scale {chosen.scale!r} by {chosen.judge!r}; "
+            + (_ungraded(store, chosen) or "run it first")
         )
     ordered: pd.DataFrame = rows.sort_values(ORDER, kind="stable", ignore_index=True)
     return ordered
+
+
+WHY = f"""
+select {ungraded("judged")} as why, count(*) as n from judged
+where experiment = ? and model = ? and scale = ? and judge = ? group by all order by n desc, why
+"""
+
+
+def _ungraded(store: Store, chosen: Selection) -> str:
+    """What became of those that the judge was asked about; empty where it was asked about none."""
+    found = store.sql(WHY, [chosen.experiment, chosen.model, chosen.scale, chosen.judge]).to_pylist()
+    told = ", ".join(f"{row['n']:,} {row['why']}" for row in found)
+    line = f"python -m esr rejudge {chosen.judge} --again"
+    return f"what it was asked about: {told}; name another judge, or `{line}` asks once more" if found else ""
 
 
 OUTCOMES = Table("outcomes", outcomes)

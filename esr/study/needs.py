@@ -1,4 +1,7 @@
-"""What a run of a model needs beside the checkout, and whether it is here: looked up without network, each with the line that mends it."""
+"""What a run of a model needs beside the checkout, and whether it is here, each with the line that mends it.
+
+No network is asked, but for the one connection that says whether somebody listens where a judge is served by oneself.
+"""
 
 import json
 import os
@@ -10,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esr.judge.providers.keys import dotenv
+from esr.judge.providers.address import address, nobody
+from esr.judge.providers.keys import dotenv, public
 from esr.params import ModelParams, Params, SaeParams, resolve
 from esr.sae.labels import labels_file
 from esr.sae.registry import file as sae_file
@@ -216,6 +220,10 @@ def _keys(params: Params, model: ModelParams, sae: SaeParams, store: Path, judge
         said = f"{name}, which {role}, " + ("needs none" if key is None else f"{key} is {'set' if there else 'not set'}")
         spot = f"models.{model.name}.judge" if role == "grades" else f"by_model.{model.name}.judging.concreteness_judge"
         found.append(Need("key", there, said, "" if there else f"echo {key}=... >> .env   # or another judge at {spot}"))
+        if away := nobody(params.judge(name)):
+            served = params.judge(name).model.partition("/")[2]
+            told = f"{name}, which {role}, is not served at {public(address(params.judge(name)))}: {away}"
+            found.append(Need("judge", False, told, f"vllm serve {served}   # or set HOSTED_VLLM_API_BASE"))
     return found
 
 

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from esr.errors import JudgeError
+from esr.judge.providers.address import address
 from esr.judge.providers.call import Answer, Call, Stop
 from esr.judge.providers.claude import count, json_object
 from esr.judge.providers.keys import redacted, secrets
@@ -32,8 +33,8 @@ class LitellmClient:
         litellm.telemetry = False
         logging.getLogger("LiteLLM").setLevel(logging.WARNING)  # two lines a call otherwise, and with them pieces of the call
         self._litellm = litellm
-        self._key, self._base = key, judge.api_base
-        self._secrets = secrets(key, judge.api_base)
+        self._key, self._base = key, address(judge)
+        self._secrets = secrets(key, self._base)
         self._timeout = judge.timeout or 600.0
         self._within = httpx.Timeout(self._timeout, connect=min(CONNECT, self._timeout))
 

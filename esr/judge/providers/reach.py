@@ -11,6 +11,7 @@ import ssl
 import time
 
 from esr.errors import JudgeError
+from esr.judge.providers.address import SERVED, VARIABLES, address, provider, variable
 from esr.judge.providers.keys import public
 from esr.judge.providers.retry import TryLater
 from esr.params import JudgeParams
@@ -27,8 +28,6 @@ CONNECT = 10.0
 """Seconds for a connection to come about; an answer may take much longer."""
 CONNECTING = frozenset({"ConnectError", "ConnectTimeout", "ConnectionTimeoutError"})
 """Names of what the transports raise where no connection came about, besides aiohttp's ClientConnector…Error."""
-ADDRESSES = {"anthropic": ("ANTHROPIC_BASE_URL",), "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE")}
-"""Variables by which the providers' own libraries are sent elsewhere."""
 
 
 class Unreachable(TryLater):
@@ -98,21 +97,25 @@ class Reach:
         self._last = now
         if now - self._since >= patience:
             raise JudgeError(
-                f"it cannot be reached at {self._where(away)} ({away}), which was tried for {now - self._since:.0f} s; start what should "
-                f"answer there, mend {self._set_by()}, or name another judge"
+                f"it cannot be reached at {self._where(away)} ({away}), which was tried for {now - self._since:.0f} s; start {self._what()}, "
+                f"mend {self._set_by()}, or name another judge"
             )
         return min(PAUSE, patience / 4)
 
     def _where(self, away: Unreachable) -> str:
-        return away.address or public(self._judge.api_base) or self._judge.client
+        return away.address or public(address(self._judge)) or self._judge.client
+
+    def _what(self) -> str:
+        own = provider(self._judge) == SERVED
+        return f"it (`vllm serve {self._judge.model.partition('/')[2]}`)" if own else "what should answer there"
 
     def _set_by(self) -> str:
         """What an address comes from."""
         if self._judge.api_base is not None:
             return f"judges.{self._judge.name}.api_base in params.yaml"
-        provider = self._judge.client if self._judge.client == "anthropic" else self._judge.model.partition("/")[0]
-        named = [name for name in ADDRESSES.get(provider, ()) if os.environ.get(name)]
-        return f"${named[0]}" if named else "this machine's way to it"
+        if named := variable(self._judge):
+            return f"${named}"
+        return f"${VARIABLES[SERVED][0]}" if provider(self._judge) == SERVED else "this machine's way to it"
 
 
 _reaches: dict[tuple[str, ...], Reach] = {}
@@ -120,5 +123,6 @@ _reaches: dict[tuple[str, ...], Reach] = {}
 
 def reach(judge: JudgeParams) -> Reach:
     """The same for every caller of one judge at one address."""
-    address = judge.api_base or "".join(os.environ.get(name, "") for name in ADDRESSES.get(judge.client, ()))
-    return _reaches.setdefault((judge.name, judge.model, address), Reach(judge))
+    named = variable(judge)
+    where = address(judge) or (os.environ.get(named, "") if named else "")
+    return _reaches.setdefault((judge.name, judge.model, where), Reach(judge))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from esr.errors import DataError
 from esr.judge.providers.given import given
+from esr.show.lacking import ungraded
 from esr.store import Store
 from esr.types import Arm
 
@@ -58,7 +59,7 @@ def source(store: Store, arm: Arm, model: str, scale: str, judges: Sequence[str]
         f"select * exclude (prompt) from outcomes where {WHERE} order by latent, question, seed, trial_id", asked
     ).to_pandas()
     verdicts = store.sql(
-        f"select trial_id, latent, judge, missing, len(attempts) as n, len(located) as n_located from judged where {WHERE}", asked
+        f"select trial_id, latent, judge, {ungraded('judged')} as lacks from judged where {WHERE}", asked
     ).to_pandas()
     there = sorted(verdicts["judge"].unique())
     chosen = [name for name in there if name in judges] if judges else there
@@ -73,15 +74,8 @@ def source(store: Store, arm: Arm, model: str, scale: str, judges: Sequence[str]
 
 
 def _missing(verdicts: pd.DataFrame) -> dict[tuple[str, int], str]:
-    out = {}
-    for row in verdicts.to_dict("records"):
-        if isinstance(row["missing"], str):
-            out[row["trial_id"], int(row["latent"])] = row["missing"]
-        elif not row["n_located"]:
-            out[row["trial_id"], int(row["latent"])] = (
-                "no attempt with a score" if not row["n"] else "no attempt stands in the reply"
-            )
-    return out
+    rows = verdicts[verdicts["lacks"].notna()]
+    return {(row["trial_id"], int(row["latent"])): row["lacks"] for row in rows.to_dict("records")}
 
 
 @dataclass(frozen=True, slots=True)

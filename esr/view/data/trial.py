@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from esr.engine.chat import FAMILIES, Special, rendering
-from esr.errors import DataError, EsrError, StoreError
+from esr.errors import EsrError, StoreError
 from esr.judge.instructed.feedback import feedback
 from esr.judge.lexical import why
 from esr.judge.lexical.restarts import restarts
@@ -18,7 +18,7 @@ from esr.judge.topical import why as topical
 from esr.judge.topical.named import named
 from esr.params import load, path
 from esr.show.plain import plain
-from esr.show.trial import again
+from esr.show.trial import again, whole_id
 from esr.store import Store
 from esr.view.data import latents
 from esr.view.data.choice import Address, Choice, need
@@ -34,11 +34,8 @@ def trial(store: Store, address: Address) -> Any:
     """By its id; the first characters are enough."""
     beginning = need(address, "id")
     with store.asking() as ask:
-        found = ask("select trial_id from trials where starts_with(trial_id, ?) limit 2", [beginning])["trial_id"].to_pylist()
-    if len(found) != 1:
-        many = "several trials have" if found else "no trial has"
-        raise DataError(f"{many} an id that begins with {beginning[:80]!r}")
-    return trials_whole(store, found)[found[0]]
+        whole = whole_id(ask, beginning)
+    return trials_whole(store, [whole])[whole]
 
 
 TRIALS = "select * from trials where trial_id in (select unnest(?))"

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from esr.errors import DataError
+from esr.show.lacking import NO_REPLY, NOT_ASKED, ungraded
 from esr.store import Ask, Store
 from esr.view.data.choice import Address, Choice, choice, need
 
@@ -20,9 +21,9 @@ left join replies r on r.trial_id = m.trial_id
 left join current_arms a on a.experiment = m.experiment and a.model = m.model and a.arm = m.arm and a.scale = m.scale
 where {where} order by m.experiment, a.kind, a.place, m.arm, m.latent, m.question, t.seed, m.trial_id
 """
-WHY = """
-select experiment || '/' || arm as arm, trial_id as trial, latent, coalesce(missing, 'no attempt stands in the reply') as missing
-from judged where judge = ? and {where} and (missing is not null or len(located) = 0)
+WHY = f"""
+select experiment || '/' || arm as arm, trial_id as trial, latent, {ungraded("judged")} as missing
+from judged where judge = ? and {{where}} and (missing is not null or len(located) = 0)
 """
 OTHERS = """
 select o.experiment || '/' || o.arm as arm, o.trial_id as trial, o.latent, list(o.judge order by o.judge) as judges,
@@ -48,7 +49,7 @@ def trials(store: Store, address: Address) -> Any:
     replied = table["replied"].to_pylist()
     graded = [value is not None for value in table["attempts"].to_pylist()]
     reasons = [
-        "" if done else missing.get(key, "not asked yet" if there else "no reply yet")
+        "" if done else missing.get(key, NOT_ASKED if there else NO_REPLY)
         for key, done, there in zip(keys, graded, replied, strict=True)
     ]
     labels = dict(zip(table["latent"].to_pylist(), table["latent_label"].to_pylist(), strict=True))
