@@ -1,4 +1,4 @@
-"""README's table `paper | tiny` from the recorded exports: every number with its n and its interval.
+"""README's table `paper | tiny | smollm2` from the recorded exports: every number with its n and its interval.
 
 python scripts/headline.py            write it between README's marks
 python scripts/headline.py --show     print it
@@ -54,21 +54,43 @@ ROWS = (
 )
 
 
+OTHER = "smollm2"
+
+
+def folder_of(folder: str, model: str) -> str:
+    """The same experiment of another model."""
+    return f"{folder.partition('/')[0]}/{model}"
+
+
 def counted() -> dict[str, dict[str, Counted]]:
-    folders = {row.folder for row in ROWS}
-    return {folder: {one.arm.key: one for one in arms(recorded.read(HOME / "store" / "export" / folder))} for folder in folders}
+    export = HOME / "store" / "export"
+    folders = {row.folder for row in ROWS} | {folder_of(row.folder, OTHER) for row in ROWS}
+    there = sorted(folder for folder in folders if (export / folder).is_dir())
+    return {folder: {one.arm.key: one for one in arms(recorded.read(export / folder))} for folder in there}
 
 
 def table() -> str:
     """Rows whose results are recorded."""
     known = counted()
-    lines = ["| | paper (70B) | `tiny` | n | difference to steered, in pairs |", "|---|---|---|---|---|"]
+    lines = [
+        f"| | paper (70B) | `tiny` | n | difference to steered, in pairs | `{OTHER}` | n | difference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in ROWS:
         for key in row.arms:
-            one = known[row.folder][key]
-            e, d = one.estimates[row.metric], one.differences.get(row.metric)
-            lines.append(f"| {row.says} | {row.paper} | {words.estimate(e)} | {e.n:,} | {words.difference(d)} |")
+            own = cells(known[row.folder].get(key), row.metric)
+            other = cells(
+                known.get(folder_of(row.folder, OTHER), {}).get(key) if row.folder.endswith("/tiny") else None, row.metric
+            )
+            lines.append(f"| {row.says} | {row.paper} | {own} | {other} |")
     return "\n".join(lines) + f"\n\n{remark(known)}\n"
+
+
+def cells(one: Counted | None, metric: str) -> str:
+    if one is None:
+        return "– | – | –"
+    e = one.estimates[metric]
+    return f"{words.estimate(e)} | {e.n:,} | {words.difference(one.differences.get(metric))}"
 
 
 def remark(known: dict[str, dict[str, Counted]]) -> str:

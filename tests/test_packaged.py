@@ -82,6 +82,9 @@ def test_it_answers_and_both_engines_say_the_same_with_and_without_steering(fold
     assert found["same"] == found["of"] == 32
     assert found["moved"] >= 12, "what is steered says something else"
     assert "Paris" in found["paris"]
+    assert found["left"] < 0.25, "the shipped SAE says three quarters of what the stream varies by, on replies to other questions"
+    assert 16 < found["l0"] < 64
+    assert found["apart"] < 1e-4 * found["peak"], "a latent reads the same in both engines"
 
 
 ANSWERS = """
@@ -90,9 +93,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import numpy as np
+import torch
 from safetensors.numpy import save_file
-from esr.engine import Request
-from esr.params import load
+from esr.engine import Capture, Request
+from esr.params import load, resolve
+from esr.sae import open_sae
+from esr.sae.labels import read_labels
 from esr.types import Op, Sampling
 
 def main():
@@ -107,19 +113,34 @@ def main():
     greedy, varied = Sampling(0.0, 1.0, 1.0, 8), Sampling(0.0, 1.0, 1.1, 8)
     questions = ["What is the capital of France?", "How do I boil an egg?", "Name 3 animals.", "Why do leaves fall?"]
     asked = []
+    latents = [label.index for label in read_labels(resolve(params.sae(block.sae).labels)) if label.label.startswith("about ")][::100]
+    def op(i):
+        kind, which, value, of = [("add", latents[i % 7], 90.0, block.sae), ("project_out", i % 4, 1.0, "ways"),
+                                  ("clamp", latents[i % 7], 60.0, block.sae), ("add", i % 4, 120.0, "ways")][i // 2 % 4]
+        return Op(kind, which, value, block.steer_layer, of)
     for i in range(32):
-        ops = () if i % 2 else (Op(("add", "project_out")[i // 2 % 2], i % 4, (120.0, 1.0)[i // 2 % 2], block.steer_layer, "ways"),)
+        ops = () if i % 2 else (op(i),)
         asked.append(Request(prompt=questions[i // 8], sampling=greedy if i % 4 < 2 else varied, seed=i, ops=ops, scope=("all", "generated")[i // 4 % 2]))
-    engine = open_engine(params, "smollm2", saes=False)
+    engine = open_engine(params, "smollm2")
     engine.load_directions("ways", room / "ways.safetensors")
     ours = engine.generate(asked)
     plain = engine.generate([replace(one, ops=()) for one in asked])
     moved = sum(a.token_ids != b.token_ids for a, b, one in zip(ours, plain, asked) if one.ops)
+    told = [Request(token_ids=(*one.prompt_token_ids, *one.token_ids), sampling=greedy) for one in plain[1::8]]
+    def read(by, **how):
+        places = [f"[{len(one.prompt_token_ids)},)" for one in plain[1::8]]
+        return by.read([replace(one, capture=Capture(layer=block.read_layer, positions=at, **how)) for one, at in zip(told, places)])
+    peaks, streams = read(engine, sae=block.sae, mode="max"), read(engine, mode="residual")
+    sae, x = open_sae(params, block.sae), torch.from_numpy(np.concatenate([one.values for one in streams]))
+    f = sae.encode(x)
+    left = float((x - sae.decode(f)).pow(2).sum() / (x - x.mean(0)).pow(2).sum())
     close_engine(engine)
-    reference = open_engine(params, "smollm2", "hf", saes=False)
+    reference = open_engine(params, "smollm2", "hf")
+    apart = max(float(np.abs(a.values - b.values).max()) for a, b in zip(peaks, read(reference, sae=block.sae, mode="max")))
     reference.load_directions("ways", room / "ways.safetensors")
     theirs = reference.generate(asked)
-    print(json.dumps({"of": len(asked), "same": sum(a.token_ids == b.token_ids for a, b in zip(ours, theirs)), "moved": moved, "paris": ours[1].text}))
+    print(json.dumps({"of": len(asked), "same": sum(a.token_ids == b.token_ids for a, b in zip(ours, theirs)), "moved": moved, "paris": ours[1].text,
+                      "left": left, "l0": float((f > 0).sum(1).float().mean()), "apart": apart, "peak": max(float(one.values.max()) for one in peaks)}))
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,7 @@ from functools import cached_property
 from itertools import takewhile
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]  # it comes without types
 import torch
 from torch import Tensor
 
