@@ -8,6 +8,7 @@ store, so its history is there for the next `prefect server start`. This module 
 
 import argparse
 import errno
+import multiprocessing
 import os
 import signal
 import sys
@@ -62,7 +63,14 @@ class CtrlC:
         if os.isatty(1):
             os.write(1, SHOW_CURSOR)
         say(f"\n{said}; what was computed is kept, go on with: {self.line}")
-        os._exit(STOPPED)
+        end_at_once(STOPPED)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """With the engines that are being opened: their processes watch this one only once they have loaded."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(code)
 
 
 def say(text: str) -> None:
@@ -188,5 +196,5 @@ if __name__ == "__main__":
     sys.stdout.flush()
     sys.stderr.flush()
     if code == STOPPED:
-        os._exit(code)  # an engine that is being opened would be waited for; what this process has started ends with it
+        end_at_once(code)  # an engine that is being opened would be waited for
     sys.exit(code)

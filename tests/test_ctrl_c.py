@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -27,6 +28,12 @@ WORDS = ("exp01", "tiny", "--scale", "smoke")
 GO_ON = f"what was computed is kept, go on with: python -m flows {' '.join(WORDS)}"
 
 
+def at_a_terminal() -> None:
+    """It is the process's own, and what is typed there is heard, also where these tests were started in the background, deaf to Ctrl-C."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class Terminal:
     """A run whose keyboard and screen are a terminal of its own."""
@@ -40,7 +47,7 @@ class Terminal:
         line = [sys.executable, "-m", "flows", *WORDS]
         self.process = subprocess.Popen(
             line, cwd=HOME, env={**os.environ, **self.where.env, "TERM": "xterm", **self.env}, stdin=there, stdout=there, stderr=there,
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            start_new_session=True, preexec_fn=at_a_terminal,
         )  # fmt: skip
         os.close(there)
 

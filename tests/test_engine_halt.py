@@ -40,7 +40,7 @@ def trial(i: int, tokens: int) -> Trial:
 
 
 def test_ctrl_c_is_not_for_its_processes(engine: VllmEngine) -> None:
-    children = [child for child in psutil.Process().children(recursive=True) if "resource_tracker" not in " ".join(child.cmdline())]
+    children = [child for child in psutil.Process().children(recursive=True) if "VLLM" in " ".join(child.cmdline())]
     assert children
     for child in children:
         child.send_signal(signal.SIGINT)
