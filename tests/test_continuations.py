@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from esr.engine.intervention import Intervention
+from esr.errors import DataError
 from esr.params import load
 from esr.show.continuations import opens
 from esr.store import Store
@@ -62,6 +63,8 @@ def test_only_low_first_attempts_are_begun_with_and_few_of_a_latent() -> None:
     some = [high, short, low, replace(low, member=replace(low.member, trial=replace(low.member.trial, seed=2)))]
     assert off_topic(some, below=30, at_least=10, per_latent=1) == [low]
     assert episodes([low, high, short, short], 1) == [short]
+    with pytest.raises(DataError, match="none of 2 graded replies ended in a correction"):
+        episodes([low, high], 1)
 
 
 def test_every_cut_is_continued_under_every_condition_and_held_against_its_pair() -> None:

@@ -99,6 +99,8 @@ def episodes(some: Sequence[Graded], per_latent: int) -> list[Graded]:
         if one.corrected and taken[latent] < per_latent:
             found.append(one)
             taken[latent] += 1
+    if not found:
+        raise DataError(f"none of {len(some):,} graded replies ended in a correction, and there is nothing to go on from")
     return found
 
 
