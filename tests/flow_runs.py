@@ -122,5 +122,8 @@ def summary(where: Place) -> list[dict[str, Any]]:
     """The view, without what is allowed to differ between two runs."""
     from esr.store import Store
 
-    rows = Store(where.store).sql("select * from summary order by all").to_pylist()
-    return json.loads(json.dumps(rows, default=str))
+    rows = Store(where.store).sql("select * from summary order by experiment, model, arm, judge, scale").to_pylist()
+    told: list[dict[str, Any]] = json.loads(json.dumps(rows, default=str))
+    return [
+        {k: round(v, 9) if isinstance(v, float) else v for k, v in row.items()} for row in told
+    ]  # a sum's last digit is its order's
