@@ -57,14 +57,14 @@ ROWS = (
 OTHER = "smollm2"
 
 
-def folder_of(folder: str, model: str) -> str:
-    """The same experiment of another model."""
-    return f"{folder.partition('/')[0]}/{model}"
+def beside(folder: str) -> str:
+    """The same experiment of the other model."""
+    return f"{folder.partition('/')[0]}/{OTHER}"
 
 
 def counted() -> dict[str, dict[str, Counted]]:
     export = HOME / "store" / "export"
-    folders = {row.folder for row in ROWS} | {folder_of(row.folder, OTHER) for row in ROWS}
+    folders = {row.folder for row in ROWS} | {beside(row.folder) for row in ROWS}
     there = sorted(folder for folder in folders if (export / folder).is_dir())
     return {folder: {one.arm.key: one for one in arms(recorded.read(export / folder))} for folder in there}
 
@@ -78,10 +78,8 @@ def table() -> str:
     ]
     for row in ROWS:
         for key in row.arms:
-            own = cells(known[row.folder].get(key), row.metric)
-            other = cells(
-                known.get(folder_of(row.folder, OTHER), {}).get(key) if row.folder.endswith("/tiny") else None, row.metric
-            )
+            own = cells(known[row.folder][key], row.metric)
+            other = cells(known.get(beside(row.folder), {}).get(key) if row.folder.endswith("/tiny") else None, row.metric)
             lines.append(f"| {row.says} | {row.paper} | {own} | {other} |")
     return "\n".join(lines) + f"\n\n{remark(known)}\n"
 

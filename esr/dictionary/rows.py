@@ -35,7 +35,7 @@ class Rows:
         return rows.mean(0), float(rows.norm(dim=1).median())
 
     def training(self, seed: int) -> Iterator[Tensor]:
-        """[tokens, width], some ten thousand rows at a time, for ever. What was read is kept in half precision while memory is left."""
+        """[tokens, width], ROWS of them at most at a time, for ever. What was read is kept in half precision while memory is left."""
         rng = np.random.default_rng(seed)
         while True:
             for number in rng.permutation(self.text.batches):
