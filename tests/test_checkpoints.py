@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from esr.errors import DataError, EngineError
 from esr.params import HOME, Params, load
 from esr.params.weights import identity
 from esr.store import Store
-from esr.tune import checkpoint, environment, fetch, making, stages, train
-from esr.tune.places import Places
+from esr.tune import checkpoint, environment, fetch, making, stages, together, train
+from esr.tune.places import Course, Places
 from esr.tune.recipe import recipe
 from esr.tune.settings import Tuning
 
+HALF = Course(50, 1)
 PLAIN = HOME / "esr/organism/data/tiny-plain"
 
 
@@ -43,11 +45,11 @@ def checked(folder: Path) -> None:
 
 def test_an_adapter_of_this_base_is_served_under_its_own_name_and_weights(tmp_path: Path) -> None:
     places = Places("tiny-plain", tmp_path)
-    adapter(places.checkpoint(50, 1))
+    adapter(places.checkpoint(HALF))
     params = load("tiny-plain")
-    one = checkpoint.opened(params, places, 50, 1)
+    one = checkpoint.opened(params, places, HALF)
     assert (one.name, one.adapter) == ("tiny-plain:50-1", "checkpoints/tiny-plain/50-1/adapter")
-    absolute = checkpoint.Checkpoint(one.name, 50, 1, str(tmp_path / one.adapter))
+    absolute = checkpoint.Checkpoint(one.name, HALF, str(tmp_path / one.adapter))
     wide = checkpoint.with_checkpoints(params, "tiny-plain", [absolute])
     assert wide.model(one.name).hub == params.model("tiny-plain").hub
     tuned, base = identity(wide, one.name), identity(wide, "tiny-plain")
@@ -85,7 +87,7 @@ def test_a_checkpoint_that_is_not_there_says_how_it_is_made(tmp_path: Path) -> N
     with pytest.raises(
         DataError, match=r"`dvc pull checkpoints/dvc.yaml:checkpoint@tiny-plain-50-1` fetches it and `dvc repro` of it"
     ):
-        checkpoint.opened(load("tiny-plain"), Places("tiny-plain", tmp_path), 50, 1)
+        checkpoint.opened(load("tiny-plain"), Places("tiny-plain", tmp_path), HALF)
 
 
 def test_without_axolotl_the_line_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -96,11 +98,11 @@ def test_without_axolotl_the_line_that_installs_it_is_named(monkeypatch: pytest.
 
 def test_the_recipe_is_the_paper_s_table_five_and_names_no_folder_of_a_machine() -> None:
     params = load("8b")
-    found = recipe(params.of(Tuning), params.model("8b"), Places("8b"), 50, 1)
+    found = recipe(params.of(Tuning), params.model("8b"), Places("8b"), HALF)
     table = {
         "adapter": "lora", "lora_r": 32, "lora_alpha": 16, "lora_dropout": 0.05, "lora_target_linear": True, "learning_rate": 2e-4,
         "lr_scheduler": "cosine", "warmup_steps": 10, "num_epochs": 4, "micro_batch_size": 2, "gradient_accumulation_steps": 4,
-        "sequence_len": 4096, "sample_packing": False, "val_set_size": 0.05, "optimizer": "adamw_bnb_8bit", "bf16": "auto",
+        "sequence_len": 4096, "sample_packing": False, "val_set_size": 0.05, "optimizer": "adamw_bnb_8bit", "bf16": True,
         "weight_decay": 0.0, "attn_implementation": "sdpa", "special_tokens": {"pad_token": "<|end_of_text|>"},
         "logging_steps": 10, "evals_per_epoch": 4, "saves_per_epoch": 1, "gradient_checkpointing": False, "tf32": False,
     }  # fmt: skip
@@ -108,7 +110,7 @@ def test_the_recipe_is_the_paper_s_table_five_and_names_no_folder_of_a_machine()
     assert found["datasets"][0]["type"] == "input_output"
     assert not re.search(r"[\"' ]/\w", yaml.safe_dump(found))
     other = load("tiny-plain")
-    here = recipe(other.of(Tuning), other.model("tiny-plain"), Places("tiny-plain"), 10, 2)
+    here = recipe(other.of(Tuning), other.model("tiny-plain"), Places("tiny-plain"), Course(10, 2))
     assert (here["bf16"], here["attn_implementation"], here["lora_mlp_kernel"], here["seed"]) == (False, "eager", False, 2)
 
 
@@ -142,7 +144,7 @@ def test_examples_mixtures_and_recipes_are_written_with_what_was_held_out(tmp_pa
         assert sum("Let me" in trained["text"] for _, trained in rows) == round(60 * ratio / 100)
         assert all([segment["label"] for segment in row] == [False, True] for row in rows)
         assert (
-            yaml.safe_load(places.recipe(ratio, 1).read_text())["datasets"][0]["path"]
+            yaml.safe_load(places.recipe(Course(ratio, 1)).read_text())["datasets"][0]["path"]
             == f"checkpoints/tiny-plain/mixtures/{ratio}.jsonl"
         )
 
@@ -167,6 +169,37 @@ def test_how_far_a_training_is_stands_in_its_log(tmp_path: Path) -> None:
     assert train.progress(log) == "starting"
     log.write_text("\r 12%|#  | 51/400 [00:10<01:00]\n{'loss': '2.4', 'epoch': 1}\n\r 50%|#  | 5/10 [00:10<01:00]\n")
     assert train.progress(log) == "step 51 of 400, loss 2.4"
+
+
+def test_trainings_side_by_side_that_fail_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ESR_FINETUNE", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nowhere has none"):
+        together.everything(load("tiny-plain"), Places("tiny-plain", tmp_path), 2)
+    with pytest.raises(DataError, match=r"2 of 2 trainings failed \(50-8, 50-9\)|\(50-9, 50-8\)"):
+        together.side_by_side("tiny-plain", [Course(50, 8), Course(50, 9)], 2)
+    with pytest.raises(DataError, match="such as 50-1, and '50' is not"):
+        Course.of("50")
+
+
+def test_where_dvc_is_not_installed_a_checkpoint_s_own_note_is_held_against_what_lies_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "dvc", None)
+    params, places = small(ratios=(50,)), Places("tiny-plain", tmp_path)
+    found = replace(study(Store(tmp_path / "store")), params=params)
+    with pytest.raises(DataError, match="no checkpoint in checkpoints/tiny-plain/50-1"):
+        fetch.checkpoints(found, places)
+    making.examples(found, places)
+    making.mixed(found, places)
+    adapter(places.checkpoint(HALF), **checkpoint.made_from(params, places, HALF))
+    assert [one.name for one in fetch.checkpoints(found, places)] == ["tiny-plain:50-1"]
+    assert "DVC is not installed" in caplog.text
+    assert together.current(params, places, HALF)
+    with places.mixture(50).open("a") as file:
+        file.write("\n")
+    assert not together.current(params, places, HALF)
+    with pytest.raises(DataError, match=r"was made from another mixture; `python -m esr.tune all tiny-plain` makes it anew"):
+        fetch.checkpoints(found, places)
 
 
 def test_checkpoints_that_dvc_has_not_got_are_not_trained(tmp_path: Path) -> None:

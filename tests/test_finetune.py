@@ -21,11 +21,12 @@ from esr.params import HOME, load, parse
 from esr.store import Store
 from esr.study.study import Study
 from esr.tune import checkpoint, fetch
-from esr.tune.places import Places, stage
+from esr.tune.places import Course, Places, stage
 from esr.types import Op, Sampling
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-ONE = stage("tiny-plain", 50, 1)
+HALF = Course(50, 1)
+ONE = stage("tiny-plain", HALF)
 OFFLINE = (
     "No matching distribution",
     "Could not find a version",
@@ -71,8 +72,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, axolotl: Path) -> Path:
     tree = yaml.safe_load((HOME / "params.yaml").read_text())
     small = SETTINGS | {"ratios": [50], "masked": 60, "normal": 60, "total": 80}
     small["training"] = SETTINGS["training"] | {"epochs": 3, "learning_rate": 1e-3}
-    tree["exp04"] = json.loads(json.dumps(small))
-    tree["by_model"]["tiny-plain"].pop("exp04")
+    for block in tree["by_model"].values():
+        block.pop("exp04", None)
+    tree["by_model"]["tiny-plain"]["exp04"] = json.loads(json.dumps(small))
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     (root / ".venv").symlink_to(sys.prefix)
     ran(root, sys.executable, "-m", "esr.tune", "stages")
@@ -111,8 +113,8 @@ def trained(project: Path) -> Path:
     """The checkpoint's folder; its training was killed once after a save, and DVC then finished it."""
     dvc(project, "repro", "-q", "checkpoints/dvc.yaml:mixtures-tiny-plain")
     places = Places("tiny-plain", project)
-    partial = places.checkpoint(50, 1).with_name("50-1.partial")
-    words = [sys.executable, "-m", "esr.tune", "train", "tiny-plain", "50", "1"]
+    partial = places.checkpoint(HALF).with_name("50-1.partial")
+    words = [sys.executable, "-m", "esr.tune", "train", "tiny-plain", "50-1"]
     process = subprocess.Popen(words, cwd=project, env=environment(project), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while (
@@ -121,9 +123,9 @@ def trained(project: Path) -> Path:
         time.sleep(0.05)
     process.kill()  # axolotl goes with whoever waits for it
     process.wait(60)
-    assert not places.checkpoint(50, 1).exists() or process.returncode == 0
+    assert not places.checkpoint(HALF).exists() or process.returncode == 0
     dvc(project, "repro", "-q", ONE)
-    return places.checkpoint(50, 1)
+    return places.checkpoint(HALF)
 
 
 def test_a_checkpoint_is_there_whole_with_its_loss_and_what_it_was_made_from(trained: Path) -> None:
@@ -140,6 +142,13 @@ def test_a_checkpoint_is_there_whole_with_its_loss_and_what_it_was_made_from(tra
     assert not trained.with_name("50-1.partial").exists()
 
 
+def test_what_is_there_and_current_is_not_trained_again(project: Path, trained: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+    said = ran(project, sys.executable, "-m", "esr.tune", "all", "tiny-plain", "--at-once", "2")
+    assert "0 of 1 checkpoints are to be trained, 2 at once" in said
+    assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before
+
+
 def test_a_second_clone_pulls_it_and_trains_nothing(project: Path, trained: Path, tmp_path: Path) -> None:
     dvc(project, "push", "-q", ONE)
     git(project, "add", "-A", "--", ".", ":!.venv")
@@ -149,16 +158,16 @@ def test_a_second_clone_pulls_it_and_trains_nothing(project: Path, trained: Path
     (there / ".venv").symlink_to(sys.prefix)
     dvc(there, "remote", "modify", "--local", "checkpoints", "url", str(project / "store" / "remote"))
     pulled = Places("tiny-plain", there)
-    assert not pulled.checkpoint(50, 1).exists()
+    assert not pulled.checkpoint(HALF).exists()
     dvc(there, "pull", "-q", ONE)
     for name in ("about.json", "loss.csv", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"):
-        assert (pulled.checkpoint(50, 1) / name).read_bytes() == (trained / name).read_bytes()
+        assert (pulled.checkpoint(HALF) / name).read_bytes() == (trained / name).read_bytes()
     study = Study(
         parse(yaml.safe_load((project / "params.yaml").read_text()), "tiny-plain", "full"), "tiny-plain", Store(tmp_path / "store")
     )
     (one,) = fetch.checkpoints(study, pulled)
     assert one.adapter == "checkpoints/tiny-plain/50-1/adapter"
-    (pulled.checkpoint(50, 1) / "loss.csv").unlink()
+    (pulled.checkpoint(HALF) / "loss.csv").unlink()
     with pytest.raises(DataError, match="not what DVC recorded"):
         fetch.checkpoints(study, pulled)
 
@@ -177,7 +186,7 @@ def requests(trained: Path) -> list[Request]:
 
 def test_it_is_served_beside_its_base_token_by_token_as_peft_has_it(trained: Path, requests: list[Request]) -> None:
     params = load("tiny-plain")
-    one = checkpoint.Checkpoint("tiny-plain:50-1", 50, 1, str(trained / "adapter"))
+    one = checkpoint.Checkpoint("tiny-plain:50-1", HALF, str(trained / "adapter"))
     wide = checkpoint.with_checkpoints(params, "tiny-plain", [one])
     wanted = open_engine(params, "tiny-plain", "hf").generate(requests)
     engine = open_engine(wide, "tiny-plain", "vllm")

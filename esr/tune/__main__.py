@@ -1,4 +1,7 @@
-"""python -m esr.tune examples|mixtures|train MODEL: what DVC's stages of checkpoints/dvc.yaml run; `stages` writes that file."""
+"""python -m esr.tune examples|mixtures|train MODEL: what DVC's stages of checkpoints/dvc.yaml run; `stages` writes that file.
+
+`all MODEL --at-once N` does without DVC what they do, N trainings side by side.
+"""
 
 import argparse
 import logging
@@ -9,9 +12,11 @@ from esr.errors import EsrError
 from esr.params import load
 from esr.store import Store
 from esr.study.study import Study
-from esr.tune import making, stages
-from esr.tune.places import Places
+from esr.tune import fetch, making, stages, together
+from esr.tune.places import Course, Places
 from esr.tune.train import train
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,12 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("examples", "write the examples, and what was held out of them"),
         ("mixtures", "mix them, and write a recipe for each training"),
         ("train", "train one checkpoint with axolotl"),
+        ("all", "examples, mixtures and every checkpoint; what is there and current is left as it is"),
     ):
         command = some.add_parser(name, help=told)
         command.add_argument("model", help="a model of params.yaml")
         if name == "train":
-            command.add_argument("ratio", type=int, help="per cent of masked rows")
-            command.add_argument("seed", type=int, help="of training")
+            command.add_argument("course", metavar="RATIO-SEED", help="per cent of masked rows, and the seed of training: 50-1")
+        if name == "all":
+            command.add_argument("--at-once", type=int, default=1, metavar="N", help="trainings side by side (default: 1)")
     some.add_parser("stages", help="write checkpoints/dvc.yaml from params")
     args = words.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -45,7 +52,12 @@ def _done(args: argparse.Namespace) -> int:
         return 0
     params, places = load(args.model), Places(args.model)
     if args.command == "train":
-        train(params, places, args.ratio, args.seed)
+        train(params, places, Course.of(args.course))
+        return 0
+    if args.command == "all":
+        together.everything(params, places, max(1, args.at_once))
+        if fetch.installed():
+            log.info("`dvc commit checkpoints/dvc.yaml` tells DVC what was made")
         return 0
     study = Study(params, args.model, Store())
     (making.examples if args.command == "examples" else making.mixed)(study, places)

@@ -13,8 +13,8 @@ from typing import Any
 from esr.engine.adapter import CONFIG, WEIGHTS, Adapter
 from esr.errors import DataError
 from esr.params import ModelParams, Params
-from esr.params.weights import identity
-from esr.tune.places import Places, stage
+from esr.params.weights import file_digest, identity
+from esr.tune.places import Course, Places, stage
 
 ABOUT, LOSS, ADAPTER = "about.json", "loss.csv", "adapter"
 
@@ -25,26 +25,37 @@ class Checkpoint:
 
     name: str
     """As a model of params: `tiny-plain:50-1`."""
-    ratio: int
-    seed: int
+    course: Course
     adapter: str
     """Its folder, relative to the checkout. Empty with the fake engine, which has no weights to adapt."""
 
 
-def name(model: str, ratio: int, seed: int) -> str:
-    return f"{model}:{ratio}-{seed}"
+def name(model: str, course: Course) -> str:
+    return f"{model}:{course}"
 
 
-def opened(params: Params, places: Places, ratio: int, seed: int) -> Checkpoint:
+def opened(params: Params, places: Places, course: Course) -> Checkpoint:
     """The checkpoint where it lies, checked against its base."""
-    folder = places.checkpoint(ratio, seed)
+    folder = places.checkpoint(course)
     if not (folder / ABOUT).is_file():
         where = places.relative(folder)
         raise DataError(
-            f"no checkpoint in {where}; `dvc pull {stage(places.model, ratio, seed)}` fetches it and `dvc repro` of it makes it"
+            f"no checkpoint in {where}; `dvc pull {stage(places.model, course)}` fetches it and `dvc repro` of it makes it"
         )
     check(params, params.model(places.model), folder)
-    return Checkpoint(name(places.model, ratio, seed), ratio, seed, places.relative(folder / ADAPTER))
+    return Checkpoint(name(places.model, course), course, places.relative(folder / ADAPTER))
+
+
+def made_from(params: Params, places: Places, course: Course) -> dict[str, str]:
+    """What a training depends on as it lies here; a file that does not has no part in it."""
+    files = {"recipe": places.recipe(course), "mixture": places.mixture(course.ratio)}
+    return {kind: file_digest(file) for kind, file in files.items() if file.is_file()} | {"base": identity(params, places.model)}
+
+
+def differs(params: Params, places: Places, course: Course) -> list[str]:
+    """What has changed since the checkpoint was made, of what lies here: its recipe, its mixture, its base."""
+    about = read(places.checkpoint(course))
+    return [kind for kind, digest in made_from(params, places, course).items() if about.get(kind) != digest]
 
 
 def check(params: Params, model: ModelParams, folder: Path) -> None:
@@ -104,4 +115,4 @@ def with_checkpoints(params: Params, model: str, found: list[Checkpoint]) -> Par
     return params.model_copy(update={"models": {**params.models, **tuned}})
 
 
-__all__ = ["CONFIG", "Checkpoint", "check", "fits", "name", "opened", "read", "with_checkpoints"]
+__all__ = ["CONFIG", "Checkpoint", "check", "differs", "fits", "made_from", "name", "opened", "read", "with_checkpoints"]

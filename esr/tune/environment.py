@@ -1,4 +1,8 @@
-"""axolotl's own environment: where it is, and the command that trains."""
+"""axolotl's own environment: where it is, and the command that trains.
+
+$ESR_FINETUNE names another: a folder with bin/python, or an interpreter itself (a script that calls one will do), by which axolotl can
+be imported.
+"""
 
 import json
 import os
@@ -22,17 +26,17 @@ PACKAGES = ("axolotl", "torch", "transformers", "peft")
 
 
 def python() -> Path:
-    """Its interpreter: in the checkout, or where $ESR_FINETUNE says."""
-    folder = Path(os.environ.get("ESR_FINETUNE") or HOME / NAME)
-    found = folder / "bin" / "python"
-    if not (found.is_file() and (folder / "bin" / "axolotl").is_file()):
-        raise DataError(f"axolotl trains in an environment of its own and {folder.name} has none; `make finetune` makes it")
+    """The interpreter that axolotl runs with."""
+    named = Path(os.environ.get("ESR_FINETUNE") or HOME / NAME).absolute()
+    found = named if named.is_file() else named / "bin" / "python"
+    if not found.is_file():
+        raise DataError(f"axolotl trains in an environment of its own and {named.name} has none; `make finetune` makes it")
     return found
 
 
 def command(config: str) -> list[str]:
     """One process, without a launcher between."""
-    return [str(python().with_name("axolotl")), "train", config, "--launcher", "python"]
+    return [str(python()), "-m", "axolotl.cli.main", "train", config, "--launcher", "python"]
 
 
 def versions() -> dict[str, str]:
@@ -40,6 +44,11 @@ def versions() -> dict[str, str]:
     ask = (
         f"import json; from importlib.metadata import version; print(json.dumps({{name: version(name) for name in {PACKAGES!r}}}))"
     )
-    said = subprocess.run([python(), "-c", ask], capture_output=True, text=True, check=True).stdout
-    found: dict[str, str] = json.loads(said)
+    said = subprocess.run([python(), "-c", ask], capture_output=True, text=True, check=False)
+    if said.returncode:
+        last = (said.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise DataError(
+            f"axolotl should be there for {python()} and it says {last[:200]!r}; `make finetune` makes an environment that has it"
+        )
+    found: dict[str, str] = json.loads(said.stdout)
     return found

@@ -14,8 +14,9 @@ FALSE_ALARMS = Arm("exp04", "base-unsteered", "unsteered", 0.0, 0, against="")
 
 def arm(one: Checkpoint, seeds: int) -> Arm:
     """`50`, or `50-2` where several were trained."""
-    named = f"{one.ratio}" if seeds == 1 else f"{one.ratio}-{one.seed}"
-    return Arm("exp04", named, "tuned", float(one.ratio), one.seed, against=BASE.key)
+    course = one.course
+    named = f"{course.ratio}" if seeds == 1 else str(course)
+    return Arm("exp04", named, "tuned", float(course.ratio), course.seed, against=BASE.key)
 
 
 def false_alarms(tuned: Arm) -> Arm:

@@ -1,15 +1,20 @@
-"""Checkpoints as DVC has them: pulled where they are not here, refused where they are not what their stage makes."""
+"""Checkpoints as DVC has them: pulled where they are not here, refused where they are not what their stage makes.
+
+Where DVC is not installed, a checkpoint's own note says what it was made from. That is held against the recipe, the mixture and the base
+that lie here, and a warning says who vouched.
+"""
 
 import json
 import logging
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from esr.errors import DataError
-from esr.tune.checkpoint import ABOUT, ADAPTER, Checkpoint, name, opened
-from esr.tune.places import FOLDER, Places, stage
+from esr.tune.checkpoint import ABOUT, ADAPTER, Checkpoint, differs, name, opened
+from esr.tune.places import FOLDER, Course, Places, stage
 from esr.tune.settings import Tuning
 
 if TYPE_CHECKING:
@@ -19,16 +24,35 @@ log = logging.getLogger(__name__)
 
 
 def checkpoints(study: "Study", places: Places | None = None) -> list[Checkpoint]:
-    """One of each ratio and seed, in that order. The fake engine adapts nothing, so it is given names alone."""
-    tuning, where = study.params.of(Tuning), places or Places(study.model)
-    wanted = [(ratio, seed) for ratio in tuning.ratios for seed in tuning.seeds]
+    """One of each training, in their order. The fake engine adapts nothing, so it is given names alone."""
+    where, wanted = places or Places(study.model), study.params.of(Tuning).courses
     if study.backend == "fake":
-        return [Checkpoint(name(study.model, *one), *one, where.relative(where.checkpoint(*one) / ADAPTER)) for one in wanted]
-    lacking = [one for one in wanted if not (where.checkpoint(*one) / ABOUT).is_file()]
-    if lacking:
-        _pull(where, [stage(study.model, *one) for one in lacking])
-    _as_recorded(where, [stage(study.model, *one) for one in wanted])
-    return [opened(study.params, where, *one) for one in wanted]
+        return [Checkpoint(name(study.model, one), one, where.relative(where.checkpoint(one) / ADAPTER)) for one in wanted]
+    lacking = [one for one in wanted if not (where.checkpoint(one) / ABOUT).is_file()]
+    if installed():
+        if lacking:
+            _pull(where, [stage(study.model, one) for one in lacking])
+        _as_recorded(where, [stage(study.model, one) for one in wanted])
+    elif not lacking:
+        _as_noted(study, where, wanted)
+    return [opened(study.params, where, one) for one in wanted]
+
+
+def installed() -> bool:
+    """Whether DVC is."""
+    return find_spec("dvc") is not None
+
+
+def _as_noted(study: "Study", places: Places, wanted: Sequence[Course]) -> None:
+    for one in wanted:
+        if changed := differs(study.params, places, one):
+            raise DataError(
+                f"the checkpoint '{one}' of {places.model!r} was made from another {' and another '.join(changed)}; "
+                f"`python -m esr.tune all {places.model}` makes it anew"
+            )
+    log.warning(
+        "DVC is not installed: that these %d checkpoints are those that were recorded, only their own notes say", len(wanted)
+    )
 
 
 def _dvc(places: Places, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -49,8 +49,8 @@ def mixed(study: "Study", places: Places) -> None:
     family = study.spec.family
     for ratio, some in made.items():
         _lines(places.mixture(ratio), (rows.as_json(rows.row(example, family)) for example in some))
-        for seed in tuning.seeds:
-            _whole(places.recipe(ratio, seed), recipe.text(recipe.recipe(tuning, study.spec, places, ratio, seed)))
+    for course in tuning.courses:
+        _whole(places.recipe(course), recipe.text(recipe.recipe(tuning, study.spec, places, course)))
 
 
 def _lines(path: Path, found: Iterable[Mapping[str, Any]]) -> None:

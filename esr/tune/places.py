@@ -1,11 +1,35 @@
 """Where examples, mixtures and checkpoints lie: under checkpoints/ of the checkout, where DVC keeps them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from esr.errors import DataError
 from esr.params import HOME
 
 FOLDER = "checkpoints"
+NAMED = re.compile(r"(?P<ratio>\d+)-(?P<seed>\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One training: what it is trained on, and with which seed."""
+
+    ratio: int
+    """Per cent of masked rows."""
+    seed: int
+
+    def __str__(self) -> str:
+        """Its name in files and stages: `50-1`."""
+        return f"{self.ratio}-{self.seed}"
+
+    @classmethod
+    def of(cls, text: str) -> "Course":
+        """As `str` writes it."""
+        found = NAMED.fullmatch(text)
+        if found is None:
+            raise DataError(f"a training is named by its ratio and seed, such as 50-1, and {text!r} is not")
+        return cls(int(found["ratio"]), int(found["seed"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +55,18 @@ class Places:
     def mixture(self, ratio: int) -> Path:
         return self.folder / "mixtures" / f"{ratio}.jsonl"
 
-    def recipe(self, ratio: int, seed: int) -> Path:
+    def recipe(self, course: Course) -> Path:
         """axolotl's configuration of one training."""
-        return self.folder / "recipes" / f"{ratio}-{seed}.yml"
+        return self.folder / "recipes" / f"{course}.yml"
 
-    def checkpoint(self, ratio: int, seed: int) -> Path:
-        return self.folder / f"{ratio}-{seed}"
+    def checkpoint(self, course: Course) -> Path:
+        return self.folder / str(course)
 
     def relative(self, path: Path) -> str:
         """As it stands in files: from the checkout, so that no file names a machine's folder."""
         return path.relative_to(self.root).as_posix()
 
 
-def stage(model: str, ratio: int, seed: int) -> str:
+def stage(model: str, course: Course) -> str:
     """The DVC stage that makes a checkpoint."""
-    return f"{FOLDER}/dvc.yaml:checkpoint@{model}-{ratio}-{seed}"
+    return f"{FOLDER}/dvc.yaml:checkpoint@{model}-{course}"

@@ -5,28 +5,20 @@ from typing import Any
 import yaml
 
 from esr.params import ModelParams
-from esr.tune.places import Places
+from esr.tune.places import Course, Places
 from esr.tune.settings import Tuning
 
 PADDING = {"llama3": "<|end_of_text|>", "gemma2": "<pad>", "smollm": "<|im_end|>", "tiny": "<|pad|>"}
 """Which special token fills short rows up; it is never trained on."""
-ON: dict[str, dict[str, Any]] = {
-    "gpu": {"bf16": "auto", "attn_implementation": "sdpa"},
-    "cpu": {
-        "bf16": False,
-        "attn_implementation": "eager",
-        "lora_mlp_kernel": False,
-        "lora_qkv_kernel": False,
-        "lora_o_kernel": False,
-    },
-}
-"""What a device needs besides. torch's own attention is flash attention on a GPU, without a package that has to be compiled; axolotl's
-kernels for LoRA are a GPU's."""
+ATTENTION = {"gpu": "sdpa", "cpu": "eager"}
+"""torch's own attention is flash attention on a GPU, without a package that has to be compiled."""
+KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel")
+"""axolotl's, which turn themselves on unless told otherwise and run on a GPU alone; peft computes the same on either device."""
 
 
-def recipe(tuning: Tuning, model: ModelParams, places: Places, ratio: int, seed: int) -> dict[str, Any]:
+def recipe(tuning: Tuning, model: ModelParams, places: Places, course: Course) -> dict[str, Any]:
     lora, training = tuning.lora, tuning.training
-    into = places.checkpoint(ratio, seed)
+    into = places.checkpoint(course)
     return {
         "base_model": model.hub,
         **({} if model.revision in ("local", "main") else {"revision_of_model": model.revision}),
@@ -37,10 +29,11 @@ def recipe(tuning: Tuning, model: ModelParams, places: Places, ratio: int, seed:
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "lora_target_linear": True,
-        "datasets": [{"path": places.relative(places.mixture(ratio)), "ds_type": "json", "type": "input_output"}],
+        "datasets": [{"path": places.relative(places.mixture(course.ratio)), "ds_type": "json", "type": "input_output"}],
         "dataset_prepared_path": places.relative(into) + ".partial/prepared",
         "output_dir": places.relative(into) + ".partial/trained",
         "dataset_num_proc": 1,
+        "dataloader_num_workers": 0,  # none that could outlive a training that is killed
         "val_set_size": training.validation,
         "sequence_len": training.sequence_len,
         "sample_packing": False,
@@ -61,8 +54,10 @@ def recipe(tuning: Tuning, model: ModelParams, places: Places, ratio: int, seed:
         "save_total_limit": 1,
         "auto_resume_from_checkpoints": True,
         "special_tokens": {"pad_token": PADDING[model.family]},
-        "seed": seed,
-        **ON[training.device],
+        "seed": course.seed,
+        "bf16": training.device == "gpu" and model.dtype == "bfloat16",  # as it is served; float32 otherwise
+        "attn_implementation": ATTENTION[training.device],
+        **dict.fromkeys(KERNELS, False),
     }
 
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from esr import params
 from esr.params import Block
+from esr.tune.places import Course
 
 
 class Lora(Block):
@@ -31,7 +32,7 @@ class Training(Block):
     evals_per_epoch: int = Field(ge=1)
     saves_per_epoch: int = Field(ge=1)
     device: Literal["gpu", "cpu"]
-    """gpu: bfloat16 and torch's attention; cpu: float32 and eager attention."""
+    """gpu: the model's own dtype and torch's attention; cpu: float32 and eager attention."""
 
 
 class Tuning(params.Settings):
@@ -59,6 +60,11 @@ class Tuning(params.Settings):
     trials_per_latent: int = Field(ge=1)
     lora: Lora
     training: Training
+
+    @property
+    def courses(self) -> list[Course]:
+        """Every training, the seeds of a ratio beside one another."""
+        return [Course(ratio, seed) for ratio in self.ratios for seed in self.seeds]
 
     @model_validator(mode="after")
     def ratios_in_order(self) -> "Tuning":

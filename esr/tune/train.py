@@ -21,10 +21,9 @@ from typing import Any
 from esr.engine.adapter import CONFIG, WEIGHTS
 from esr.errors import DataError
 from esr.params import Params
-from esr.params.weights import file_digest, identity
 from esr.store.locks import exclusive
 from esr.tune import checkpoint, environment
-from esr.tune.places import Places
+from esr.tune.places import Course, Places
 
 log = logging.getLogger(__name__)
 COLUMNS = ("step", "epoch", "loss", "eval_loss", "learning_rate")
@@ -33,31 +32,26 @@ STATE = "trainer_state.json"
 POLL = 1.0
 
 
-def train(params: Params, places: Places, ratio: int, seed: int) -> Path:
+def train(params: Params, places: Places, course: Course) -> Path:
     """The checkpoint's folder. Two who train the same wait for one another, and the second starts from what the first left."""
-    with exclusive(places.folder / "locks", "train", ratio, seed):
-        return _train(params, places, ratio, seed)
+    with exclusive(places.folder / "locks", "train", str(course)):
+        return _train(params, places, course)
 
 
-def _train(params: Params, places: Places, ratio: int, seed: int) -> Path:
-    into, config = places.checkpoint(ratio, seed), places.recipe(ratio, seed)
-    for needed in (config, places.mixture(ratio)):
+def _train(params: Params, places: Places, course: Course) -> Path:
+    into, config = places.checkpoint(course), places.recipe(course)
+    for needed in (config, places.mixture(course.ratio)):
         if not needed.is_file():
             raise DataError(f"no {places.relative(needed)}; `python -m esr.tune mixtures {places.model}` writes it")
-    command = environment.command(places.relative(config))
-    partial = into.with_name(f"{into.name}.partial")
-    made_from = {
-        "recipe": file_digest(config),
-        "mixture": file_digest(places.mixture(ratio)),
-        "base": identity(params, places.model),
-    }
+    command, versions = environment.command(places.relative(config)), environment.versions()
+    partial, made_from = into.with_name(f"{into.name}.partial"), checkpoint.made_from(params, places, course)
     _prepared(partial, made_from)
     began = time.monotonic()
     _run(command, places.root, partial / "train.log")
     history = _history(partial / "trained")
     about = made_from | {
-        "model": places.model, "ratio": ratio, "seed": seed, "seconds": round(time.monotonic() - began, 1),
-        "steps": history[-1]["step"], "versions": environment.versions(),
+        "model": places.model, "ratio": course.ratio, "seed": course.seed, "seconds": round(time.monotonic() - began, 1),
+        "steps": history[-1]["step"], "versions": versions,
     }  # fmt: skip
     whole = into.with_name(f"{into.name}.new")
     _put_together(partial / "trained", whole, about, history, params.model(places.model).hub)
@@ -92,14 +86,14 @@ def _run(command: list[str], root: Path, said: Path) -> None:
     with said.open("ab") as file:
         process = subprocess.Popen(
             command, cwd=root, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment.QUIET}, start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )  # fmt: skip
     try:
         told = ""
         while process.poll() is None:
             time.sleep(POLL)
             if (now := progress(said)) != told:
-                log.info("%s", now)
+                log.info("%s: %s", said.parent.stem, now)
                 told = now
     finally:
         if process.poll() is None:
@@ -114,7 +108,7 @@ def _run(command: list[str], root: Path, said: Path) -> None:
         )
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Of a process to be: it is killed with whoever started it, however that ends. Linux alone can; elsewhere it goes on."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
