@@ -7,8 +7,8 @@ python scripts/gpu_engine.py OUT --phases soak                      also on a CP
 
 parity   64 mixed requests, token by token against transformers; with graphs, eagerly, Gemma-2; bfloat16 against float32
 rich     208 requests over every op, scope, schedule and condition, and conversations that share prefixes, token by token
-tp       parity under tensor parallel 2
-soak     20,000 short requests with aborts: counts, tables and memory along the way
+tp       parity and rich under tensor parallel 2
+soak     20,000 short requests over every op with aborts: counts, tables and memory along the way
 8b, 70b-quarter, 70b-tp2   throughput with and without the plugin: gpu_throughput.py
 
 Correctness runs on the last GPU, throughput on the first. OUT/engine-gpu.json is written after every phase.
@@ -56,11 +56,12 @@ def correctness(phases: list[str], out: Path, gpus: int) -> dict[str, Child]:
         ]
         grid += [("parity/bf16_noise", ["noise"])]
     if small or "rich" in phases:
-        grid += [(f"rich/{a}/{k}", ["rich", a, k]) for a, k in (("llama", "graphs"), ("gemma2", "graphs"), ("llama", "eager"))]
+        kinds = (("llama", "graphs"), ("gemma2", "graphs"), ("gemma3", "graphs"), ("olmo2", "graphs"), ("llama", "eager"))
+        grid += [(f"rich/{a}/{k}", ["rich", a, k, "1"]) for a, k in kinds]
     if small or "soak" in phases:
         grid += [("soak", ["soak", "graphs" if gpus else "eager", "400" if small else "20000"])]
     if "tp" in phases:
-        grid += [(f"parity/{a}/graphs/tp2", ["parity", a, "graphs", "2"]) for a in ("llama", "gemma2")]
+        grid += [(f"{what}/{a}/graphs/tp2", [what, a, "graphs", "2"]) for what in ("parity", "rich") for a in ("llama", "gemma2")]
     last = {"CUDA_VISIBLE_DEVICES": str(gpus - 1)} if gpus > 1 else {}
     both = {"CUDA_VISIBLE_DEVICES": "0,1"}
     return {

@@ -1,9 +1,9 @@
 """One engine against the reference, or soaked; started by gpu_engine.py, prints one answer.
 
 gpu_parity.py parity ARCHITECTURE graphs|eager TP     64 mixed requests, twice in different orders, token by token
-gpu_parity.py rich ARCHITECTURE graphs|eager [N]      208 requests over all there is, and conversations, token by token
+gpu_parity.py rich ARCHITECTURE graphs|eager TP [N]   208 requests over all there is, and conversations, token by token
 gpu_parity.py noise                                   bfloat16 against float32, steered and plain
-gpu_parity.py soak graphs|eager N                     N short requests, a tenth of them aborted
+gpu_parity.py soak graphs|eager N                     N short requests over all there is, a tenth of them aborted
 """
 
 import asyncio
@@ -97,7 +97,7 @@ def alike(architecture: str, found: list[Output], again: list[Output], wanted: l
     }
 
 
-def rich(architecture: str, kind: str, n: int = 208) -> dict[str, Any]:
+def rich(architecture: str, kind: str, tp: int, n: int = 208) -> dict[str, Any]:
     import numpy as np
     from mixed_requests import rich as requests_over_all
     from mixed_requests import write_moods
@@ -108,7 +108,7 @@ def rich(architecture: str, kind: str, n: int = 208) -> dict[str, Any]:
 
     folder = Path(tempfile.mkdtemp())
     toy = make_toy(folder, architecture)  # type: ignore[arg-type]  # one of the literals
-    engine, answer = opened(toy, kind, 1)
+    engine, answer = opened(toy, kind, tp)
     reference = HfEngine.open(toy.params, toy.name)
     for one in (engine, reference):
         one.load_directions("moods", write_moods(folder))
@@ -134,8 +134,13 @@ def rich(architecture: str, kind: str, n: int = 208) -> dict[str, Any]:
 
 
 def soak(kind: str, n: int) -> dict[str, Any]:
-    engine, answer = opened(make_toy(Path(tempfile.mkdtemp()), "llama"), kind, 1)
-    base = mixed(256)
+    from mixed_requests import rich as requests_over_all
+    from mixed_requests import write_moods
+
+    folder = Path(tempfile.mkdtemp())
+    engine, answer = opened(make_toy(folder, "llama"), kind, 1)
+    engine.load_directions("moods", write_moods(folder))
+    base = requests_over_all(256)
     rng = random.Random(3)
 
     async def one(counts: dict[str, int], gate: asyncio.Semaphore) -> None:

@@ -15,26 +15,44 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    Glm4Config,
+    Glm4ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    OlmoConfig,
+    OlmoForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from esr.params import ModelParams, Params, SaeParams, Search, load
 
-Architecture = Literal["llama", "gemma2", "mistral", "qwen2", "qwen3"]
+Architecture = Literal["llama", "gemma2", "mistral", "qwen2", "qwen3", "gemma3", "glm4", "phi3", "olmo", "olmo2", "smollm3"]
 FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (LlamaConfig, LlamaForCausalLM, {}),
     "gemma2": (Gemma2Config, Gemma2ForCausalLM, {"tie_word_embeddings": True, "sliding_window": 64, "query_pre_attn_scalar": 32}),
     "mistral": (MistralConfig, MistralForCausalLM, {}),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"num_attention_heads": 2}),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
+    "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, {"tie_word_embeddings": True, "sliding_window": 64, "query_pre_attn_scalar": 32, "initializer_range": 0.02}),
+    "glm4": (Glm4Config, Glm4ForCausalLM, {"partial_rotary_factor": 0.5}),
+    "phi3": (Phi3Config, Phi3ForCausalLM, {"num_attention_heads": 2}),
+    "olmo": (OlmoConfig, OlmoForCausalLM, {"num_attention_heads": 2}),
+    "olmo2": (Olmo2Config, Olmo2ForCausalLM, {"num_attention_heads": 2}),
+    "smollm3": (SmolLM3Config, SmolLM3ForCausalLM, {"num_attention_heads": 2}),
 }
 """Configuration, model, and what a family needs besides."""
 SPECIALS = ("<|pad|>", "<|bos|>", "<|end|>", "<|user|>", "<|assistant|>")

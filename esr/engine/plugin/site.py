@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ARCHITECTURES = ("Gemma2ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""Whose blocks are known to return (h, r) with h + r the residual stream after the block."""
+NATIVE = (
+    "Gemma2ForCausalLM", "Gemma3ForCausalLM", "Glm4ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Phi3ForCausalLM",
+    "Qwen2ForCausalLM", "Qwen3ForCausalLM",
+)  # fmt: skip
+"""Of vLLM's own: whose blocks are known to return (h, r) with h + r the residual stream after the block."""
+BACKEND = "TransformersForCausalLM"
+"""What vLLM runs those with for which it has no code of its own: transformers' blocks, which return the stream."""
+TRANSFORMERS = ("Olmo2ForCausalLM", "OlmoForCausalLM", "SmolLM3ForCausalLM")
+ARCHITECTURES = tuple(sorted((*NATIVE, *TRANSFORMERS)))
 
 
 def install(model: nn.Module, config: "VllmConfig", block: object) -> None:
@@ -31,8 +38,8 @@ def install(model: nn.Module, config: "VllmConfig", block: object) -> None:
 
     sites = Sites.parse(block)
     architecture = type(model).__name__
-    if architecture not in ARCHITECTURES:
-        raise EngineError(one_of("architecture", architecture, list(ARCHITECTURES), "the steering plugin"))
+    if architecture not in (*NATIVE, BACKEND):
+        raise EngineError(one_of("implementation", architecture, [*NATIVE, BACKEND], "the steering plugin"))
     layers = cast("Any", model).model.layers
     for layer in sites.layers:
         if layer >= len(layers):
@@ -46,14 +53,14 @@ def install(model: nn.Module, config: "VllmConfig", block: object) -> None:
     state = SteerState(sites, bank, config, device)
     config.compilation_config.static_forward_context[ops.CONTEXT] = cast("Any", state)
     for layer in sites.layers:
-        hook(layers[layer], layer)
+        hook(layers[layer], layer, whole=architecture == BACKEND)
     cast("Any", model).get_model_state_cls = lambda: SteerModelState
     log.info("hooked blocks %s of %s for SAEs %s", list(sites.layers), architecture, ", ".join(sites.saes))
 
 
-def hook(block: nn.Module, layer: int) -> None:
-    """Give one block a forward that ends in the operation."""
-    block.__class__ = _steered(type(block))
+def hook(block: nn.Module, layer: int, *, whole: bool = False) -> None:
+    """Give one block a forward that ends in the operation. `whole`: it returns the stream itself and not two summands of it."""
+    block.__class__ = _steered_whole(type(block)) if whole else _steered(type(block))
     cast("Any", block).esr_layer = layer
 
 
@@ -65,6 +72,19 @@ def _steered(plain: type[nn.Module]) -> type[nn.Module]:
             h, r = plain.forward(self, positions, hidden_states, residual, **more)
             torch.ops.vllm.esr_steer(h, r, positions, self.esr_layer)
             return h, r
+
+    Steered.__name__ = Steered.__qualname__ = f"Steered{plain.__name__}"
+    return Steered
+
+
+def _steered_whole(plain: type[nn.Module]) -> type[nn.Module]:
+    class Steered(plain):  # type: ignore[misc, valid-type]  # a class known only when the model is loaded
+        def forward(self, hidden_states: Tensor, *args: Any, position_ids: Tensor, **more: Any) -> Tensor:
+            stream = plain.forward(self, hidden_states, *args, position_ids=position_ids, **more)
+            rows = stream.view(-1, stream.shape[-1])
+            nothing = rows.new_zeros(1, rows.shape[1]).expand_as(rows)
+            torch.ops.vllm.esr_steer(rows, nothing, position_ids.view(-1), self.esr_layer)
+            return stream
 
     Steered.__name__ = Steered.__qualname__ = f"Steered{plain.__name__}"
     return Steered
