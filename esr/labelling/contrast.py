@@ -2,7 +2,8 @@
 
     python -m esr directions texts smollm2          # models/smollm2-contrast.tsv
 
-They are chosen by rule from the trials that labels are made from, so where labels were made nothing is generated for them.
+They are chosen by rule from the trials that labels are made from, with the same seeds; where those have replies of this length nothing is
+generated.
 """
 
 import csv
