@@ -7,9 +7,7 @@ from pathlib import Path
 
 def arguments(parser: ArgumentParser) -> None:
     some = parser.add_subparsers(dest="how", metavar="how", required=True)
-    made = some.add_parser(
-        "texts", help="of each subject a few unsteered replies; two minutes on a CPU"
-    )
+    made = some.add_parser("texts", help="of each subject a few unsteered replies; two minutes on a CPU")
     made.add_argument("model", help="a model of params.yaml")
     made.add_argument("--subjects", type=int, default=200, metavar="N", help="the first of the labels' subjects (200)")
     made.add_argument("--texts", type=int, default=2, metavar="N", help="of each (2)")
