@@ -94,6 +94,11 @@ COMMANDS = {
         "the detectors' table, as Markdown, CSV or LaTeX",
         "python -m esr detectors tiny --format latex",
     ),
+    "directions": (
+        "esr.command.directions",
+        "contrasted texts in a model's own words, for directions that are no latents",
+        "python -m esr directions texts smollm2",
+    ),
     "schema": ("esr.command.schema", "every table and view of the store, column by column", "python -m esr schema outcomes"),
 }
 """Name: module with `arguments(parser)` and `run(args) -> int`, help, example."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,10 +17,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from tuning_setup import study, tuning
 
-from esr.errors import DataError, EngineError
+from esr.engine import Capture, Request
+from esr.engine.hf import HfEngine
+from esr.engine.open import close_engine, open_engine
+from esr.errors import DataError, EngineError, ParamsError
 from esr.params import HOME, Params, load
 from esr.params.weights import identity
 from esr.store import Store
+from esr.study.readings import READ
 from esr.tune import checkpoint, environment, fetch, making, stages, together, train
 from esr.tune.places import Course, Places
 from esr.tune.recipe import recipe
@@ -41,6 +46,34 @@ def adapter(folder: Path, rank: int = 4, **about: Any) -> Path:
 def checked(folder: Path) -> None:
     params = load("tiny-plain")
     checkpoint.check(params, params.model("tiny-plain"), folder)
+
+
+def test_what_a_checkpoint_does_inside_is_read_with_its_adapter(tmp_path: Path) -> None:
+    folder = adapter(tmp_path) / "adapter"
+    params = checkpoint.with_checkpoints(
+        load("tiny-plain"), "tiny-plain", [checkpoint.Checkpoint("tiny-plain:50-1", HALF, str(folder))]
+    )
+    asked = Request(prompt="How do you mow a lawn?", sampling=READ, capture=Capture(layer=3, sae="tiny-l3", mode="max"))
+    base, tuned = (open_engine(params, name, "hf").read([asked])[0].values for name in ("tiny-plain", "tiny-plain:50-1"))
+    close_engine(open_engine(params, "tiny-plain", "hf"))
+    merged = HfEngine.open(params, "tiny-plain:50-1").read([asked])[0].values
+    assert np.allclose(tuned, merged, atol=1e-3)
+    assert not np.allclose(tuned, base, atol=0.1)
+
+
+def test_a_checkpoint_s_name_is_a_model_s_name() -> None:
+    params, base = load("smollm2:50-1", "smoke"), load("smollm2", "smoke")
+    places = Places("smollm2")
+    assert params.model("smollm2:50-1").adapter == places.relative(places.checkpoint(HALF) / checkpoint.ADAPTER)
+    assert checkpoint.name("smollm2", HALF) == "smollm2:50-1"
+    assert (params.experiments, params.protocol) == (base.experiments, base.protocol)
+    assert {**params.models, "smollm2:50-1": None} == {**base.models, "smollm2:50-1": None}
+    with pytest.raises(ParamsError, match="smollm2:best names no checkpoint; ratio and seed would"):
+        load("smollm2:best")
+    with pytest.raises(ParamsError, match="no model 'smol' in"):
+        load("smol:50-1")
+    with pytest.raises(ParamsError, match=r"should lie in 'checkpoints/tiny/7-7/adapter' and is not there; `dvc pull`"):
+        identity(load("tiny:7-7"), "tiny:7-7")
 
 
 def test_an_adapter_of_this_base_is_served_under_its_own_name_and_weights(tmp_path: Path) -> None:

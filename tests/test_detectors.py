@@ -1,5 +1,7 @@
 """Detectors, their controls and the pairs that they are found in."""
 
+import dataclasses
+import sys
 from contextvars import ContextVar
 
 import numpy as np
@@ -7,21 +9,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esr.count.intervals import score
+from esr.count.pair_areas import Areas, areas
 from esr.errors import DataError
 from esr.experiment import find
-from esr.params import load
+from esr.params import HOME, load
 from esr.study.batches import cut, work
-from esr.study.detect import Activations, Detection, chosen, derangements, matched, pairs, uniform
+from esr.study.detect import Activations, Detection, chosen, dealt, derangements, halves, matched, pairs, summary, uniform
 from esr.study.workload import workload
 
+sys.path.insert(0, str(HOME / "scripts"))
+import detector_coverage  # a script, found by its folder
+
 EXP = load("tiny").of(Detection)
+BY_AUC = EXP.model_copy(update={"criterion": "auc", "least_auc": 0.7, "max_detectors": 5})
 
 
 def seen(d: int = 200, seed: int = 0) -> Activations:
     rng = np.random.default_rng(seed)
     active, mean = rng.random(d), rng.random(d)
     active[:5], mean[:5] = 0, 0
-    return Activations(np.where(np.arange(d) < 20, 0.0, active), np.where(np.arange(d) < 20, 0.0, mean), active, mean)
+    return Activations(
+        np.where(np.arange(d) < 20, 0.0, active),
+        np.where(np.arange(d) < 20, 0.0, mean),
+        active,
+        mean,
+        np.where(np.arange(d) < 20, 0.9, 0.5),
+    )
 
 
 @given(n=st.integers(2, 12), count=st.integers(1, 6), seed=st.integers(0, 10**6))
@@ -57,9 +71,87 @@ def test_detectors_are_quiet_in_matched_pairs_and_active_in_most_others() -> Non
 
 
 def test_without_a_detector_nothing_is_ablated_in_silence() -> None:
-    none = Activations(*(np.ones(9) for _ in range(4)))
+    none = Activations(*(np.ones(9) for _ in range(4)), auc=np.full(9, 0.6))
     with pytest.raises(DataError, match="nothing to ablate"):
         chosen(none, EXP, {})
+    with pytest.raises(DataError, match=r"latent 0 \(zero\), has 0\.60; there is nothing to ablate"):
+        chosen(none, BY_AUC, {0: "zero"})
+
+
+def test_by_their_areas_the_best_latents_are_detectors_and_say_what_they_are_worth_on_other_questions() -> None:
+    what = seen()
+    apart = Areas(np.full(200, 0.7), np.full(200, 0.55), np.full(200, np.nan))
+    found = chosen(dataclasses.replace(what, auc=np.linspace(0.4, 0.95, 200), held_out=apart), BY_AUC, {})
+    assert [d.latent for d in found] == list(range(199, 199 - BY_AUC.max_detectors, -1))
+    assert {(d.auc_held_out, d.auc_low, d.auc_high) for d in found} == {(0.7, 0.55, None)}
+    assert {(d.auc_held_out, d.auc_low) for d in chosen(what, EXP, {})} == {(None, None)}
+
+
+def test_replies_are_dealt_within_the_half_of_their_question() -> None:
+    one, two = halves(20, 7)
+    assert (one, two) == halves(20, 7) != halves(20, 8)
+    assert sorted([*one, *two]) == list(range(20))
+    orders = dealt([one, two], 10, 7)
+    assert len({tuple(order) for order in orders}) == 10
+    for order in orders:
+        assert all(j != i and (j in one) == (i in one) for i, j in enumerate(order))
+    assert dealt([list(range(20)), []], 10, 7) == derangements(20, 10, 7)
+
+
+def test_areas_count_by_hand_and_ties_count_half() -> None:
+    question, reply = np.array([0, 1, 0, 1]), np.array([0, 1, 1, 0])
+    values = np.array([[0.0, 1.0, 5.0], [2.0, 1.0, 5.0], [1.0, 1.0, 1.0], [3.0, 2.0, 0.0]], np.float32)
+    found = areas(values, question, reply)
+    assert found.value.tolist() == [0.75, 0.75, 0.0]  # 1 > 0, 3 > 0, 3 > 2 | two ties and two won | none
+    assert np.isnan(found.low).all()  # two questions say nothing of others
+
+
+def test_areas_are_those_of_all_comparisons_and_their_variance_leaves_out_one_question_at_a_time() -> None:
+    rng, n = np.random.default_rng(3), 12
+    order = derangements(n, 3, 0)
+    question = np.array([*range(n), *(i for _ in order for i in range(n))])
+    reply = np.array([*range(n), *(j for one in order for j in one)])
+    values = rng.integers(0, 4, (len(question), 50)).astype(np.float32)
+
+    def plain(keep) -> np.ndarray:  # type: ignore[no-untyped-def, type-arg]  # flags
+        own, others = values[keep & (question == reply)], values[keep & (question != reply)]
+        won = (others[:, None] > own[None]) + 0.5 * (others[:, None] == own[None])
+        return won.mean(axis=(0, 1))
+
+    found = areas(values, question, reply)
+    whole = plain(np.ones(len(question), bool))
+    assert np.allclose(found.value, whole)
+    parts = np.stack([plain((question != out) & (reply != out)) for out in range(n)])
+    variance = (n - 1) / n * ((parts - parts.mean(axis=0)) ** 2).sum(axis=0)
+    errors, single = 2 * n * whole * (1 - whole), whole * (1 - whole)
+    size = (errors + 0.1) / (errors * variance / single + 0.1 / n)
+    wanted = score(whole, size, np.asarray(2.2009851600829493))  # Student's quantile at 11
+    assert np.allclose(found.low, wanted.low)
+    assert np.allclose(found.high, wanted.high)
+    assert np.array_equal(areas(values[:, 7:8], question, reply).low, found.low[7:8])  # latents are read apart, in any number
+
+
+def test_what_is_read_in_pairs_is_summed_and_parted() -> None:
+    orders = dealt([[0, 1], [2, 3]], 1, 0)
+    found = pairs(["a", "b", "c", "d"], [["a"], ["b"], ["c"], ["d"]], orders)
+    values = np.array([[0, 2], [0, 2], [4, 0], [4, 2], [3, 2], [3, 2], [0, 2], [0, 2]], np.float32)
+    told = summary(values, found, 0.5, [0, 1])
+    assert told.matched_active.tolist() == [0.5, 0.75]
+    assert told.mismatched_mean.tolist() == [1.5, 2.0]
+    assert told.auc.tolist() == [1.0, 0.5]
+    assert told.held_out is not None
+    assert told.held_out.value.tolist() == [0.0, 0.75]
+    assert summary(values, found, 0.5, range(4)).held_out is None
+    with pytest.raises(DataError, match="4 and 0"):
+        summary(values[:4], found[:4], 0.5, range(4))
+
+
+def test_the_interval_of_the_best_latents_holds_on_the_half_that_did_not_choose_them() -> None:
+    """One design of docs/benchmarks/detectors.json, short."""
+    found = detector_coverage.cover("topics", studies=10, latents=150)
+    assert found["chosen"]["covered"] >= 0.93
+    assert found["chosen"]["choosing"] > found["chosen"]["truth"] + 0.02  # what is chosen because it is large is too large
+    assert abs(found["chosen"]["held_out"] - found["chosen"]["truth"]) < 0.04
 
 
 @pytest.mark.parametrize("draw", [matched, uniform])

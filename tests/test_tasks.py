@@ -15,6 +15,7 @@ from flow_runs import place
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from esr.count.pair_areas import Areas
 from esr.errors import DataError, JudgeBusy, JudgeError, StoreError
 from esr.params import HOME, Block, Params
 from esr.study import calibrate as calibration
@@ -61,7 +62,7 @@ def seen(study: Study) -> Activations:
     """Of a dictionary in which the first latents are silent in matched pairs."""
     rng, n = np.random.default_rng(0), study.params.sae(study.spec.sae).d_sae
     active = rng.random(n)
-    return Activations(np.where(np.arange(n) < 40, 0.0, active), np.where(np.arange(n) < 40, 0.0, active), active, active)
+    return Activations(np.where(np.arange(n) < 40, 0.0, active), np.where(np.arange(n) < 40, 0.0, active), active, active, active)
 
 
 STEPS: dict[str, Callable[[Any], object]] = {
@@ -152,7 +153,7 @@ def test_a_step_that_reads_around_its_notes_is_refused(here: Path) -> None:
 
 
 def test_a_step_without_a_detector_says_so_as_the_library_does(here: Path) -> None:
-    none = Activations(*(np.ones(9) for _ in range(4)))
+    none = Activations(*(np.ones(9) for _ in range(5)))
     with pytest.raises(DataError, match=r"nothing to ablate, exp03 in params\.yaml says what counts"):
         chosen(none, Reader(study_of(here)).params.of(Detection), {})
 
@@ -325,11 +326,16 @@ def test_a_value_comes_back_as_it_was(value: Any) -> None:
 def test_dataclasses_named_tuples_and_arrays_come_back_typed() -> None:
     from tasks.values import Values
 
-    given = {"a": [Latent(1, "x")], "b": Ask(1.0, 0.5, 3), "c": Activations(*(np.arange(4, dtype=np.float32) for _ in range(4)))}
+    given = {
+        "a": [Latent(1, "x")],
+        "b": Ask(1.0, 0.5, 3),
+        "c": Activations(*(np.arange(4, dtype=np.float32) for _ in range(5)), Areas(*np.ones((3, 4)))),
+    }
     back = Values().loads(Values().dumps(given))
     assert back["a"] == given["a"]
     assert back["b"] == given["b"]
     assert type(back["b"]) is Ask
+    assert type(back["c"].held_out) is Areas
     assert np.array_equal(back["c"].matched_mean, given["c"].matched_mean)
     assert back["c"].matched_mean.dtype == np.float32
     for wrong in ({1, 2}, object(), SimpleNamespace()):

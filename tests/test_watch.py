@@ -1,6 +1,8 @@
 """Experiments 6 and 9 without Prefect: from graded replies of the fake engine to tables and figures."""
 
 import csv
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,3 +229,82 @@ def test_an_episode_is_shown_whole_with_its_text(done: Done) -> None:
         figure, data = draw(found, "t")
         assert figure.axes
         assert data["title"] == "t"
+
+
+@pytest.fixture(scope="module")
+def none_returns(done: Done, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """The same study, planned anew without the trials that restart: three of each distractor."""
+    root = tmp_path_factory.mktemp("none") / "store"
+    shutil.copytree(done.study.store.root, root)
+    study, count = Study(done.study.params, "tiny", Store(root)), Counter[int]()
+    again = {row["trial_id"] for row in study.store.sql("select trial_id from outcomes where multi").to_pylist()}
+    members = []
+    for member in done.baseline:
+        if member.trial.id not in again and count[member.trial.latent.index] < 3:
+            count[member.trial.latent.index] += 1
+            members.append(member)
+    study.store.put_members(members)
+    found = watch.chosen(study, members, "lexical")
+    watched = watch.arms(found, members)
+    carried_out(study, watched.members)
+    watch.mark(study, found, watched, "lexical", None)
+    assert watch.largest(study, watched) == 0
+    lists = watch.lists(
+        study,
+        found,
+        "lexical",
+        [Detector(one.index, "", "detector", i, 0, 0, 1, 1) for i, one in enumerate(done.lists["detectors"])],
+    )
+    watch.read(study, watched, lists)
+    return Done(study, found, watched, lists, members)
+
+
+def test_where_none_comes_back_replies_that_stay_off_topic_are_held_against_unsteered_ones(none_returns: Done) -> None:
+    found, study = none_returns.episodes, none_returns.study
+    assert len(found) >= 12
+    assert not any(one.returns or one.control for one in found)
+    assert {one.first_score < study.params.of(Watching).on_topic_score for one in found} == {True}
+    assert {member.arm.key for member in none_returns.watched.members} == {"exp09/astray", "exp09/unsteered"}
+    assert {member.arm.against for member in none_returns.watched.unsteered} == {"exp09/astray"}
+    assert none_returns.lists["by-contrast"] == []
+    told = recorded(none_returns, "exp09")
+    rows = told.tables["timing"]
+    row = rows[(rows["list"] == "detectors") & (rows["latent"] == -1) & (rows["steering"] == "on")].iloc[0]
+    assert row["now_low"] <= row["now_area"] <= row["now_high"]
+    assert row["now_area"] > 0.5, "the fake engine's detectors answer to foreign words"
+    assert row["kind"] == "unknown"
+    assert pd.isna(row["soon_area"])
+    assert pd.isna(row["onset_value"])
+    whole = told.tables["compared"].set_index(["steering", "list", "latent", "one", "other"])
+    assert whole.loc[("on", "detectors", -1, "off-topic", "unsteered"), "value"] > 0
+    assert whole.loc[("on", "detectors", -1, "off-topic", "on-topic"), "n"] == 0
+    assert told.tables["curves"].empty
+    assert told.tables["onsets"].empty
+    text = timing_table.markdown(timing_table.lines(told.tables["compared"], rows))
+    assert "unknown" in text
+    figure, data = drawn.curves(told, "t")
+    assert (figure.axes[0].texts[0].get_text(), data["lists"]) == (
+        "tiny never comes back: there is no correction to lay replies side by side at",
+        {},
+    )
+    _, data = drawn.regions(told, "t")
+    values = {one["region"]: one["n"] for one in data["lists"]["detectors"]}
+    assert values["off-topic"] == values["unsteered"] == len(found)
+    assert values["correction"] == values["on-topic"] == values["restart-free"] == 0
+
+
+def test_a_reply_that_stays_off_topic_is_shown_where_none_comes_back(none_returns: Done) -> None:
+    study = none_returns.study
+    chosen = traces.shown(none_returns.episodes, study.params.of(Traces))
+    members = replay(
+        [m for m in none_returns.watched.episodes if m.trial.id in {one.trial_id for one in chosen}],
+        traces.SHOWN,
+        lambda trial: trial,
+    )
+    carried_out(study, members)
+    watch.show(study, members, none_returns.lists, "lexical")
+    found = recorded(none_returns, "exp06")
+    assert set(found.tables["tokens"]["trial_id"]) == {one.trial_id for one in chosen}
+    assert set(found.tables["tokens"]["region"]) == {"prompt", "off-topic"}
+    for draw in (traced.trace, traced.multiples, traced.onsets):
+        assert draw(found, "t")[0].axes

@@ -62,7 +62,11 @@ class Adapted:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        return {**self.engine.fingerprint, "adapter": Adapter.of(self.adapter).name}
+        told = self.engine.fingerprint
+        return {
+            **told,
+            "adapter": self.adapter if told.get("backend") == "fake" else Adapter.of(self.adapter).name,
+        }  # no weights, no adapter
 
     @property
     def closed(self) -> bool:

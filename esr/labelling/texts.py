@@ -40,13 +40,15 @@ class Text:
     """Of each token in `text`, by character."""
 
 
-def trials(study: "Study", subjects: Sequence[str], replies: int) -> list[Trial]:
-    """Unsteered: every evaluation and discovery question, and every request about every subject; as many replies to each group."""
+def trials(study: "Study", subjects: Sequence[str], replies: int, max_tokens: int | None = None) -> list[Trial]:
+    """Unsteered: every evaluation and discovery question, and every request about every subject; as many replies to each group.
+    `max_tokens` of each; None: as many as the threshold search's."""
     requests = prompts.lines("label_requests")
     asked = [(subject, [prompts.fill(request, subject=subject) for request in requests]) for subject in subjects]
     asked += [(question, [question] * len(requests)) for question in (*prompts.evaluation(), *prompts.discovery())]
     rng, found = stream(study.params, "labelling"), []
     sampling, n_seeds = study.params.sampling(study.model, search=True), study.params.protocol.n_seeds
+    sampling = replace(sampling, max_tokens=max_tokens or sampling.max_tokens)
     for group, prompt in ((group, prompt) for group, each in asked for _ in range(replies) for prompt in each):
         found.append(
             Trial(

@@ -1,6 +1,7 @@
 """params.yaml read: preset, model and scale laid over the tree, every name and type checked."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,27 @@ from esr.params.tree import mapping, overlay, read_tree
 
 
 def load(model: str | None = None, scale: str = "full", *, file: Path | None = None) -> Params:
-    """What one run of `model` at `scale` works with."""
+    """What one run of `model` at `scale` works with. `smollm2:50-1` is a checkpoint of experiment 4: its base's block and numbers with the
+    adapter on top."""
     file = file or path()
     tree = read_tree(file, file.stat().st_mtime_ns) if file.is_file() else None
     if tree is None:
         raise ParamsError(f"no parameters at {str(file)!r}; set ESR_PARAMS or run in a checkout")
-    return parse(tree, model, scale, where=file.name)
+    base, _, tag = (model or "").partition(":")
+    params = parse(tree, base or None, scale, where=file.name)
+    return checkpoint(params, base, tag) if tag else params
+
+
+ADAPTER = "checkpoints/{base}/{tag}/adapter"
+"""Where the adapter of a checkpoint lies, by its base and by ratio and seed (`50-1`)."""
+
+
+def checkpoint(params: Params, base: str, tag: str) -> Params:
+    """Params in which the checkpoint is a model beside its base."""
+    if not re.fullmatch(r"\d+-\d+", tag):
+        raise ParamsError(f"{base}:{tag} names no checkpoint; ratio and seed would, such as {base}:50-1")
+    block = params.model(base).model_copy(update={"name": f"{base}:{tag}", "adapter": ADAPTER.format(base=base, tag=tag)})
+    return params.model_copy(update={"models": {**params.models, block.name: block}})
 
 
 def parse(tree: dict[str, Any], model: str | None, scale: str, *, where: str = "params.yaml") -> Params:

@@ -20,8 +20,17 @@ def identity(params: Params, model: str) -> str:
     """`hub@revision/dtype/quantization/adapter`, with content hashes for what lies in folders."""
     m = params.model(model)
     revision = digest(folder(m)) if m.revision == "local" else m.revision
-    adapter = f"{m.adapter}@{digest(resolve(m.adapter))}" if m.adapter else "base"
+    adapter = f"{m.adapter}@{digest(_adapter(m.name, m.adapter))}" if m.adapter else "base"
     return f"{m.hub}@{revision}/{m.dtype}/{m.quantization or 'plain'}/{adapter}"
+
+
+def _adapter(model: str, folder: str) -> Path:
+    path = resolve(folder)
+    if not path.is_dir():
+        raise ParamsError(
+            f"the adapter of {model!r} should lie in {folder!r} and is not there; `dvc pull` fetches checkpoints, exp04 makes them"
+        )
+    return path
 
 
 def folder(model: ModelParams) -> Path:

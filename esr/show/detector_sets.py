@@ -21,6 +21,7 @@ where model = ? and d.kind = 'detector' group by set_id
 """
 ROWS = """
 select set_id, latent, label, rank, matched_mean, matched_active, mismatched_mean, mismatched_active,
+    auc, auc_held_out, auc_low, auc_high,
     cast(null as bigint) as matched_pairs, cast(null as bigint) as mismatched_pairs
 from detectors where list_contains(?, set_id) order by set_id, rank
 """

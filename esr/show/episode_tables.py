@@ -5,7 +5,7 @@ protocol it was read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,12 @@ class Read:
         first = found.settings.steering[0]
         self.quiet = self.series if steering == first else found.series(first)
         self.episodes = [
-            one for one in found.episodes if one.trial_id in self.series and CORRECTION in found.regions.get(one.trial_id, {})
+            one
+            for one in found.episodes
+            if one.trial_id in self.series and (CORRECTION if one.returns else OFF) in found.regions.get(one.trial_id, {})
         ]
+        """Where none comes back: replies that are off topic from end to end."""
+        self.returning = [one for one in self.episodes if one.returns]
         self.latent = np.array([one.latent for one in self.episodes])
         self.question = np.array([one.question for one in self.episodes])
 
@@ -65,6 +69,10 @@ class Read:
     def watched(self, columns: Sequence[int]) -> Watched:
         lead, before, control = self.found.settings.lead, [], []
         for one in self.episodes:
+            if not one.returns:
+                before.append(np.zeros(0))
+                control.append(np.zeros(0))
+                continue
             parts, own, beside = self.found.regions[one.trial_id], self.of(one.trial_id, columns), self.of(one.control, columns)
             low, at = max(parts[OFF][0], parts[CORRECTION][0] - lead, 0), parts[CORRECTION][0]
             assert own is not None
@@ -75,7 +83,7 @@ class Read:
 
     def tokens(self, columns: Sequence[int]) -> tuple[Floats, NDArray[np.bool_], NDArray[Any], NDArray[Any]]:
         """Values [tokens, latents], whether each token is off topic, its distractor and question: episodes off topic against
-        their own on-topic part and the unsteered replies."""
+        their own on-topic part and the unsteered replies; replies that stay off topic against the unsteered alone."""
         values, positive, latent, question = [], [], [], []
         for one in self.episodes:
             parts, own = self.found.regions[one.trial_id], self.series[one.trial_id][list(columns)].T
@@ -132,19 +140,19 @@ def curves(store: Store, chosen: Selection) -> pd.DataFrame:
         for some in found.lists:
             columns = found.columns(some)
             kinds: dict[str, list[Floats]] = {"episodes": [], "restart-free": [], "unsteered": []}
-            for one in read.episodes:
+            for one in read.returning:
                 at = found.regions[one.trial_id][CORRECTION][0]
                 for kind, key in (("episodes", one.trial_id), ("restart-free", one.control), ("unsteered", found.quiet(one))):
                     own = read.of(key, columns, quiet=kind == "unsteered")
                     kinds[kind].append(np.full(2 * reach, np.nan) if own is None else window(own, at, reach, reach))
             for kind, windows in kinds.items():
                 grid = np.array(windows)
-                for t in range(2 * reach):
+                for t in range(2 * reach if windows else 0):
                     told = contrasts.mean(grid[:, t], read.latent, read.question, confidence=found.confidence)
                     if told.n:
                         about = {"steering": read.steering, "list": some.kind, "reply": kind, "token": t - reach}
                         rows.append(about | _mean(told, ""))
-    return _frame(rows)
+    return _frame(rows, ("steering", "list", "reply", "token", "value", "low", "high", "n"))
 
 
 PAIRS = ((OFF, ON), (OFF, "unsteered"), (OFF, "restart-free"), (CORRECTION, OFF))
@@ -200,16 +208,18 @@ def onsets(store: Store, chosen: Selection) -> pd.DataFrame:
             watched = read.watched(read.found.columns(some))
             told = timing(watched, soon=s.soon, hold=s.hold, error=s.error, confidence=read.found.confidence)
             for one, before, at in zip(read.episodes, watched.before, told.onsets, strict=True):
+                if not one.returns:
+                    continue
                 about = {"steering": read.steering, "list": some.kind, "trial_id": one.trial_id, "distractor": one.latent}
                 rows.append(about | {"looked_at": len(before), "onset": None if at is None else float(at)})
-    return _frame(rows)
+    return _frame(rows, ("steering", "list", "trial_id", "distractor", "looked_at", "onset"))
 
 
 def authors(store: Store, chosen: Selection) -> pd.DataFrame:
     """What the authors' code would print: of each latent over episodes, of each list over its latents' means."""
     rows: list[Row] = []
     for read in _reads(store, chosen):
-        for some in read.found.lists:
+        for some in read.found.lists if read.returning else ():
             off, on = [], []
             for latent, label in zip(some.latents, some.labels, strict=True):
                 means = read.means([read.found.latents.index(latent)])
@@ -219,7 +229,9 @@ def authors(store: Store, chosen: Selection) -> pd.DataFrame:
                 rows.append(_authors(read, some, latent, label, regions_, authors_regions.tests(means[OFF], means[ON])))
             one, other, tests = authors_regions.group(off, on)
             rows.append(_authors(read, some, WHOLE, f"{len(off)} latents", {OFF: one.mean, ON: other.mean}, tests))
-    return _frame(rows)
+    return _frame(
+        rows, ("steering", "list", "latent", "label", OFF, CORRECTION, ON, *(field.name for field in fields(authors_regions.Tests)))
+    )
 
 
 def _authors(read: Read, some: List, latent: int, label: str, means: Mapping[str, float], tests: authors_regions.Tests) -> Row:
@@ -236,9 +248,9 @@ def agreed(store: Store, chosen: Selection) -> pd.DataFrame:
     return pd.DataFrame([] if told is None else [asdict(told)], columns=columns)
 
 
-def _frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """A column of numbers is one also where none of them is there."""
-    frame = pd.DataFrame(list(rows))
+def _frame(rows: Sequence[Row], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A column of numbers is one also where none of them is there; `columns` of a table that may have no row."""
+    frame = pd.DataFrame(list(rows), columns=None if columns is None else list(columns))
     for name in frame.columns:
         if frame[name].dtype == object and all(value is None or isinstance(value, float) for value in frame[name]):
             frame[name] = frame[name].astype(float)

@@ -15,7 +15,7 @@ from esr.params import load
 from esr.store import Store
 from esr.study.episodes import Episode, Watching, episodes
 from esr.study.regions import PROMPT
-from esr.study.watch import EPISODES, UNSTEERED
+from esr.study.watch import ASTRAY, EPISODES, UNSTEERED
 
 Floats = NDArray[np.float64]
 Regions = Mapping[str, tuple[int, int]]
@@ -102,7 +102,7 @@ def seen(store: Store, chosen: Selection) -> Seen:
         "select arm, trial_id, latent, question, seed from outcomes where experiment = ? and model = ? and scale = ? and judge = ?",
         asked,
     ).to_pylist()
-    own = {row["trial_id"] for row in rows if row["arm"] == EPISODES.name}
+    own = {row["trial_id"] for row in rows if row["arm"] in (EPISODES.name, ASTRAY.name)}
     some = [one for one in episodes(store, chosen.model, chosen.scale, chosen.judge, settings) if one.trial_id in own]
     lists = store.sql("select * from watched where experiment = ? and model = ? and scale = ? order by kind", asked[:3]).to_pylist()
     if not some or not lists:

@@ -51,10 +51,10 @@ TAIL = f"""\
 
 
 def recorded(experiment: str) -> list[str]:
-    """Models of which there are full results by vLLM, graded by their own judge."""
+    """Models of which there are full results by vLLM, graded by their own judge; a checkpoint's figures are those that its run draws."""
     files = (HOME / "store" / "recorded").glob(f"{experiment}-*.json")
     names = [file.stem.removeprefix(f"{experiment}-") for file in files]
-    return sorted(name for name in names if "@" not in name and "+" not in name and not name.endswith("-smoke"))
+    return sorted(name for name in names if not {"@", "+", ":"} & set(name) and not name.endswith("-smoke"))
 
 
 def text() -> str:

@@ -120,6 +120,10 @@ CREATE TABLE detectors (
     matched_active DOUBLE,            -- share of those pairs in which it is active
     mismatched_mean DOUBLE,           -- the same over questions with another question's reply
     mismatched_active DOUBLE,         -- the same
+    auc DOUBLE,                       -- P(a mismatched pair reads higher than a matched one) + half P(alike), over the pairs that it was chosen by
+    auc_held_out DOUBLE,              -- the same over the pairs of the questions that chose nothing; NULL: all of them chose
+    auc_low DOUBLE,                   -- lower end of its 95 % interval over questions
+    auc_high DOUBLE,                  -- upper end of it
     PRIMARY KEY (set_id, latent)
 );
 

@@ -3,6 +3,7 @@
 1 → 2   an arm is planned at once and its members carry the plan's hash; older members share one standing plan
 2 → 3   columns and tables are added: what was not recorded is NULL
 3 → 4   trials begin with tokens and not with text, and ops may have more than their five columns: columns are added
+4 → 5   areas of detectors: columns are added
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def widened(table: str, data: pa.Table) -> pa.Table:
     return data
 
 
-STEPS: dict[int, Step] = {1: plans, 2: widened, 3: widened}
+STEPS: dict[int, Step] = {1: plans, 2: widened, 3: widened, 4: widened}
 """By the version they start from."""
 
 

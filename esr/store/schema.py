@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from esr.errors import StoreError, one_of
 
-VERSION = 4
+VERSION = 5
 """Of the tables in esr/sql/tables.sql; esr/store/migration.py reads shards of every earlier one."""
 
 BETTER = {
     "arms": "recorded_at DESC",
+    "detectors": "auc IS NULL, auc_held_out IS NULL",
     "grades": "missing IS NOT NULL, graded_at DESC NULLS LAST",
     "recoveries": "missing IS NOT NULL, judged_at DESC",
     "samples": "drawn_at DESC",

@@ -2,6 +2,9 @@
 
 Matched pairs are a question and its own reply; mismatched pairs come from seeded derangements, which give each question the
 replies of another. Discovery questions are never evaluation questions, so what is found is tested on questions it has not seen.
+
+By the criterion `auc` the questions are parted in two halves, and replies are dealt within each: one half chooses the latents that tell
+the two kinds of pair apart best, and what they are worth is said by the other, since the best of many thousands looks better than it is.
 """
 
 import logging
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from esr.count.pair_areas import Areas, areas
 from esr.engine import Capture, Engine, Request
 from esr.errors import DataError
 from esr.params import ModelParams, Settings
@@ -36,6 +40,9 @@ class Detection(Settings):
     derangements: int = Field(ge=1)
     pooling: Literal["response", "all"]
     active: float
+    criterion: Literal["shares", "auc"]
+    """shares: silent in matched and active in mismatched pairs, the published rule · auc: those whose largest activation tells the two apart best."""
+    least_auc: float = Field(ge=0.5, le=1)
     mismatched_share: float = Field(ge=0, le=1)
     matched_share: float = Field(ge=0, le=1)
     max_detectors: int = Field(ge=1)
@@ -68,6 +75,10 @@ class Activations:
     matched_mean: np.ndarray
     mismatched_active: np.ndarray
     mismatched_mean: np.ndarray
+    auc: np.ndarray
+    """P(a mismatched pair reads higher than a matched one) + ½ P(alike), over the pairs that detectors are chosen by."""
+    held_out: Areas | None = None
+    """The same over the pairs of the questions that choose nothing; None: all of them choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,13 @@ class Detector:
     matched_active: float
     mismatched_mean: float
     mismatched_active: float
+    auc: float | None = None
+    """Over the pairs that it was chosen by."""
+    auc_held_out: float | None = None
+    """Over those of the other half of the questions."""
+    auc_low: float | None = None
+    """Of that, the interval over questions; None, as `auc_high` is: there is none."""
+    auc_high: float | None = None
 
 
 def activations(study: "Study") -> Activations:
@@ -92,10 +110,12 @@ def activations(study: "Study") -> Activations:
     flat = [trial for row in trials for trial in row]
     steer.replies(study, flat, "discover")
     texts = steer.texts(study, [trial.id for trial in flat])
-    orders = derangements(len(trials), settings.derangements, study.params.seed)
+    choosing, apart = halves(len(trials), study.params.seed) if settings.criterion == "auc" else (list(range(len(trials))), [])
+    orders = dealt([choosing, apart], settings.derangements, study.params.seed)
     found = pairs([row[0].prompt for row in trials], [[texts[t.id] for t in row] for row in trials], orders)
     batch, model = study.params.work.batch, study.spec
-    return summed(study.engine, found, model, settings, protocol.prompt_format, batch=batch)
+    values = read(study.engine, found, model, settings.pooling, protocol.prompt_format, batch=batch)
+    return summary(values, found, settings.active, choosing, confidence=protocol.confidence)
 
 
 def discovery_trials(study: "Study") -> list[list[Trial]]:
@@ -160,7 +180,24 @@ def record(study: "Study", sets: Mapping[str, Sequence[Detector]]) -> int:
     return len(rows)
 
 
-def derangements(n: int, count: int, seed: int) -> list[list[int]]:
+def halves(n: int, seed: int) -> tuple[list[int], list[int]]:
+    """n questions in two halves by lot."""
+    order = random.Random(f"{seed}/halves").sample(range(n), n)
+    return sorted(order[: (n + 1) // 2]), sorted(order[(n + 1) // 2 :])
+
+
+def dealt(groups: Sequence[Sequence[int]], count: int, seed: int) -> list[list[int]]:
+    """`count` permutations of all questions that leave none in its place, and each within its group."""
+    some = [group for group in groups if group]
+    within = [derangements(len(group), count, seed if i == 0 else f"{seed}/{i}") for i, group in enumerate(some)]
+    orders = []
+    for parts in zip(*within, strict=False):  # a small group may have fewer
+        order = {group[i]: group[j] for group, part in zip(some, parts, strict=True) for i, j in enumerate(part)}
+        orders.append([order[i] for i in range(len(order))])
+    return orders
+
+
+def derangements(n: int, count: int, seed: int | str) -> list[list[int]]:
     """`count` permutations of n things without a fixed point, from seeded shuffles; distinct where n allows it."""
     if n < 2:
         raise DataError(f"a derangement needs at least 2 questions and there are {n}")
@@ -194,42 +231,70 @@ def request(engine: Engine, pair: Pair, model: ModelParams, pooling: str, prompt
     )
 
 
-def summed(
-    engine: Engine, found: Sequence[Pair], model: ModelParams, settings: Detection, prompt_format: str, *, batch: int
+def read(engine: Engine, found: Sequence[Pair], model: ModelParams, pooling: str, prompt_format: str, *, batch: int) -> np.ndarray:
+    """Each latent's largest activation in each pair, [pairs, d_sae] float32: 60 MB for the 65,536 latents of a published SAE."""
+
+    def some(part: Sequence[Pair]) -> np.ndarray:
+        readings = engine.read([request(engine, pair, model, pooling, prompt_format) for pair in part])
+        return np.stack([reading.values.astype(np.float32, copy=False) for reading in readings])
+
+    return np.concatenate(list(work(some, found, size=batch, in_flight=1)))
+
+
+def summary(
+    values: np.ndarray, found: Sequence[Pair], active: float, choosing: Sequence[int], *, confidence: float = 0.95
 ) -> Activations:
-    """Sums over the pairs, one batch of readings in memory at a time."""
-    sums: dict[bool, list[np.ndarray]] = {}
-    count = {True: 0, False: 0}
-
-    def read(some: Sequence[Pair]) -> list[tuple[bool, np.ndarray]]:
-        readings = engine.read([request(engine, pair, model, settings.pooling, prompt_format) for pair in some])
-        return [(pair.matched, reading.values) for pair, reading in zip(some, readings, strict=True)]
-
-    for values in work(read, found, size=batch, in_flight=1):
-        for matched, value in values:
-            active, total = sums.setdefault(matched, [np.zeros(len(value)), np.zeros(len(value))])
-            active += value > settings.active
-            total += value
-            count[matched] += 1
-    if not all(count.values()):
-        raise DataError(f"detectors need matched and mismatched pairs and there are {count[True]} and {count[False]}")
-    mean = {kind: [s / count[kind] for s in sums[kind]] for kind in (True, False)}
-    return Activations(mean[True][0], mean[True][1], mean[False][0], mean[False][1])
+    """Shares and means over all pairs; areas over those of the questions that choose, and over those of the others."""
+    matched = np.array([pair.matched for pair in found])
+    if matched.all() or not matched.any():
+        raise DataError(f"detectors need matched and mismatched pairs and there are {matched.sum()} and {(~matched).sum()}")
+    question, reply = np.array([pair.question for pair in found]), np.array([pair.reply for pair in found])
+    mine = np.isin(question, choosing)
+    own, others = values[matched], values[~matched]
+    return Activations(
+        matched_active=(own > active).mean(axis=0),
+        matched_mean=own.mean(axis=0, dtype=np.float64),
+        mismatched_active=(others > active).mean(axis=0),
+        mismatched_mean=others.mean(axis=0, dtype=np.float64),
+        auc=areas(values[mine], question[mine], reply[mine]).value,
+        held_out=None if mine.all() else areas(values[~mine], question[~mine], reply[~mine], confidence=confidence),
+    )
 
 
 def chosen(seen: Activations, settings: Detection, labels: dict[int, str]) -> list[Detector]:
-    """Latents quiet in matched and active in mismatched pairs, the most often and most strongly active first."""
+    """Latents that tell a reply to another question from one to its own, the best first."""
+    kept = _by_auc(seen, settings, labels) if settings.criterion == "auc" else _by_shares(seen, settings, labels)
+    return rows(seen, kept[: settings.max_detectors], "detector", labels)
+
+
+def _by_shares(seen: Activations, settings: Detection, labels: dict[int, str]) -> list[int]:
+    """Quiet in matched and active in mismatched pairs, the most often and most strongly active first."""
     quiet, loud = settings.matched_share, settings.mismatched_share
     kept = np.flatnonzero((seen.matched_active <= quiet) & (seen.mismatched_active >= loud))
     if not len(kept):
         k = int(np.argmax(seen.mismatched_active - seen.matched_active))
-        closest = f"latent {k}{f' ({labels[k]})' if k in labels else ''}, is so in {seen.matched_active[k]:.0%} and {seen.mismatched_active[k]:.0%}"
         raise DataError(
-            f"no latent is active in at most {quiet:.0%} of matched and at least {loud:.0%} of mismatched "
-            f"pairs; the one that tells them apart best, {closest}; there is nothing to ablate, {settings.block} in params.yaml says what counts"
+            f"no latent is active in at most {quiet:.0%} of matched and at least {loud:.0%} of mismatched pairs; the one that tells them "
+            f"apart best, {_named(k, labels)}, is so in {seen.matched_active[k]:.0%} and {seen.mismatched_active[k]:.0%}; there is nothing "
+            f"to ablate, {settings.block} in params.yaml says what counts"
         )
-    order = sorted(kept.tolist(), key=lambda k: (-seen.mismatched_active[k], -seen.mismatched_mean[k], k))
-    return rows(seen, order[: settings.max_detectors], "detector", labels)
+    return sorted(kept.tolist(), key=lambda k: (-seen.mismatched_active[k], -seen.mismatched_mean[k], k))
+
+
+def _by_auc(seen: Activations, settings: Detection, labels: dict[int, str]) -> list[int]:
+    """The largest area first; of equal ones the more strongly active."""
+    kept = np.flatnonzero(seen.auc >= settings.least_auc)
+    if not len(kept):
+        k = int(np.argmax(seen.auc))
+        raise DataError(
+            f"no latent tells mismatched from matched pairs with an area under the curve of {settings.least_auc:.2f}; the one that tells them "
+            f"apart best, {_named(k, labels)}, has {seen.auc[k]:.2f}; there is nothing to ablate, {settings.block} in params.yaml says what counts"
+        )
+    return sorted(kept.tolist(), key=lambda k: (-seen.auc[k], -seen.mismatched_mean[k], k))
+
+
+def _named(latent: int, labels: Mapping[int, str]) -> str:
+    return f"latent {latent}{f' ({labels[latent]})' if latent in labels else ''}"
 
 
 def rows(seen: Activations, latents: Sequence[int], kind: str, labels: dict[int, str]) -> list[Detector]:
@@ -243,9 +308,18 @@ def rows(seen: Activations, latents: Sequence[int], kind: str, labels: dict[int,
             matched_active=float(seen.matched_active[k]),
             mismatched_mean=float(seen.mismatched_mean[k]),
             mismatched_active=float(seen.mismatched_active[k]),
+            auc=float(seen.auc[k]),
+            **_held_out(seen.held_out, k),
         )
         for rank, k in enumerate(latents)
     ]
+
+
+def _held_out(of: Areas | None, latent: int) -> dict[str, float | None]:
+    if of is None:
+        return {}
+    found = {"auc_held_out": of.value[latent], "auc_low": of.low[latent], "auc_high": of.high[latent]}
+    return {name: float(value) if np.isfinite(value) else None for name, value in found.items()}
 
 
 def uniform(

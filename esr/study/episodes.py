@@ -67,6 +67,11 @@ class Episode:
     """Trial of the restart-free reply that it is held against; None: its latent has none that is long enough."""
 
     @property
+    def returns(self) -> bool:
+        """It corrects itself; otherwise it stays off topic, and is read where no reply of the study does."""
+        return self.parts.on.end > self.parts.on.start
+
+    @property
     def gain(self) -> float:
         return self.last_score - self.first_score
 
@@ -82,9 +87,21 @@ order by o.latent, o.question, o.seed, o.trial_id
 
 
 def episodes(store: Store, model: str, scale: str, judge: str, settings: Watching) -> list[Episode]:
-    """Of experiment 1's steered trials as this judge graded them, at most `max_episodes`: one of every latent, then a second, …"""
+    """Of experiment 1's steered trials as this judge graded them, at most `max_episodes`: one of every latent, then a second, …; where none
+    comes back, those that stay off topic."""
     asked = [BASELINE.experiment, BASELINE.name, model, scale, judge]
-    return found(store.sql(ROWS, asked).to_pylist(), settings)
+    rows = store.sql(ROWS, asked).to_pylist()
+    return found(rows, settings) or astray(rows, settings)
+
+
+def astray(rows: Sequence[Mapping[str, Any]], settings: Watching) -> list[Episode]:
+    """Replies of one attempt that are off topic from end to end, with no word of a restart."""
+    by_latent: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if not row["multi"] and row["text"] and row["first_score"] < settings.on_topic_score and not restarts(row["text"]):
+            by_latent.setdefault(row["latent"], []).append(row)
+    taken = _in_turns(list(by_latent.values()), settings.max_episodes)
+    return [_episode(row, Parts(Span(0, (end := len(row["text"]))), Span(end, end), Span(end, end)), None) for row in taken]
 
 
 def found(rows: Sequence[Mapping[str, Any]], settings: Watching) -> list[Episode]:
@@ -98,13 +115,14 @@ def found(rows: Sequence[Mapping[str, Any]], settings: Watching) -> list[Episode
     taken = _in_turns(list(by_latent.values()), settings.max_episodes)
     free = [row for row in rows if not row["multi"] and not restarts(row["text"])]
     against = matched(taken, {key: parts.correction.start for key, parts in chosen.items()}, free)
-    return [
-        Episode(
-            trial_id=row["trial_id"], latent=row["latent"], question=row["question"], seed=row["seed"], first_score=row["first_score"],
-            last_score=row["last_score"], judge_prompt=row["judge_prompt"], parts=chosen[row["trial_id"]], control=against.get(row["trial_id"]),
-        )
-        for row in taken
-    ]  # fmt: skip
+    return [_episode(row, chosen[row["trial_id"]], against.get(row["trial_id"])) for row in taken]
+
+
+def _episode(row: Mapping[str, Any], parts: Parts, control: str | None) -> Episode:
+    return Episode(
+        trial_id=row["trial_id"], latent=row["latent"], question=row["question"], seed=row["seed"], first_score=row["first_score"],
+        last_score=row["last_score"], judge_prompt=row["judge_prompt"], parts=parts, control=control,
+    )  # fmt: skip
 
 
 def _in_turns(groups: Sequence[Sequence[Mapping[str, Any]]], most: int) -> list[Mapping[str, Any]]:

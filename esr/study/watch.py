@@ -5,7 +5,7 @@ Every step asks the store what is there and makes the rest durable, so a run tha
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from esr.errors import DataError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 EPISODES = Arm("exp09", "episodes", "episode", order=0, against="")
 RESTART_FREE = Arm("exp09", "restart-free", "control", order=1, against="")
+ASTRAY = Arm("exp09", "astray", "control", order=0, against="")
+"""In the episodes' place where a model never comes back."""
 UNSTEERED = Arm("exp09", "unsteered", "unsteered", order=2, against=EPISODES.key)
 DETECTORS, BY_LABEL, BY_CONTRAST = "detectors", "by-label", "by-contrast"
 
@@ -31,6 +33,7 @@ class Watched:
     """The episodes with the replies that they are held against."""
 
     episodes: tuple[Member, ...]
+    """Or, without any, replies that stay off topic."""
     restart_free: tuple[Member, ...]
     """Of another question or seed, one for each episode that has one."""
     unsteered: tuple[Member, ...]
@@ -49,9 +52,16 @@ def chosen(study: "Study", baseline: Sequence[Member], judge: str) -> list[Episo
     kept = [one for one in found if (one.trial_id, one.latent) in planned]
     if not kept:
         raise DataError(
-            f"none of {len(baseline)} steered trials of {study.model!r} is an episode by {judge!r}: a reply that goes off topic, says so and "
-            "comes back better; a model that corrects itself, or more trials (exp01 in params.yaml), would do"
+            f"none of {len(baseline)} steered trials of {study.model!r} is an episode by {judge!r}, a reply that goes off topic, says so and "
+            "comes back better, and none stays off topic; a model that is steered further, or more trials (exp01 in params.yaml), would do"
         )
+    if not kept[0].returns:
+        log.warning(
+            "none of %d steered trials is an episode: a reply that goes off topic, says so and comes back better. %d that stay off topic are read "
+            "in their place, against unsteered ones; of corrections, onsets and restarts nothing can be said",
+            len(baseline), len(kept),
+        )  # fmt: skip
+        return kept
     without = sum(one.control is None for one in kept)
     log.info("%d episodes under %d distractors; %d have no restart-free reply beside them", len(kept), len({one.latent for one in kept}), without)  # fmt: skip
     return kept
@@ -61,22 +71,25 @@ def arms(found: Sequence[Episode], baseline: Sequence[Member]) -> Watched:
     """As members of experiment 9, each with its controls."""
     at = {(member.trial.id, member.trial.latent.index): member for member in baseline}
     own = [at[one.trial_id, one.latent] for one in found]
+    arm = EPISODES if any(one.returns for one in found) else ASTRAY
     beside = [at[one.control, one.latent] for one in found if one.control is not None]
 
     return Watched(
-        tuple(replay(own, EPISODES, lambda trial: trial)),
+        tuple(replay(own, arm, lambda trial: trial)),
         tuple(replay(beside, RESTART_FREE, lambda trial: trial)),
-        tuple(replay(own, UNSTEERED, unsteered)),
+        tuple(replay(own, replace(UNSTEERED, against=arm.key), unsteered)),
     )
 
 
 def mark(study: "Study", found: Sequence[Episode], watched: Watched, judge: str, annotator: Judge | None) -> int:
     """Regions of every reply: by rule, and of the episodes also by a provider's model where one is asked."""
     settings = study.params.of(Watching)
-    single = [member.trial.id for member in (*watched.restart_free, *watched.unsteered)]
-    marked = [regions.of_episode(one, judge) for one in found]
+    single = [member.trial.id for member in (*watched.restart_free, *watched.unsteered)] + [
+        one.trial_id for one in found if not one.returns
+    ]
+    marked = [regions.of_episode(one, judge) for one in found if one.returns]
     marked += regions.of_single(study.store, single, judge, settings)
-    if annotator is not None:
+    if annotator is not None and any(one.returns for one in found):
         marked += regions.asked(study.store, watched.episodes, annotator)
     return regions.mark(study, marked)
 
@@ -84,6 +97,8 @@ def mark(study: "Study", found: Sequence[Episode], watched: Watched, judge: str,
 def largest(study: "Study", watched: Watched) -> int:
     """The largest latents at each token of the episodes."""
     settings = study.params.of(Watching)
+    if watched.episodes and watched.episodes[0].arm == ASTRAY:
+        return 0
     return readings.largest(study, watched.episodes, settings.largest, steering=settings.steering[0], stage=settings.stage)
 
 
@@ -92,7 +107,7 @@ def lists(study: "Study", found: Sequence[Episode], judge: str, detectors: Seque
     settings, spec = study.params.of(Watching), study.spec
     labels = {latent.index: latent.label for latent in study.labels}
     first, _ = backtracking.halves([one.latent for one in found])
-    marked = {one.trial_id: regions.source(judge, one.judge_prompt, "rule") for one in found if one.latent in first}
+    marked = {one.trial_id: regions.source(judge, one.judge_prompt, "rule") for one in found if one.latent in first and one.returns}
     seen = backtracking.contrast(study.store, marked, model=study.model, sae=spec.sae, layer=spec.read_layer, settings=settings)
     made = {
         DETECTORS: [Latent(one.latent, one.label) for one in detectors],

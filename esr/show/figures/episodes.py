@@ -30,6 +30,8 @@ def curves(found: Recorded, title: str) -> Drawn:
     rows, steering = _first(found.tables["curves"])
     lists = [kind for kind in NAMES if kind in set(rows["list"])]
     data: dict[str, Any] = {"title": title, "about": found.about, "steering": steering, "lists": {}}
+    if not lists:
+        return style.nothing(title, f"{found.model} never comes back: there is no correction to lay replies side by side at"), data
     with style.canvas(len(lists), 1, 1.1 + 1.7 * len(lists), sharex=True) as (figure, axes):
         for panel, kind in zip(axes[:, 0], lists, strict=True):
             data["lists"][kind] = {
@@ -112,9 +114,10 @@ def _foot(found: Recorded, rows: pd.DataFrame, steering: str, more: str) -> str:
     regions_ = found.tables["regions"]
     n, distractors = regions_["trial_id"].nunique(), regions_["distractor"].nunique()
     told = {"on": "read under the trial's own steering", "off": "read without steering"}[steering]
+    kind = "episodes" if regions_["on-topic"].notna().any() else "replies that stay off topic, there being no episode,"
     about, half = found.about, "by-contrast" in set(rows["list"])
     return style.wrapped(
-        f"{found.model}, judge {about['judge']}, scale {about['scale']}; {n} episodes under {distractors} distractors, {told}. "
+        f"{found.model}, judge {about['judge']}, scale {about['scale']}; {n} {kind} under {distractors} distractors, {told}. "
         f"{100 * about['confidence']:g} % intervals, {contrasts.METHOD}. {more}"
         + (" Latents by contrast were found on the episodes of every other distractor, which are among these." if half else "")
     )

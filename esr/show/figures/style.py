@@ -60,6 +60,16 @@ def canvas(rows: int, columns: int, height: float, **grid: Any) -> Iterator[tupl
         yield figure, figure.subplots(rows, columns, squeeze=False, **grid)
 
 
+def nothing(title: str, why: str) -> Figure:
+    """In place of a figure of what a study has none of."""
+    with canvas(1, 1, 1.2) as (figure, axes):
+        axes[0, 0].set_axis_off()
+        axes[0, 0].text(0.0, 0.5, wrapped(why), transform=axes[0, 0].transAxes, va="center", fontsize=8)
+        figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+        drawn: Figure = figure
+    return drawn
+
+
 def save(figure: Figure, data: dict[str, Any], files: Sequence[Path]) -> None:
     """As PNG, PDF and the JSON of every number drawn."""
     png, pdf, numbers = files

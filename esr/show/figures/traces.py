@@ -103,6 +103,10 @@ def onsets(found: Recorded, title: str) -> Drawn:
     rows, timing = rows[rows["steering"] == steering], timing[(timing["steering"] == steering) & (timing["latent"] == -1)]
     lists = [kind for kind in NAMES if kind in set(rows["list"])]
     data: dict[str, Any] = {"title": title, "about": found.about, "steering": steering, "lists": {}}
+    if not lists:
+        return style.nothing(
+            title, f"{found.model} never comes back: there is no correction before which anything could begin"
+        ), data
     with style.canvas(1, len(lists), 2.6, sharey=True) as (figure, axes):
         for panel, kind in zip(axes[0], lists, strict=True):
             some, told = rows[rows["list"] == kind], timing[timing["list"] == kind].iloc[0]
