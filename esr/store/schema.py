@@ -18,6 +18,8 @@ VERSION = 4
 BETTER = {
     "arms": "recorded_at DESC",
     "grades": "missing IS NOT NULL, graded_at DESC NULLS LAST",
+    "lengths": "measured_at DESC",
+    "norms": "measured_at DESC",
     "recoveries": "missing IS NOT NULL, judged_at DESC",
     "samples": "drawn_at DESC",
     "runs": "finished_at DESC NULLS LAST, recorded_at DESC NULLS LAST",
