@@ -1,5 +1,6 @@
 """Experiment 11: does a model notice off-topic text that it did not write under steering? (the later paper's prefill control)"""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from prefect import flow
@@ -13,9 +14,11 @@ from esr.show.figures import continued
 from esr.study.beginnings import graded, off_topic
 from esr.study.choose import Baseline
 from esr.study.continuations import Condition, by_cut, detection
-from esr.study.plan import ablated, unsteered
+from esr.study.detect import Detector
+from esr.study.plan import Change, ablated, unsteered
 from flows import stages
 from tasks import ablate, collect, draw, record
+from tasks.run import Run
 
 
 class Settings(params.Settings):
@@ -30,14 +33,18 @@ class Settings(params.Settings):
     """Replies of each latent that beginnings are cut from, at most."""
     first_seed: int
     """Of the matched control set."""
+    clamped: bool
+    """Whether it is also continued with detectors clamped, and with controls; not where a model has none."""
 
 
-CONDITIONS = 4
+PLAIN, CLAMPED = 2, 2
+"""Conditions."""
 
 
 def size(params: Params) -> Size:
     exp = params.of(Settings)
-    return Size(CONDITIONS * (len(exp.multiples) + exp.sentence), params.of(Baseline).latents * exp.per_latent)
+    conditions = PLAIN + CLAMPED * exp.clamped
+    return Size(conditions * (len(exp.multiples) + exp.sentence), params.of(Baseline).latents * exp.per_latent)
 
 
 EXPERIMENT = Experiment(
@@ -59,24 +66,31 @@ CONTROLS = ("matched",)
 @flow(**stages.options(EXPERIMENT))
 def exp11(model: str, scale: str = "full", judge: str | None = None) -> None:
     """Off-topic beginnings of experiment 1's replies, without a restart in them, are put at the start of the assistant's turn as the
-    tokens that they were, and continued with steering off, on, off with the detectors clamped, and off with matched controls clamped,
-    under the same seeds. The continuation alone is graded; one that opens with a restart takes up its beginning."""
+    tokens that they were, and continued with steering off, on, and, where the model has detectors, off with these clamped and off with
+    matched controls clamped, under the same seeds. The continuation alone is graded; one that opens with a restart takes up its
+    beginning."""
     with stages.run(EXPERIMENT, model, scale, judge) as run:
         exp, baseline = run.params.of(Settings), stages.baseline(run)
         known = graded(run.study, baseline, run.judge)
         sources = off_topic(known, below=exp.first_score_below, at_least=exp.characters, per_latent=exp.per_latent)
         spans = collect.spans(run, [one.id for one in sources])
         begun = by_cut(sources, spans, exp.characters, exp.multiples, exp.sentence)
-        seen, barred = collect.activations(run), stages.latents(run)
-        detectors = ablate.detectors(run, seen)
-        controls = ablate.controls(run, seen, barred, len(CONTROLS), CONTROLS, exp.first_seed)
-        record.detectors(run, {"detectors": detectors, **controls})
-        clamped = {"detectors": detectors, "matched": controls["matched-0"]}
-        held = {name: ablated(run.params, model, [one.latent for one in some]) for name, some in clamped.items()}
-        conditions = [
-            Condition("on", lambda trial: trial),
-            Condition("off", unsteered, against="on"),
-            Condition("detectors", lambda trial: held["detectors"](unsteered(trial)), against="off"),
-            Condition("matched", lambda trial: held["matched"](unsteered(trial)), against="off"),
-        ]
+        conditions = [Condition("on", lambda trial: trial), Condition("off", unsteered, against="on")]
+        if exp.clamped:
+            conditions += [Condition(name, without(run, some), against="off") for name, some in sets(run, exp.first_seed).items()]
         stages.carry_out(run, detection("exp11", begun, conditions))
+
+
+def sets(run: Run, first_seed: int) -> dict[str, list[Detector]]:
+    """The detectors, and matched controls in their place."""
+    seen, barred = collect.activations(run), stages.latents(run)
+    detectors = ablate.detectors(run, seen)
+    controls = ablate.controls(run, seen, barred, len(CONTROLS), CONTROLS, first_seed)
+    record.detectors(run, {"detectors": detectors, **controls})
+    return {"detectors": detectors, "matched": controls["matched-0"]}
+
+
+def without(run: Run, some: Sequence[Detector]) -> Change:
+    """Not steered, and these held at zero."""
+    held = ablated(run.params, run.model, [one.latent for one in some])
+    return lambda trial: held(unsteered(trial))

@@ -202,8 +202,10 @@ def close(run: Run, console: Console) -> None:
     found = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
     room = console.width if console.is_terminal else None
     if found:
-        closing(run.title, [line.cells() for line in found], room, closing_table.header(run.experiment.shown))
-        console.print(closing_table.NOTE)
+        dose = closing_table.known(found)
+        header = closing_table.header(run.experiment.shown, dose=dose)
+        closing(run.title, [line.cells(dose=dose) for line in found], room, header)
+        console.print(closing_table.note(run.study.store, run.selection, found))
     for picture in run.pictures:
         console.print(f"figure: {picture}")
 

@@ -88,6 +88,7 @@ def thresholds(run: Run, clamped: Sequence[int] = ()) -> list[Threshold]:
         raise DataError(
             f"none of {len(found)} latents of {run.model!r} meets the target at any boost; see the table thresholds, and models.{run.model}.search"
         )
+    record.doses(run, quote(bites))
     return bites
 
 
@@ -95,7 +96,10 @@ def thresholds_anew(runs: Sequence[Run], chosen: Sequence[Latent]) -> list[list[
     """What calibration finds for the same latents on each run's model: searched side by side, so that models which share an engine meet
     in its batch. Of each the latents that bite, which may be none."""
     searches = [_searches(run, chosen) for run in runs]
-    return [[one for search in some for one in search.result() if one.bites] for some in searches]
+    found = [[one for search in some for one in search.result() if one.bites] for some in searches]
+    for run, bites in zip(runs, found, strict=True):
+        record.doses(run, quote(bites))
+    return found
 
 
 def _searches(run: Run, chosen: Sequence[Latent], clamped: Sequence[int] = ()) -> list[PrefectFuture[list[Threshold]]]:

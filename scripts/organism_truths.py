@@ -24,6 +24,7 @@ from off_topic_regions import off_topic_regions
 
 from esr import experiment as experiments
 from esr.count.metrics import Difference, Estimate
+from esr.count.trend import trend
 from esr.errors import DataError
 from esr.show import counted
 from esr.show.counted import Counted
@@ -31,6 +32,7 @@ from esr.show.recorded import Recorded, recorded
 from esr.store import Store
 from esr.study.study import Study
 from esr.types import BASELINE
+from flows.exp13 import Settings as Directions
 
 HOME = Path(__file__).resolve().parent.parent
 Span = tuple[float, float]
@@ -203,6 +205,47 @@ def detector_goals(tiny: Held, detectors: Sequence[int], regions: pd.DataFrame) 
         yield Goal(goal, "above 0", means, shown, len(use), span[0] > 0)
 
 
+def beginning_goals(name: str, held: Held) -> Iterator[Goal]:
+    """Of off-topic beginnings continued, cut where they are longest at a multiple of N."""
+    cuts = [one for one in held.kind("exp11", "off") if one.arm.level is not None]
+    if not cuts:
+        return
+    off = max(cuts, key=lambda one: one.arm.level or 0.0)
+    if name == "tiny":
+        for one in cuts:
+            d = one.differences["multi_attempt_rate"]
+            span = interval(d)
+            goal = f"{name}, off-topic beginning of {one.arm.level:g} characters: restarts, unsteered − steered, paired"
+            yield Goal(goal, "above 0", percent(d.value), between(span), d.n, span is not None and span[0] > 0)
+    else:
+        n, k = sum(one.n for one in cuts), sum(one.estimates["multi_attempt_rate"].k or 0 for one in cuts)
+        span = interval(off.estimates["multi_attempt_rate"])
+        most = f"at most {percent(span[1])} of {off.n} at {off.arm.level:g} characters" if span else "–"
+        yield Goal(f"{name}, off-topic beginnings continued unsteered: restarts", "0", str(k), most, n, k == 0)
+
+
+def direction_goals(tiny: Held) -> Iterator[Goal]:
+    """Of directions that are no latents: that they calibrate, and what more of them does."""
+    steered = tiny.arms.get("exp13/steered")
+    if steered is None:
+        return
+    told_of = tiny.found["exp13"].tables["directions"]
+    asked = tiny.study.params.of(Directions).directions
+    share = (told_of["status"] == "converged").sum() / asked
+    yield Goal("tiny: directions whose search converges", "≥ 80 %", percent(share), "", asked, share >= 0.8)
+    rungs = [(1.0, steered.rows), *((one.arm.level or 0.0, one.rows) for one in tiny.kind("exp13", "relative"))]
+    found = trend(rungs)
+    for step in found.steps:
+        span, goal = interval(step.change), f"tiny, along directions: first score, {step.low:g} to {step.high:g} of the threshold"
+        met = span is not None and span[1] < 0
+        yield Goal(goal, "below 0", points(step.change.value), between(span, points), step.change.n, met)
+    tau = found.within.tau
+    bounds = None if tau.interval is None else (tau.interval.low, tau.interval.high)
+    shown = between(bounds, lambda x: f"{x:.2f}")
+    name = "tiny, along directions: Kendall's τ of dose and first score within a direction"
+    yield Goal(name, "≤ −0.8", f"{tau.value:.2f}", shown, tau.n, tau.value <= -0.8)
+
+
 def table(goals: Sequence[Goal]) -> str:
     rows = [f"| {g.goal} | {g.asked} | {g.measured} | {g.interval} | {g.n} | {'yes' if g.met else '**no**'} |" for g in goals]
     return "\n".join(["| goal | asked | measured | 95 % interval | n | met |", "|---|---|---|---|---|---|", *rows])
@@ -227,6 +270,7 @@ def main() -> None:
         *told_goal(tiny),
     ]
     goals += detector_goals(tiny, detectors, regions)
+    goals += [*beginning_goals("tiny", tiny), *beginning_goals("tiny-plain", plain), *direction_goals(tiny)]
     record = {
         "engine": tiny.study.backend, "judge": tiny.study.grader.prompt_hash, "scale": given.scale, "seed": tiny.study.params.seed,
         "weights": {held.study.model: held.study.weights for held in (tiny, plain)}, "goals": [asdict(goal) for goal in goals],

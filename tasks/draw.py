@@ -14,7 +14,8 @@ from tasks.run import Run
 def closing(run: Run) -> int:
     """The closing table as an artifact of the run."""
     lines = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
-    create_markdown_artifact(closing_table.markdown(lines), key=run.artifact("closing"), description=run.title)
+    text = closing_table.markdown(lines, closing_table.note(run.study.store, run.selection, lines))
+    create_markdown_artifact(text, key=run.artifact("closing"), description=run.title)
     return len(lines)
 
 

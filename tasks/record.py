@@ -8,7 +8,8 @@ from prefect.cache_policies import NO_CACHE
 
 from esr.errors import EsrError
 from esr.record.run import RUNNING, put_run
-from esr.study import detect
+from esr.study import detect, norms
+from esr.study.calibrate import Threshold
 from esr.study.detect import Detector
 from esr.types import Member
 from tasks.run import Run
@@ -19,6 +20,12 @@ def trials(run: Run, members: Sequence[Member]) -> int:
     """The whole plan of an arm at once, so that what has no grade yet counts as missing."""
     run.study.store.put_members(list(members))
     return len(members)
+
+
+@task(name="record.doses", cache_policy=NO_CACHE)
+def doses(run: Run, found: Sequence[Threshold]) -> float:
+    """How long the stream is where these latents are steered, and how long one boost of each; the first, measured where it is not there."""
+    return norms.measure(run.study, found).norm
 
 
 @task(name="record.detectors", cache_policy=NO_CACHE)

@@ -24,7 +24,7 @@ def run(args: Namespace) -> int:
     from esr import experiment as experiments
     from esr import params as parameters
     from esr.errors import DataError
-    from esr.show import closing_table
+    from esr.show import closing_table, dosed
     from esr.study.study import backend
 
     store = existing()  # before the flows are read, which make a folder for Prefect in it
@@ -35,7 +35,8 @@ def run(args: Namespace) -> int:
         there = store.sql("select distinct judge from outcomes where experiment = ? and model = ?", [experiment.name, args.model])
         judge = next(iter(sorted(there["judge"].to_pylist())), "")
     params = parameters.load(args.model, args.scale) if known else params
-    found = closing_table.lines(store, params, experiment, experiment.selection(args.model, args.scale, judge, backend()))
+    chosen = experiment.selection(args.model, args.scale, judge, backend())
+    found = closing_table.lines(store, params, experiment, chosen)
     if not any(line.counted for line in found):
         raise DataError(
             f"{experiment.name} has no graded trials of {args.model!r} at scale {args.scale!r} by {judge or 'any judge'!r}; "
@@ -43,9 +44,11 @@ def run(args: Namespace) -> int:
         )
     told = {"experiment": experiment.name, "model": args.model, "scale": args.scale, "judge": judge}
     if args.json:
-        sys.stdout.write(json.dumps({**told, "arms": [_arm(line) for line in found]}, indent=1) + "\n")
+        streams = dosed.streams(store, chosen, [line.key for line in found])
+        sys.stdout.write(json.dumps({**told, "streams": streams, "arms": [_arm(line) for line in found]}, indent=1) + "\n")
     else:
-        _show(f"{experiment.name} on {args.model}, scale {args.scale}, judge {judge}", found)
+        note = closing_table.note(store, chosen, found)
+        _show(f"{experiment.name} on {args.model}, scale {args.scale}, judge {judge}", found, note)
     return 0
 
 
@@ -55,30 +58,31 @@ def _arm(line: "Line") -> dict[str, Any]:
     held = {} if one is None else {name: asdict(d) for name, d in one.differences.items()}
     alike = {} if one is None else {name: asdict(d) for name, d in one.standardised.items()}
     told = {"arm": line.key, "n": one.n if one else 0, "missing": line.missing, "metrics": numbers}
+    told["dose"] = asdict(line.dose) if line.dose else None
     if one and one.audited:
         told["audited"] = dict(one.audited)
     return {**told, "minus_baseline": held, "minus_baseline_at_equal_score": alike}
 
 
-def _show(title: str, found: "list[Line]") -> None:
+def _show(title: str, found: "list[Line]", note: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from esr.show.audited import HEADER as AUDITED
     from esr.show.audited import NOTE as LABELS
     from esr.show.audited import cells
-    from esr.show.closing_table import NOTE, header
+    from esr.show.closing_table import header, known
 
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    shown = found[0].shown
-    for name in (*header(shown), "effective n"):
+    shown, dose = found[0].shown, known(found)
+    for name in (*header(shown, dose=dose), "effective n"):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name == "arm")
     for line in found:
         sizes = [e.n_effective for name in shown if line.counted and (e := line.counted.estimates[name]).n_effective]
-        table.add_row(*(cell.replace(" [", "\n[") for cell in line.cells()), ", ".join(f"{size:.0f}" for size in sizes))
+        table.add_row(*(cell.replace(" [", "\n[") for cell in line.cells(dose=dose)), ", ".join(f"{size:.0f}" for size in sizes))
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 150)
     console.print(table)
-    console.print(f"{NOTE} Effective n: of what is held against its pair.", soft_wrap=True)
+    console.print(f"{note} Effective n: of what is held against its pair.", soft_wrap=True)
     labels = [cells(told) for line in found if line.counted for told in line.counted.audited.values()]
     if labels:
         beside = Table(title="Audited by people", title_justify="left", box=None, padding=(0, 2, 0, 0))

@@ -213,7 +213,7 @@ class FakeEngine:
     def _reading(self, request: Request, capture: Capture, ids: tuple[int, ...], n_prompt: int) -> Reading:
         positions = span(capture.positions, n_prompt).within(0, len(ids))
         if capture.mode == "residual":
-            return self._streams(ids, positions)
+            return self._streams(request, capture, ids, n_prompt)
         d_sae = self.saes[capture.sae].d_sae
         rows = np.zeros((len(positions), d_sae), np.float32) if capture.mode in ("topk", "all") else None
         picked = np.zeros((len(positions), len(capture.latents)), np.float32)
@@ -242,10 +242,21 @@ class FakeEngine:
                 values = np.take_along_axis(rows, indices, 1)
         return Reading(positions=at, values=values, indices=indices, expected=len(positions))
 
-    def _streams(self, ids: tuple[int, ...], positions: range) -> Reading:
-        """A direction of its own for each token."""
+    def _streams(self, request: Request, capture: Capture, ids: tuple[int, ...], n_prompt: int) -> Reading:
+        """A direction of its own for each token; what is added has length 1 for a boost of 1."""
         width = self.model.width
-        rows = [np.random.default_rng(ids[at]).standard_normal(width) * NORM / math.sqrt(width) for at in positions]
+        positions = span(capture.positions, n_prompt).within(0, len(ids))
+        steered = span(request.scope, n_prompt)
+        added = np.zeros(width)
+        for op in request.ops if capture.stage == "after" else ():
+            if op.kind == "add" and op.layer == capture.layer:
+                row = np.random.default_rng(crc32(f"{op.sae}/{op.latent}".encode())).standard_normal(width)
+                added += op.value * row / np.linalg.norm(row)
+        rows = [
+            np.random.default_rng(ids[at]).standard_normal(width) * NORM / math.sqrt(width)
+            + (added if steered.within(at, at + 1) else 0.0)
+            for at in positions
+        ]
         values = np.asarray(rows, np.float32).reshape(len(positions), width)
         return Reading(positions=np.asarray(positions, np.int32), values=values, indices=None, expected=len(positions))
 

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -22,15 +22,18 @@ LIBRARIES = (
 
 
 def manifest(
-    params: Params, model: str, *, engine: Engine | None = None, judges: Sequence[Judge] = (), meaning: str | None = None
-) -> dict[str, Any]:
-    """`engine`: the one that was opened; None: every reply was there already. `meaning`: of the study's trials; None: it cannot be told."""
+    params: Params, model: str, *, engine: Engine | None = None, judges: Sequence[Judge] = (), meaning: str | None = None,
+    streams: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """`engine`: the one that was opened; None: every reply was there already. `meaning`: of the study's trials; None: it cannot be told.
+    `streams`: after each block that is steered behind, the residual stream's length, as it was measured."""
     spec = params.model(model)
     return {
         "revision": revision(),
         "params": {"digest": params.digest, "content": content(params)},
         "seed": params.seed,
         "model": {"name": model, "weights": _weights(params, model), "meaning": meaning, "layers": _layers(params, model)},
+        "streams": [dict(one) for one in streams],
         "sae": {"name": spec.sae, "sha256": _files(params, spec.sae)},
         "engine": dict(engine.fingerprint) if engine is not None else None,
         "judges": {judge.name: {"prompt": judge.prompt_hash, "model": params.judge(judge.name).model} for judge in judges},

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 RUNNING = "running"
 """Status of a run that has begun and of which no end was recorded: it is at work, or it was killed."""
 
+STREAMS = """
+select distinct on (layer) layer, scope, norm, tokens, replies, weights from norms where model = ? order by layer, measured_at desc
+"""
+
 
 def at_work(manifest: Mapping[str, Any]) -> bool | None:
     """Whether the process that carries out a run is still there; None: it ran on another machine, which is not asked."""
@@ -51,6 +55,7 @@ def put_run(
     """The id of the row. `engine`: the one that was opened; None: every reply was there already. `run_id`: of the row that it
     replaces, whose name it keeps. `meaning`: of the study's trials; None: it cannot be told."""
     kept = store.sql("select name, hidden from runs where run_id = ?", [run_id]).to_pylist() if run_id else []
+    streams = store.sql(STREAMS, [model]).to_pylist()
     return store.put_run(
         {
             **(kept[0] if kept else {}),
@@ -63,6 +68,6 @@ def put_run(
             "judge": judge,
             "status": status,
             "cost": cost,
-            "manifest": manifest(params, model, engine=engine, judges=judges, meaning=meaning),
+            "manifest": manifest(params, model, engine=engine, judges=judges, meaning=meaning, streams=streams),
         }
     )

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from esr.experiment import Experiment, Selection
 from esr.params import Params
-from esr.show import words
+from esr.show import dosed, words
 from esr.show.counted import Counted, arms
+from esr.show.dosed import Dose
 from esr.show.recorded import recorded
 from esr.show.tables import where
 from esr.store import Store
@@ -24,11 +25,12 @@ SHOWN = ("multi_attempt_rate", "esr_rate")
 NOTE = f"{words.NOTE} {words.EQUAL}"
 
 
-def header(shown: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns, where an experiment shows these metrics."""
+def header(shown: tuple[str, ...], *, dose: bool = False) -> tuple[str, ...]:
+    """The columns, where an experiment shows these metrics; `dose`: where it is known."""
     against = "baseline" if shown == SHOWN else "its pair"
     values, alike = [NAMES[name][0] for name in _values(shown)], [f"{NAMES[name][1]}, equal score" for name in _alike(shown)]
-    return ("arm", "n", "missing", *values, *(f"{NAMES[name][1]} − {against}" for name in shown), *alike)
+    told = ("dose",) if dose else ()
+    return ("arm", "n", "missing", *told, *values, *(f"{NAMES[name][1]} − {against}" for name in shown), *alike)
 
 
 def _values(shown: tuple[str, ...]) -> tuple[str, ...]:
@@ -51,8 +53,11 @@ class Line:
     missing: int
     counted: Counted | None
     shown: tuple[str, ...] = SHOWN
+    dose: Dose | None = None
+    """None: not measured."""
 
-    def cells(self) -> list[str]:
+    def cells(self, *, dose: bool = False) -> list[str]:
+        """Under `header`."""
         one = self.counted
         held = one.differences if one else {}
         alike = one.standardised if one else {}
@@ -61,6 +66,7 @@ class Line:
             self.key,
             f"{one.n if one else 0:,}",
             f"{self.missing:,}",
+            *([str(self.dose or words.NOTHING)] if dose else []),
             *(words.estimate(known.get(name)) for name in _values(self.shown)),
             *(words.difference(held.get(name)) for name in self.shown),
             *(words.standardised(alike.get(name)) for name in _alike(self.shown)),
@@ -80,7 +86,19 @@ def lines(store: Store, params: Params, experiment: Experiment, chosen: Selectio
     ).to_pylist()
     if not any(row["key"].startswith(f"{chosen.experiment}/") for row in rows):
         return []  # it has no arm of its own, so there is nothing to hold against others
-    return [Line(row["key"], int(row["n_missing"]), found.get(row["key"]), experiment.shown) for row in rows]
+    doses = dosed.doses(store, wide, [row["key"] for row in rows])
+    return [Line(row["key"], int(row["n_missing"]), found.get(row["key"]), experiment.shown, doses.get(row["key"])) for row in rows]
+
+
+def known(found: Sequence[Line]) -> bool:
+    """Whether any arm's dose has been measured."""
+    return any(line.dose is not None for line in found)
+
+
+def note(store: Store, chosen: Selection, found: Sequence[Line]) -> str:
+    """What stands under the table."""
+    stream = dosed.said(dosed.streams(store, chosen, [line.key for line in found])) if known(found) else ""
+    return f"{NOTE} {stream}".rstrip()
 
 
 def _graded(store: Store, chosen: Selection) -> bool:
@@ -88,14 +106,15 @@ def _graded(store: Store, chosen: Selection) -> bool:
     return bool(store.sql(f"select 1 from outcomes where {condition} limit 1", asked).num_rows)
 
 
-def markdown(found: list[Line]) -> str:
+def markdown(found: list[Line], note: str = NOTE) -> str:
     """Two tables, rates and then differences: in one, the last columns would be cut on a page of usual width."""
     shown = found[0].shown if found else SHOWN
-    names, rows = header(shown), [line.cells() for line in found]
-    held = 3 + len(_values(shown))
+    dose = known(found)
+    names, rows = header(shown, dose=dose), [line.cells(dose=dose) for line in found]
+    held = 3 + dose + len(_values(shown))
     apart = [[row[0], *row[held:]] for row in rows if any(row[held:])]
     tables = [(names[:held], [row[:held] for row in rows]), ((names[0], *names[held:]), apart)]
-    return "\n\n".join([*(table(head, some) for head, some in tables if some), NOTE])
+    return "\n\n".join([*(table(head, some) for head, some in tables if some), note])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

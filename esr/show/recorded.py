@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from esr.errors import DataError
 from esr.experiment import Experiment, Selection
 from esr.params import Params
-from esr.show import audited
+from esr.show import audited, dosed
 from esr.show.tables import where
 from esr.store import Store
 
@@ -76,6 +76,9 @@ def recorded(store: Store, params: Params, experiment: Experiment, chosen: Selec
         "exclude_degraded": protocol.exclude_degraded,
         "confidence": protocol.confidence,
     }
+    keys = [f"{arm['experiment']}/{arm['arm']}" for arm in about["arms"]]
+    if streams := dosed.streams(store, chosen, keys):
+        about["streams"] = streams
     if labels := audited.read(store, chosen, protocol.confidence):
         about["audited"] = labels
     return Recorded(tables, about)

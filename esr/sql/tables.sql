@@ -108,6 +108,31 @@ CREATE TABLE thresholds (
     clamped INTEGER[]                 -- other latents that were held at zero during the search; NULL: none
 );
 
+-- How long a model's residual stream is where it is steered. Of several of one model, weights and block the newest counts.
+CREATE TABLE norms (
+    norm_id VARCHAR PRIMARY KEY,      -- hash of the trials whose replies were read, the block and the positions
+    model VARCHAR NOT NULL,           -- as in trials
+    weights VARCHAR NOT NULL,         -- as in trials
+    layer INTEGER NOT NULL,           -- decoder block whose output was read, 0-based
+    scope VARCHAR NOT NULL,           -- the positions: those that the study steers, as in trials
+    norm DOUBLE NOT NULL,             -- median length of the stream over an unsteered reply to each evaluation question
+    tokens BIGINT NOT NULL,           -- positions that the median is over
+    replies INTEGER NOT NULL,         -- replies that were read
+    measured_at TIMESTAMP NOT NULL    -- UTC
+);
+
+-- The length of a latent's decoder row, or of a direction, as the engine adds it at a boost of 1.
+CREATE TABLE lengths (
+    model VARCHAR NOT NULL,           -- as in trials
+    sae VARCHAR NOT NULL,             -- name in params.yaml, of an SAE or a set of directions
+    content VARCHAR NOT NULL,         -- hash of it, as in trials.meaning
+    layer INTEGER NOT NULL,           -- decoder block after which it is added, 0-based
+    latent INTEGER NOT NULL,          -- the latent
+    length DOUBLE NOT NULL,           -- of what a boost of 1 adds
+    measured_at TIMESTAMP NOT NULL,   -- UTC
+    PRIMARY KEY (model, sae, content, layer, latent)
+);
+
 -- Latents that are ablated: off-topic detectors and the controls in their place.
 CREATE TABLE detectors (
     set_id VARCHAR NOT NULL,          -- hash of what the set depends on

@@ -66,6 +66,34 @@ SELECT
     a.arm IS NOT NULL AS recorded     -- whether the arm was recorded; else it is told from its name
 FROM told t LEFT JOIN arms a USING (experiment, model, arm, scale);
 
+-- Each member's dose: the length of what is added to the residual stream, in lengths of that stream.
+CREATE OR REPLACE VIEW doses AS
+WITH newest AS (
+    SELECT * FROM norms QUALIFY row_number() OVER (PARTITION BY model, weights, layer ORDER BY measured_at DESC, norm_id) = 1
+), steered AS (
+    SELECT m.*, t.weights, t.meaning, t.model AS served, list_filter(t.ops, lambda o: o.latent = m.latent AND o.kind <> 'clamp')[1] AS op
+    FROM current_members m JOIN trials t USING (trial_id)
+)
+SELECT
+    s.experiment,                     -- as in members
+    s.model,                          -- as in members
+    s.arm,                            -- as in members
+    s.scale,                          -- as in members
+    s.trial_id,                       -- as in members
+    s.latent,                         -- as in members
+    s.boost,                          -- as in members
+    s.op.sae AS sae,                  -- as in lengths; NULL: unsteered
+    s.op.layer AS layer,              -- decoder block after which it is added; NULL: unsteered
+    abs(s.boost) * l.length AS added, -- length of what is added
+    n.norm,                           -- as in norms; NULL: not measured
+    n.tokens,                         -- as in norms
+    n.replies,                        -- as in norms
+    CASE WHEN s.boost = 0 THEN 0 ELSE abs(s.boost) * l.length / n.norm END AS dose -- added / norm; 0: unsteered; NULL: not measured
+FROM steered s
+LEFT JOIN newest n ON n.model = s.served AND n.weights = s.weights AND n.layer = s.op.layer
+LEFT JOIN lengths l ON l.model = s.served AND l.sae = s.op.sae AND l.layer = s.op.layer AND l.latent = s.latent
+    AND l.content = ((s.meaning::JSON -> 'saes') ->> s.op.sae);
+
 -- Every grade of a member by the newest version of each judge's instructions in that arm, valid or not. A blind grade (latent -1) belongs to every member of its trial.
 CREATE OR REPLACE VIEW judged AS
 WITH pairs AS (

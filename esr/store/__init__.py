@@ -102,6 +102,18 @@ class Store:
         if found:
             self.put("thresholds", found)
 
+    def put_norms(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of `norms` but their time."""
+        if found:
+            at = self._clock.now("norms")
+            self.put("norms", [{**row, "measured_at": at} for row in found], at=at)
+
+    def put_lengths(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of `lengths` but their time."""
+        if found:
+            at = self._clock.now("lengths")
+            self.put("lengths", [{**row, "measured_at": at} for row in found], at=at)
+
     def put_activations(self, texts: Sequence[Mapping[str, Any]]) -> None:
         """What the SAE read of each text: the columns of `activations` but `part`, each list whole. The same key again is a no-op for readers."""
         if texts:

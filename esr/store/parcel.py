@@ -15,6 +15,8 @@ OF = {
     "grades": "trial_id in (select trial_id from members where experiment = $1 and model = $2)",
     "recoveries": "trial_id in (select trial_id from members where experiment = $1 and model = $2)",
     "thresholds": "$1 <> '' and model = $2",
+    "norms": "$1 <> '' and model = $2",
+    "lengths": "$1 <> '' and model = $2",
     "audit_sheets": "experiment = $1 and model = $2",
     "audit_labels": "sheet in (select sheet from audit_sheets where experiment = $1 and model = $2)",
     "runs": "experiment = $1 and model = $2 and hidden is not true",

@@ -19,6 +19,8 @@ BETTER = {
     "arms": "recorded_at DESC",
     "detectors": "auc IS NULL, auc_held_out IS NULL",
     "grades": "missing IS NOT NULL, graded_at DESC NULLS LAST",
+    "lengths": "measured_at DESC",
+    "norms": "measured_at DESC",
     "recoveries": "missing IS NOT NULL, judged_at DESC",
     "samples": "drawn_at DESC",
     "runs": "finished_at DESC NULLS LAST, recorded_at DESC NULLS LAST",

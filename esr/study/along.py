@@ -23,8 +23,8 @@ from esr.engine.directions import Directions, read_directions
 from esr.errors import DataError, ParamsError
 from esr.params import DirectionsParams, Params, resolve
 from esr.params.weights import file_digest
-from esr.prompts import evaluation
 from esr.sae.labels import read_labels
+from esr.study import norms
 from esr.study.choose import Baseline
 from esr.study.plan import Change
 from esr.types import Member, Op, Sampling, Trial
@@ -59,7 +59,7 @@ class Made:
     names: tuple[str, ...]
     """What each direction stands for."""
     norm: float
-    """Median length of the residual stream after the first of the layers, over the evaluation questions' tokens behind the first."""
+    """Median length of the residual stream after the first of the layers, where the study steers."""
 
     @property
     def sha256(self) -> str:
@@ -89,23 +89,13 @@ def directions(study: "Study", name: str) -> Made:
     """The set of this name in params.yaml, for the study's model."""
     block = study.params.directions_of(name)
     layers = tuple(block.layers)
-    norm = residual_norm(study, layers[0])
+    norm = norms.norm(study, layers[0]).norm
     if block.texts is None:
         found, names = _read(study, name)
         return Made(name, layers, found, names, norm)
     table = inside(study.store.root, block.texts)
     subjects, vectors = means(study, rows(table, file_digest(table)), layers)
     return Made(name, layers, vectors, subjects, norm)
-
-
-def residual_norm(study: "Study", layer: int) -> float:
-    """Median length of the stream after a block over the evaluation questions, without each one's first token, whose length is another."""
-    _ = study.weights, study.meaning, study.backend
-    form = study.params.protocol.prompt_format
-    capture = Capture(layer=layer, mode="residual", positions="[1,)")
-    asked = [Request(prompt=question, prompt_format=form, sampling=READ, capture=capture) for question in evaluation()]
-    lengths = [np.linalg.norm(reading.values, axis=1) for reading in study.engine.read(asked)]
-    return float(np.median(np.concatenate(lengths)))
 
 
 def means(study: "Study", texts: Sequence[tuple[str, str, str]], layers: Sequence[int]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -201,14 +191,16 @@ def keep(store: Path, made: Made) -> Path:
     from safetensors.numpy import save
 
     folder, stem = store / "directions", f"{made.name}-{made.sha256[:HEX]}"
-    file = folder / f"{stem}.safetensors"
+    file, beside = folder / f"{stem}.safetensors", folder / f"{stem}.json"
+    told = {
+        "name": made.name, "sha256": made.sha256, "layers": list(made.layers), "norm": made.norm, "names": list(made.names),
+        "lengths": made.lengths,
+    }  # fmt: skip
+    data = (json.dumps(told, indent=1) + "\n").encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not beside.is_file() or beside.read_bytes() != data:  # the norm is no part of the hash
+        _aside(beside, data)
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        told = {
-            "name": made.name, "sha256": made.sha256, "layers": list(made.layers), "norm": made.norm, "names": list(made.names),
-            "lengths": made.lengths,
-        }  # fmt: skip
-        _aside(folder / f"{stem}.json", (json.dumps(told, indent=1) + "\n").encode())
         tensors = {f"layer.{layer}": np.ascontiguousarray(rows) for layer, rows in zip(made.layers, made.vectors, strict=True)}
         _aside(file, save(tensors))
     return file

@@ -118,8 +118,8 @@ def _read(study: "Study", members: Sequence[Member], what: _What, steering: Stee
 
         def read(some: Sequence[Trial]) -> list[Row]:
             study.progress.go_on()
-            replies = _replies(study, [trial.id for trial in some])
-            asked = [request(engine, trial, replies[trial.id], what.capture, steering) for trial in some]
+            known = replies(study, [trial.id for trial in some])
+            asked = [request(engine, trial, known[trial.id], what.capture, steering) for trial in some]
             found = engine.read(asked)
             about = {**where, "pooling": "token"}
             return [
@@ -134,7 +134,8 @@ def _read(study: "Study", members: Sequence[Member], what: _What, steering: Stee
     return len(lacking)
 
 
-def _replies(study: "Study", ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def replies(study: "Study", ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Tokens of these trials' replies, and how long their prompts were, by trial."""
     query = "select trial_id, token_ids, n_prompt_tokens from replies where trial_id in (select unnest(?))"
     found = {row["trial_id"]: row for row in study.store.sql(query, [list(ids)]).to_pylist()}
     if lost := [key for key in ids if key not in found or found[key]["token_ids"] is None]:
@@ -158,11 +159,11 @@ def request(
     ids = (*prompt, *reply["token_ids"][:-1])
     on = steering == "on"
     return Request(
-        token_ids=ids, sampling=READ, ops=trial.ops if on else (), scope=_absolute(trial.scope, n_prompt) if on else "all", capture=capture(trial, n_prompt)
+        token_ids=ids, sampling=READ, ops=trial.ops if on else (), scope=absolute(trial.scope, n_prompt) if on else "all", capture=capture(trial, n_prompt)
     )  # fmt: skip
 
 
-def _absolute(scope: str, n_prompt: int) -> str:
+def absolute(scope: str, n_prompt: int) -> str:
     """The same positions in a sequence that is all prompt."""
     if scope == "all":
         return scope

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from esr.errors import DataError, ParamsError
 from esr.params.places import experiments
 from esr.prompts import evaluation
-from esr.study import calibrate, choose, grade, steer
+from esr.study import calibrate, choose, grade, norms, steer
 from esr.study.plan import Change, plan, replay
 from esr.types import BASELINE, Arm, Member
 
@@ -46,6 +46,7 @@ def carry_out(
     found = [one for one in calibrate.thresholds(study, choose.latents(study, latents)) if one.bites]
     if not found:
         raise DataError(f"no latent of {study.model!r} meets the target at any boost; see the table thresholds")
+    norms.measure(study, found)
     steered = plan(
         study.params,
         arm=Arm(experiment, BASELINE.name, BASELINE.kind, against=""),

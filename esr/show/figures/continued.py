@@ -38,6 +38,9 @@ def detection(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
             panel.set_xlabel("beginning cut at (characters)")
         for panel in axes[0][:2]:
             panel.set_ylim(bottom=0)
+        if not any(one.estimates[SUCCESS].n for one in counted):
+            axes[0][1].text(0.5, 0.5, "nothing restarts", transform=axes[0][1].transAxes, ha="center", color=INK, fontsize=7)
+            axes[0][1].set_yticks([])
         axes[0][2].axhline(0, color=FAINT, linewidth=0.8, zorder=0)
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=len(conditions))

@@ -1,6 +1,6 @@
 """The closing table of an experiment, and its rates latent by latent and question by question, by the house's own counting."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def closing(store: Store, address: Address) -> Any:
             "shown": list(experiment.shown),
             "made_up": bool(made_up),
             "lines": [_line(line) for line in lines],
-            "note": closing_table.NOTE,
+            "note": closing_table.note(store, selection, lines),
             "methods": sorted(methods),
             "figures": figures(store, chosen),
             "again": f"python -m flows {chosen.experiment} {chosen.model} --scale {chosen.scale}",
@@ -77,6 +77,7 @@ def _line(line: Line) -> dict[str, Any]:
         "arm": line.key,
         "n": one.n if one else 0,
         "missing": line.missing,
+        "dose": asdict(line.dose) if line.dose else None,
         "against": one.arm.against if one else "",
         "estimates": {name: estimate(one.estimates[name]) for name in SHOWN} if one else {},
         "differences": {name: difference(d) for name, d in one.differences.items() if name in SHOWN} if one else {},
