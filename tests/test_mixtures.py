@@ -176,3 +176,5 @@ def test_sentences_that_break_off_are_left_out() -> None:
     assert first_sentences("One. Two! Three? Fo", 9) == "One. Two! Three?"
     assert first_sentences("One. Two.", 1) == "One."
     assert first_sentences("3.5 and on", 2) == ""
+    assert first_sentences("1. Boil it.\n2. Stir.\n10. Serve", 9) == "1. Boil it.\n2. Stir."
+    assert first_sentences("So:\n\n1. Boil it.\n2. Stir.", 1) == "So:\n\n1. Boil it."

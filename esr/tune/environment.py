@@ -22,6 +22,8 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
 }
 """Nothing is downloaded and nothing is told to anybody; weights of the hub are fetched before."""
+ON: dict[str, dict[str, str]] = {"gpu": {}, "cpu": {"CUDA_VISIBLE_DEVICES": ""}}
+"""Where a recipe for a CPU trains on a machine that has a GPU: on its cores."""
 PACKAGES = ("axolotl", "torch", "transformers", "peft")
 
 

@@ -2,7 +2,8 @@
 
 import re
 
-END = re.compile(r"[.!?](?=\s|$)")
+END = re.compile(r"(?<!^\d)(?<!\n\d)(?<!\n\d\d)[.!?](?=\s|$)")
+"""The stop after the number of an item in a list ends no sentence."""
 
 
 def first_sentences(text: str, most: int) -> str:

@@ -24,6 +24,7 @@ from esr.params import Params
 from esr.store.locks import exclusive
 from esr.tune import checkpoint, environment
 from esr.tune.places import Course, Places
+from esr.tune.settings import Tuning
 
 log = logging.getLogger(__name__)
 COLUMNS = ("step", "epoch", "loss", "eval_loss", "learning_rate")
@@ -47,7 +48,7 @@ def _train(params: Params, places: Places, course: Course) -> Path:
     partial, made_from = into.with_name(f"{into.name}.partial"), checkpoint.made_from(params, places, course)
     _prepared(partial, made_from)
     began = time.monotonic()
-    _run(command, places.root, partial / "train.log")
+    _run(command, places.root, partial / "train.log", environment.ON[params.of(Tuning).training.device])
     history = _history(partial / "trained")
     about = made_from | {
         "model": places.model, "ratio": course.ratio, "seed": course.seed, "seconds": round(time.monotonic() - began, 1),
@@ -81,12 +82,12 @@ def _whole(save: Path) -> bool:
         return False
 
 
-def _run(command: list[str], root: Path, said: Path) -> None:
+def _run(command: list[str], root: Path, said: Path, device: dict[str, str]) -> None:
     """To its end, telling how far it is; killed with whoever waits for it."""
     with said.open("ab") as file:
         process = subprocess.Popen(
-            command, cwd=root, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment.QUIET}, start_new_session=True,
-            preexec_fn=end_with_parent,
+            command, cwd=root, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment.QUIET, **device},
+            start_new_session=True, preexec_fn=end_with_parent,
         )  # fmt: skip
     try:
         told = ""
