@@ -104,7 +104,7 @@ from esr.types import Op, Sampling
 def main():
     folder, room = sys.argv[1], Path(sys.argv[2])
     params = load()
-    block = params.model("smollm2").model_copy(update={"hub": folder, "max_model_len": 256})
+    block = params.model("smollm2").model_copy(update={"hub": folder, "max_model_len": 256, "dtype": "float32"})
     params = params.model_copy(update={"models": {**params.models, "smollm2": block}})
     from esr.engine.hf import HfEngine
     from esr.engine.open import close_engine, open_engine
