@@ -18,7 +18,7 @@ from tasks import draw, tune
 
 def size(params: Params) -> Size:
     exp = params.of(Tuning)
-    latents, checkpoints = min(exp.latents, params.of(Baseline).latents), len(exp.ratios) * len(exp.seeds)
+    latents, checkpoints = min(exp.latents, params.of(Baseline).latents), len(exp.courses)
     written = exp.masked + exp.normal if exp.writer == "provider" else 0
     return Size(
         arms=2 * (1 + checkpoints) + 1,

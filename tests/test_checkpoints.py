@@ -25,12 +25,12 @@ from esr.params import HOME, Params, load
 from esr.params.weights import identity
 from esr.store import Store
 from esr.study.readings import READ
-from esr.tune import checkpoint, environment, fetch, making, stages, together, train
+from esr.tune import checkpoint, environment, evaluate, fetch, making, stages, together, train
 from esr.tune.places import Course, Places
 from esr.tune.recipe import recipe
 from esr.tune.settings import Tuning
 
-HALF = Course(50, 1)
+HALF, LIVE = Course(50, 1), Course(50, 1, steered=True)
 PLAIN = HOME / "esr/organism/data/tiny-plain"
 
 
@@ -147,6 +147,25 @@ def test_the_recipe_is_the_paper_s_table_five_and_names_no_folder_of_a_machine()
     assert (here["bf16"], here["attn_implementation"], here["lora_mlp_kernel"], here["seed"]) == (False, "eager", False, 2)
 
 
+def test_a_training_under_live_steering_is_a_course_of_its_own(tmp_path: Path) -> None:
+    params, places = small(ratios=(10, 50), steered=(50,)), Places("tiny-plain", tmp_path)
+    assert [str(course) for course in params.of(Tuning).courses] == ["10-1", "50-1", "steered-50-1"]
+    assert Course.of("steered-50-1") == LIVE
+    found = replace(study(Store(tmp_path / "store")), params=params)
+    making.examples(found, places)
+    making.mixed(found, places)
+    plain, live = (yaml.safe_load(places.recipe(course).read_text()) for course in (HALF, LIVE))
+    assert live["datasets"] == plain["datasets"], "the same mixture"
+    assert live["live_steering"]["file"] == "checkpoints/tiny-plain/recipes/directions.safetensors"
+    assert (live["live_steering"]["layer"], live["live_steering"]["doses"]) == (3, [0.6, 1.8])
+    assert "plugins" not in plain
+    one = checkpoint.Checkpoint("tiny-plain:steered-50-1", LIVE, "a")
+    arm = evaluate.arm(one, 1)
+    assert (arm.name, arm.kind, evaluate.false_alarms(arm).name) == ("steered-50", "tuned-live", "steered-50-unsteered")
+    with pytest.raises(ValueError, match=r"steered is \[30\] and each should be one of ratios"):
+        tuning(steered=(30,))
+
+
 def test_the_stages_are_those_of_params() -> None:
     assert stages.FILE.read_text() == stages.text(), "python -m esr.tune stages writes it"
 
@@ -210,7 +229,7 @@ def test_trainings_side_by_side_that_fail_are_named(monkeypatch: pytest.MonkeyPa
         together.everything(load("tiny-plain"), Places("tiny-plain", tmp_path), 2)
     with pytest.raises(DataError, match=r"2 of 2 trainings failed \(50-8, 50-9\)|\(50-9, 50-8\)"):
         together.side_by_side("tiny-plain", [Course(50, 8), Course(50, 9)], 2)
-    with pytest.raises(DataError, match="such as 50-1, and '50' is not"):
+    with pytest.raises(DataError, match="such as 50-1 or steered-50-1, and '50' is not"):
         Course.of("50")
 
 

@@ -10,7 +10,7 @@ import torch
 from tiny_models import Toy, make_toy
 
 from esr.engine import Capture, Request
-from esr.engine.hf import HfEngine, _Part, _Site
+from esr.engine.hf import HfEngine, Part, _Site
 from esr.engine.scope import Span
 from esr.errors import SpecError
 from esr.sae import open_sae
@@ -132,7 +132,7 @@ def test_clamping_an_inactive_latent_to_zero_changes_no_bit(engine: HfEngine, to
         for row in x:
             quiet = (sae.encode(row) == 0).nonzero()[:, 0].tolist()
             assert len(quiet) > 10
-            site = _Site([_Part(Op("clamp", i, 0.0, layer, name), sae, Span(0, None)) for i in quiet])
+            site = _Site([Part(Op("clamp", i, 0.0, layer, name), sae, Span(0, None)) for i in quiet])
             assert torch.equal(site(row[None], 0), row[None])
             assert site.applied == 1
 

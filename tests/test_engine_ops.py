@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from esr.engine.directions import read_directions
 from esr.engine.entries import Windows, check_apart, check_touching, resolved, windows
-from esr.engine.hf import _Part, _Site
+from esr.engine.hf import Part, _Site
 from esr.engine.intervention import KINDS, Condition, Intervention, check_value, place
 from esr.engine.plugin import mark
 from esr.engine.plugin import table as tables
@@ -87,7 +87,7 @@ class Bench:
         parts = []
         for op in spec.ops:
             when = op.when if isinstance(op, Intervention) else None
-            parts.append(_Part(op, self.rows(op.sae), place(op, spec.scope, n_prompt), self.rows(when.sae) if when else None))
+            parts.append(Part(op, self.rows(op.sae), place(op, spec.scope, n_prompt), self.rows(when.sae) if when else None))
         site = _Site(parts, n_prompt)
         streams = [site(x[:n_prompt], 0, ids[:n_prompt])]
         streams += [site(x[at : at + 1], at, ids[: at + 1]) for at in range(n_prompt, len(ids))]

@@ -73,6 +73,8 @@ ARMS = {
         ("exp04", "base-unsteered", 0.0, 90),
         *(("exp04", f"{ratio}-{seed}", ratio / 200, 30) for ratio in (10, 50, 90) for seed in (1, 2)),
         *(("exp04", f"{ratio}-{seed}-unsteered", 0.02, 90) for ratio in (10, 50, 90) for seed in (1, 2)),
+        *(("exp04", f"steered-50-{seed}", 0.4, 30) for seed in (1, 2)),
+        *(("exp04", f"steered-50-{seed}-unsteered", 0.01, 90) for seed in (1, 2)),
     ],
     "exp05": [BASE, *(("exp05", v, 0.5, 35) for v in params.load("tiny").experiments["exp05"]["variants"])],
     "exp08": [BASE, ("exp08", "no-steering", 0.0, 90)],
@@ -110,12 +112,13 @@ def about_arm(experiment: str, name: str) -> dict[str, object]:
 
 def about_tuned(name: str) -> dict[str, object]:
     """Of an arm of fine-tuning: `50-2-unsteered` is the checkpoint of ratio 50 and seed 2 without steering."""
-    ratio, _, rest = name.partition("-")
+    live = "-live" * name.startswith("steered-")
+    ratio, _, rest = name.removeprefix("steered-").partition("-")
     checkpoint, quiet = ratio.isdigit(), name.endswith("-unsteered")
     kind = "unsteered" if quiet else "tuned" if checkpoint else "meta-prompt" if name == "self_monitor" else "base"
     against = ("exp04/base-unsteered" if quiet else "exp04/base") if checkpoint or kind == "meta-prompt" else None
     return {
-        "experiment": "exp04", "arm": name, "kind": kind, "level": float(ratio) if checkpoint else 0.0,
+        "experiment": "exp04", "arm": name, "kind": kind + live, "level": float(ratio) if checkpoint else 0.0,
         "place": int(rest.partition("-")[0]) if checkpoint else 0, "against": against, "mean": None, "std": None,
         "n_planned": 74, "n_graded": 72, "n_missing": 2,
     }  # fmt: skip

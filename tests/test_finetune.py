@@ -25,7 +25,7 @@ from esr.tune.places import Course, Places, stage
 from esr.types import Op, Sampling
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-HALF = Course(50, 1)
+HALF, LIVE = Course(50, 1), Course(50, 1, steered=True)
 ONE = stage("tiny-plain", HALF)
 OFFLINE = (
     "No matching distribution",
@@ -70,7 +70,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, axolotl: Path) -> Path:
         else:
             shutil.copy(source, there)
     tree = yaml.safe_load((HOME / "params.yaml").read_text())
-    small = SETTINGS | {"ratios": [50], "masked": 60, "normal": 60, "total": 80}
+    small = SETTINGS | {"ratios": [50], "steered": [50], "masked": 60, "normal": 60, "total": 80}
     small["training"] = SETTINGS["training"] | {"epochs": 3, "learning_rate": 1e-3}
     for block in tree["by_model"].values():
         block.pop("exp04", None)
@@ -142,15 +142,26 @@ def test_a_checkpoint_is_there_whole_with_its_loss_and_what_it_was_made_from(tra
     assert not trained.with_name("50-1.partial").exists()
 
 
-def test_what_is_there_and_current_is_not_trained_again(project: Path, trained: Path) -> None:
+@pytest.fixture(scope="module")
+def live(project: Path, trained: Path) -> Path:
+    """The same trained under live steering, by the line that makes whatever is not there."""
     before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
     said = ran(project, sys.executable, "-m", "esr.tune", "all", "tiny-plain", "--at-once", "2")
-    assert "0 of 1 checkpoints are to be trained, 2 at once" in said
-    assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before
+    assert "1 of 2 checkpoints are to be trained, 2 at once" in said
+    assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before, "what is there and current is left as it is"
+    dvc(project, "commit", "-q", "-f", "checkpoints/dvc.yaml")
+    return Places("tiny-plain", project).checkpoint(LIVE)
 
 
-def test_a_second_clone_pulls_it_and_trains_nothing(project: Path, trained: Path, tmp_path: Path) -> None:
-    dvc(project, "push", "-q", ONE)
+def test_a_distractor_is_felt_in_the_first_step_of_axolotl_s_training(trained: Path, live: Path) -> None:
+    """The same rows in the same order and an adapter that says nothing yet: only the distractor is another."""
+    first, steered = (float(next(csv.DictReader((one / "loss.csv").open()))["loss"]) for one in (trained, live))
+    assert steered > first + 0.02
+    assert json.loads((live / "about.json").read_text())["steered"] is True
+
+
+def test_a_second_clone_pulls_it_and_trains_nothing(project: Path, trained: Path, live: Path, tmp_path: Path) -> None:
+    dvc(project, "push", "-q", "checkpoints/dvc.yaml")
     git(project, "add", "-A", "--", ".", ":!.venv")
     git(project, "commit", "-qm", "b")
     there = tmp_path / "second"
@@ -159,13 +170,14 @@ def test_a_second_clone_pulls_it_and_trains_nothing(project: Path, trained: Path
     dvc(there, "remote", "modify", "--local", "checkpoints", "url", str(project / "store" / "remote"))
     pulled = Places("tiny-plain", there)
     assert not pulled.checkpoint(HALF).exists()
-    dvc(there, "pull", "-q", ONE)
+    dvc(there, "pull", "-q", ONE, stage("tiny-plain", LIVE))
     for name in ("about.json", "loss.csv", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"):
         assert (pulled.checkpoint(HALF) / name).read_bytes() == (trained / name).read_bytes()
     study = Study(
         parse(yaml.safe_load((project / "params.yaml").read_text()), "tiny-plain", "full"), "tiny-plain", Store(tmp_path / "store")
     )
-    (one,) = fetch.checkpoints(study, pulled)
+    one, two = fetch.checkpoints(study, pulled)
+    assert two.course == LIVE
     assert one.adapter == "checkpoints/tiny-plain/50-1/adapter"
     (pulled.checkpoint(HALF) / "loss.csv").unlink()
     with pytest.raises(DataError, match="not what DVC recorded"):

@@ -16,7 +16,17 @@ ARMS = {
     "exp01": {"baseline"},
     "exp02": None,
     "exp03": {"detectors", "detectors-recalibrated"},
-    "exp04": {"base", "base-unsteered", "self_monitor", "10", "10-unsteered", "50", "50-unsteered"},
+    "exp04": {
+        "base",
+        "base-unsteered",
+        "self_monitor",
+        "10",
+        "10-unsteered",
+        "50",
+        "50-unsteered",
+        "steered-50",
+        "steered-50-unsteered",
+    },
     "exp05": {"self_monitor", "stay_on_topic"},
     "exp07": set(),  # it makes no arm of its own
     "exp06": {"shown"},

@@ -36,8 +36,8 @@ Rows = Tensor | Sae
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """One op of a site."""
+class Part:
+    """One op of a site, and where its rows are from."""
 
     op: Op
     rows: Rows
@@ -50,7 +50,7 @@ class _Part:
 class _Site:
     """What one request does after one block, over the forward passes that make its sequence."""
 
-    parts: list[_Part] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     n_prompt: int = 0
     capture: Capture | None = None
     captured: Span = field(default=Span(0, None))
@@ -81,7 +81,7 @@ class _Site:
 BROKEN = "the residual stream left float32 under its interventions; a smaller value would do"
 
 
-def delta(x: Tensor, part: _Part, generated: Sequence[int]) -> Tensor:
+def delta(x: Tensor, part: Part, generated: Sequence[int]) -> Tensor:
     """What one intervention adds to the streams x [tokens, width], each of which it sees before any other one; `generated`: the
     number of each token among the generated ones."""
     op, d = part.op, _row(part.rows, part.op.latent)
@@ -260,7 +260,7 @@ class HfEngine:
         check_apart(request.ops, request.scope, n_prompt)
         for op in request.ops:
             when = op.when if isinstance(op, Intervention) else None
-            part = _Part(
+            part = Part(
                 op,
                 self._rows(op.sae, op.layer),
                 place(op, request.scope, n_prompt),

@@ -32,7 +32,7 @@ ADAPTER = "checkpoints/{base}/{tag}/adapter"
 
 def checkpoint(params: Params, base: str, tag: str) -> Params:
     """Params in which the checkpoint is a model beside its base."""
-    if not re.fullmatch(r"\d+-\d+", tag):
+    if not re.fullmatch(r"(steered-)?\d+-\d+", tag):
         raise ParamsError(f"{base}:{tag} names no checkpoint; ratio and seed would, such as {base}:50-1")
     block = params.model(base).model_copy(update={"name": f"{base}:{tag}", "adapter": ADAPTER.format(base=base, tag=tag)})
     return params.model_copy(update={"models": {**params.models, block.name: block}})

@@ -8,19 +8,22 @@ from esr.tune.checkpoint import Checkpoint
 from esr.types import Arm, Member
 
 BASE = Arm("exp04", "base", "base", 0.0, 0, against="")
+LIVE = "tuned-live"
+"""The kind of arms that were trained under live steering: no points of the curve over ratios."""
 FALSE_ALARMS = Arm("exp04", "base-unsteered", "unsteered", 0.0, 0, against="")
 """The base without steering: a second attempt there is one too many."""
 
 
 def arm(one: Checkpoint, seeds: int) -> Arm:
-    """`50`, or `50-2` where several were trained."""
+    """`50`, or `50-2` where several were trained; `steered-50` of one that was trained under live steering."""
     course = one.course
-    named = f"{course.ratio}" if seeds == 1 else str(course)
-    return Arm("exp04", named, "tuned", float(course.ratio), course.seed, against=BASE.key)
+    named, kind = course.kind if seeds == 1 else str(course), LIVE if course.steered else "tuned"
+    return Arm("exp04", named, kind, float(course.ratio), course.seed, against=BASE.key)
 
 
 def false_alarms(tuned: Arm) -> Arm:
-    return replace(tuned, name=f"{tuned.name}-unsteered", kind="unsteered", against=FALSE_ALARMS.key)
+    kind = "unsteered-live" if tuned.kind == LIVE else "unsteered"
+    return replace(tuned, name=f"{tuned.name}-unsteered", kind=kind, against=FALSE_ALARMS.key)
 
 
 def of_base(members: Iterable[Member], model: str) -> list[Member]:

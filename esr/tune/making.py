@@ -46,11 +46,25 @@ def mixed(study: "Study", places: Places) -> None:
         made = mixtures.authors(masked, normal, tuning.ratios)
     else:
         made = mixtures.nested(masked, normal, tuning.ratios, tuning.total, stream(study.params, "mixtures"))
+    if tuning.steered:
+        _directions(study, places)
     family = study.spec.family
     for ratio, some in made.items():
         _lines(places.mixture(ratio), (rows.as_json(rows.row(example, family)) for example in some))
     for course in tuning.courses:
         _whole(places.recipe(course), recipe.text(recipe.recipe(tuning, study.spec, places, course)))
+
+
+def _directions(study: "Study", places: Places) -> None:
+    """What is steered with while some checkpoints are trained, and never in an evaluation."""
+    from esr.sae import open_sae
+    from esr.tune import live
+
+    params, tuning = study.params, study.params.of(Tuning)
+    steerable = candidates(params, study.labels, params.of(Baseline).latents)
+    places.directions.parent.mkdir(parents=True, exist_ok=True)
+    sae = open_sae(params, study.spec.sae)
+    live.write(places.directions, sae, steerable, tuning.live.directions, stream(params, "live"))
 
 
 def _lines(path: Path, found: Iterable[Mapping[str, Any]]) -> None:

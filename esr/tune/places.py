@@ -8,7 +8,8 @@ from esr.errors import DataError
 from esr.params import HOME
 
 FOLDER = "checkpoints"
-NAMED = re.compile(r"(?P<ratio>\d+)-(?P<seed>\d+)")
+STEERED = "steered-"
+NAMED = re.compile(rf"(?P<steered>{STEERED})?(?P<ratio>\d+)-(?P<seed>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +19,25 @@ class Course:
     ratio: int
     """Per cent of masked rows."""
     seed: int
+    steered: bool = False
+    """Under live steering."""
 
     def __str__(self) -> str:
-        """Its name in files and stages: `50-1`."""
-        return f"{self.ratio}-{self.seed}"
+        """Its name in files and stages: `50-1`, `steered-50-1`."""
+        return f"{self.kind}-{self.seed}"
+
+    @property
+    def kind(self) -> str:
+        """What is trained on and how, whatever the seed: `50`, `steered-50`."""
+        return f"{STEERED * self.steered}{self.ratio}"
 
     @classmethod
     def of(cls, text: str) -> "Course":
         """As `str` writes it."""
         found = NAMED.fullmatch(text)
         if found is None:
-            raise DataError(f"a training is named by its ratio and seed, such as 50-1, and {text!r} is not")
-        return cls(int(found["ratio"]), int(found["seed"]))
+            raise DataError(f"a training is named by its ratio and seed, such as 50-1 or steered-50-1, and {text!r} is not")
+        return cls(int(found["ratio"]), int(found["seed"]), bool(found["steered"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,11 @@ class Places:
 
     def mixture(self, ratio: int) -> Path:
         return self.folder / "mixtures" / f"{ratio}.jsonl"
+
+    @property
+    def directions(self) -> Path:
+        """What is steered with while some are trained."""
+        return self.folder / "recipes" / "directions.safetensors"
 
     def recipe(self, course: Course) -> Path:
         """axolotl's configuration of one training."""

@@ -5,9 +5,11 @@ from typing import Any
 import yaml
 
 from esr.params import ModelParams
+from esr.params.weights import file_digest
 from esr.tune.places import Course, Places
 from esr.tune.settings import Tuning
 
+PLUGIN = "esr.tune.plugin.LiveSteering"
 PADDING = {"llama3": "<|end_of_text|>", "gemma2": "<pad>", "smollm": "<|im_end|>", "tiny": "<|pad|>"}
 """Which special token fills short rows up; it is never trained on."""
 ATTENTION = {"gpu": "sdpa", "cpu": "eager"}
@@ -58,7 +60,20 @@ def recipe(tuning: Tuning, model: ModelParams, places: Places, course: Course) -
         "bf16": training.device == "gpu" and model.dtype == "bfloat16",  # as it is served; float32 otherwise
         "attn_implementation": ATTENTION[training.device],
         **dict.fromkeys(KERNELS, False),
+        **(under(tuning, model, places) if course.steered else {}),
     }
+
+
+def under(tuning: Tuning, model: ModelParams, places: Places) -> dict[str, Any]:
+    """What a training under live steering needs besides."""
+    file = places.directions
+    told = {
+        "file": places.relative(file),
+        "sha256": file_digest(file),
+        "layer": model.steer_layer,
+        "doses": list(tuning.live.doses),
+    }
+    return {"plugins": [PLUGIN], "live_steering": told}
 
 
 def text(found: dict[str, Any]) -> str:

@@ -35,6 +35,21 @@ class Training(Block):
     """gpu: the model's own dtype and torch's attention; cpu: float32 and eager attention."""
 
 
+class Live(Block):
+    """The distractor that is added to the residual stream in a training under live steering."""
+
+    directions: int = Field(ge=1)
+    """Latents whose decoder rows are added, drawn from those that no evaluation may steer with; at most."""
+    doses: tuple[float, float]
+    """Between which the dose of a row is drawn, in lengths of the stream."""
+
+    @model_validator(mode="after")
+    def doses_in_order(self) -> "Live":
+        if not 0 < self.doses[0] <= self.doses[1]:
+            raise ValueError(f"doses are {list(self.doses)} and should be above 0 and rise")
+        return self
+
+
 class Tuning(params.Settings):
     block: ClassVar[str] = "exp04"
     writer: Literal["provider", "itself", "grammar"]
@@ -56,6 +71,9 @@ class Tuning(params.Settings):
     """Per cent of masked rows."""
     seeds: tuple[int, ...] = Field(min_length=1)
     """A checkpoint of each ratio is trained with each."""
+    steered: tuple[int, ...]
+    """Ratios that are trained once more under live steering, as arms of their own."""
+    live: Live
     latents: int = Field(ge=1)
     trials_per_latent: int = Field(ge=1)
     lora: Lora
@@ -64,12 +82,15 @@ class Tuning(params.Settings):
     @property
     def courses(self) -> list[Course]:
         """Every training, the seeds of a ratio beside one another."""
-        return [Course(ratio, seed) for ratio in self.ratios for seed in self.seeds]
+        plain = [Course(ratio, seed) for ratio in self.ratios for seed in self.seeds]
+        return plain + [Course(ratio, seed, steered=True) for ratio in self.steered for seed in self.seeds]
 
     @model_validator(mode="after")
     def ratios_in_order(self) -> "Tuning":
         if sorted(set(self.ratios)) != list(self.ratios) or not 0 < self.ratios[0] <= self.ratios[-1] < 100:
             raise ValueError(f"ratios are {list(self.ratios)} and should rise, each between 1 and 99")
+        if not set(self.steered) <= set(self.ratios):
+            raise ValueError(f"steered is {list(self.steered)} and each should be one of ratios, {list(self.ratios)}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {list(self.seeds)} and should differ")
         return self

@@ -41,7 +41,7 @@ def train(params: Params, places: Places, course: Course) -> Path:
 
 def _train(params: Params, places: Places, course: Course) -> Path:
     into, config = places.checkpoint(course), places.recipe(course)
-    for needed in (config, places.mixture(course.ratio)):
+    for needed in (config, places.mixture(course.ratio), *([places.directions] if course.steered else [])):
         if not needed.is_file():
             raise DataError(f"no {places.relative(needed)}; `python -m esr.tune mixtures {places.model}` writes it")
     command, versions = environment.command(places.relative(config)), environment.versions()
@@ -51,7 +51,7 @@ def _train(params: Params, places: Places, course: Course) -> Path:
     _run(command, places.root, partial / "train.log", environment.ON[params.of(Tuning).training.device])
     history = _history(partial / "trained")
     about = made_from | {
-        "model": places.model, "ratio": course.ratio, "seed": course.seed, "seconds": round(time.monotonic() - began, 1),
+        "model": places.model, "ratio": course.ratio, "seed": course.seed, "steered": course.steered, "seconds": round(time.monotonic() - began, 1),
         "steps": history[-1]["step"], "versions": versions,
     }  # fmt: skip
     whole = into.with_name(f"{into.name}.new")

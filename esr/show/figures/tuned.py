@@ -19,6 +19,8 @@ from esr.show.recorded import Recorded
 
 PANELS = ["multi_attempt_rate", "improvement_rate", "esr_rate"]
 ALARMS = "multi_attempt_rate"
+ASIDE = 1.5
+"""How far beside its ratio a training under live steering is drawn."""
 HALF = 50.0
 """The ratio that stands for fine-tuning beside a meta-prompt."""
 
@@ -37,6 +39,7 @@ def curves(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
     counted, confidence = arms(found), found.about["confidence"]
     named = {one.name: one for one in counted}
     steered, quiet = pooled(counted, "tuned"), pooled(counted, "unsteered")
+    live, live_quiet = pooled(counted, "tuned-live"), pooled(counted, "unsteered-live")
     data: dict[str, Any] = {"title": title, "about": found.about, "arms": [as_json(one, PANELS, found.model) for one in counted]}
     with style.canvas(4, 1, 6.4, sharex=True) as (figure, axes):
         for panel, metric in zip(axes[:3, 0], PANELS, strict=True):
@@ -44,13 +47,16 @@ def curves(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
             _curve(panel, rates, named.get("base"), metric)
             panel.set_title(TITLES[metric], loc="left")
             data[metric] = {f"{ratio:g}": asdict(one) for ratio, one in rates.items()}
+            data[f"{metric}_live"] = _beside(panel, live, metric, confidence)
         alarms = {ratio: trainings.rate(rows, ALARMS, confidence=confidence) for ratio, rows in quiet.items()}
         _curve(axes[3, 0], alarms, named.get("base-unsteered"), ALARMS)
+        data["false_alarms_live"] = _beside(axes[3, 0], live_quiet, ALARMS, confidence)
         axes[3, 0].set_title("False alarms: multi-attempt rate without steering (%)", loc="left")
         axes[3, 0].set_xlim(0, 100)
         axes[3, 0].set_xlabel("masked self-correction examples in fine-tuning (%)")
         data["false_alarms"] = {f"{ratio:g}": asdict(one) for ratio, one in alarms.items()}
         data["above_base"] = _above(steered, named.get("base"), confidence)
+        data["above_base_live"] = _above(live, named.get("base"), confidence)
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         style.footnote(figure, _foot(found, counted, data["above_base"]))
     return figure, data
@@ -84,6 +90,19 @@ def _curve(panel: Axes, rates: Mapping[float, Pooled], base: Counted | None, met
     panel.set_ylim(bottom=0)
 
 
+def _beside(panel: Axes, live: Mapping[float, pd.DataFrame], metric: str, confidence: float) -> dict[str, dict[str, Any]]:
+    """What was trained under live steering, an open mark to the right of its ratio."""
+    by, rates = words.scale(metric), {ratio: trainings.rate(rows, metric, confidence=confidence) for ratio, rows in live.items()}
+    for ratio, one in rates.items():
+        if one.interval is not None:
+            panel.plot(
+                [ratio + ASIDE] * 2, [by * one.interval.low, by * one.interval.high], color=style.FAINT, linewidth=1.6, zorder=1
+            )
+        if one.value is not None:
+            panel.plot([ratio + ASIDE], [by * one.value], "D", color=style.INK, markersize=4, markerfacecolor="white", zorder=3)
+    return {f"{ratio:g}": asdict(one) for ratio, one in rates.items()}
+
+
 def _foot(found: Recorded, counted: list[Counted], above: Mapping[str, Mapping[str, Any]]) -> str:
     about = found.about
     tuned = [one for one in counted if one.arm.kind == "tuned"]
@@ -98,6 +117,9 @@ def _foot(found: Recorded, counted: list[Counted], above: Mapping[str, Mapping[s
     parts = [f"{ratio} %: {_points(one)}" for ratio, one in held.items() if one["value"] is not None]
     if parts:
         told.append("Multi-attempt rate minus base in pairs of latent, question and seed, points: " + "; ".join(parts) + ".")
+    lived = [one for one in counted if one.arm.kind == "tuned-live"]
+    if lived:
+        told.append(f"Open: trained under live steering, n {min(one.n for one in lived)} each.")
     percent = f"{100 * about['confidence']:g}"
     told.append(
         f"Bars: {percent} % intervals over latents × questions and, where there are several, trainings; none where fewer than ten latents tell."
