@@ -106,6 +106,8 @@ class Experiment:
     """Whether it carries out experiment 1's trials first, to replay them."""
     discovery: bool = False
     """Whether it reads the unsteered replies that detectors are found in."""
+    named: Callable[[Params], str] | None = None
+    """Of trials that params.yaml names one by one, what they are; empty where it names none."""
     shown: tuple[str, ...] = ("multi_attempt_rate", "esr_rate")
     """Metrics of the closing table, each with what differs in pairs."""
     beside: tuple[str, ...] = (BASELINE.key,)

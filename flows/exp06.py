@@ -19,6 +19,11 @@ def size(params: Params) -> Size:
     return Size(arms=3, trials=min(params.of(Watching).max_episodes, baseline_trials(params)))  # those of experiment 9
 
 
+def named(params: Params) -> str:
+    case = params.of(Traces).published
+    return f"the paper's example, generated anew: {case}" if case else ""
+
+
 EXPERIMENT = Experiment(
     name="exp06",
     question="what do detectors do, token by token, while a reply goes astray and comes back?",
@@ -26,6 +31,7 @@ EXPERIMENT = Experiment(
     settings=Traces,
     size=size,
     discovery=True,
+    named=named,
     beside=(),
     tables=(tables.OUTCOMES, trace_table.TOKENS, episode_tables.ONSETS, episode_tables.TIMING),
     figures=(

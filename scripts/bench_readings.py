@@ -18,6 +18,7 @@ from typing import Any
 from esr.engine import Capture, Request
 from esr.params import HOME, load
 from esr.store import Store
+from esr.study.needs import gpu_memory
 from esr.study.readings import READ
 from esr.study.study import Study
 
@@ -52,11 +53,12 @@ def main() -> None:
             if turn:  # the first warms up
                 found[name].append(given.replies * given.tokens / (perf_counter() - began))
     speed = {name: round(median(of)) for name, of in found.items()}
-    out = {
+    out: dict[str, Any] = {
         "model": given.model, "engine": study.backend, "replies": given.replies, "tokens": given.tokens, "tokens_per_second": speed,
         "share_of_plain": {name: round(of / speed["plain"], 3) for name, of in speed.items()},
         "machine": {"cpus": os.cpu_count(), "system": platform.system(), "load": os.getloadavg()},
     }  # fmt: skip
+    out["machine"]["gpus"] = gpu_memory()
     study.close()
     (HOME / "docs" / "benchmarks" / "readings.json").write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(json.dumps(out, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """What the interval of a detector's area is worth: simulated latents, the best chosen on one half of the questions, told by the other.
 
-    python scripts/detector_coverage.py            # docs/benchmarks/detectors.json, some two minutes
+    python scripts/detector_coverage.py            # docs/benchmarks/detectors.json, some fifteen seconds of an idle core a design
 
 A latent reads what topic the reply is about, what is asked, both together, and chance; latents differ in how far another's reply
 raises it. Truth: the area over pairs that share nothing.
@@ -99,8 +99,8 @@ def _told(row: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    words.add_argument("--studies", type=int, default=100)
-    words.add_argument("--latents", type=int, default=500)
+    words.add_argument("--studies", type=int, default=24)
+    words.add_argument("--latents", type=int, default=200)
     asked = words.parse_args()
     found = {name: {**asdict(of), **cover(name, studies=asked.studies, latents=asked.latents)} for name, of in DESIGNS.items()}
     about = {"studies": asked.studies, "latents": asked.latents, "best": BEST, "replies": REPLIES, "derangements": ORDERS}

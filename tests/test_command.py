@@ -148,6 +148,10 @@ def test_a_plan_counts_trials_and_calls_and_gives_hours_by_the_rough_rate_or_the
     assert found["tokens_at_most"] == 2500 * 512 + 17500 * 256
     assert found["hours_at_most"] == pytest.approx(found["tokens_at_most"] / found["tokens_per_second"] / 3600, abs=0.06)
     assert "--tokens-per-second" in asked(capsys, "plan", "exp01", "70b")
+    assert "generated anew: latent 7580 at boost 9.4, “Explain how to calculate probability.”, seed 621104" in asked(
+        capsys, "plan", "exp06", "70b"
+    )
+    assert "named  " not in asked(capsys, "plan", "exp06", "8b")
     told = json.loads(asked(capsys, "plan", "exp01", "70b", "--json", "--tokens-per-second", "1000"))
     assert told["hours_at_most"] == pytest.approx(found["tokens_at_most"] / 3.6e6, abs=0.06)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from esr.__main__ import main
+from esr.show import detector_table
+from esr.show.manuscript import detectors
 from esr.store import Store
 
 
@@ -47,3 +49,27 @@ def test_one_set_is_named_where_there_are_several(store: Store, capsys: pytest.C
     assert main(["detectors", "8b"]) == 2
     assert "`python -m flows exp03 8b` finds them" in capsys.readouterr().err
     assert main(["detectors", "tiny", "--set", "bb", "--format", "xlsx"]) == 2
+
+
+def test_areas_stand_beside_what_a_set_was_chosen_by(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    areas = {"auc": 0.834, "auc_held_out": 0.712, "auc_low": 0.55, "auc_high": 0.83}
+    store.put("detectors", [detector(0, "about castles") | areas, detector(1, "more") | {"auc": 0.8, "auc_held_out": 0.6}])
+    assert main(["detectors", "tiny"]) == 0
+    head, _, first, second = capsys.readouterr().out.splitlines()
+    assert head.endswith("| matched active | AUC | AUC held out |")
+    assert first == "| 70 | about castles | 12.3 | 86.1 % | 0.5 | 2.5 % | 0.83 | 0.71 [0.55, 0.83] |", "the row with areas stands"
+    assert second.endswith("| 0.80 | 0.60 |")
+    assert main(["detectors", "tiny", "--format", "csv"]) == 0
+    row = next(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {name: float(row[name]) for name in areas} == areas
+    assert main(["detectors", "tiny", "--format", "latex"]) == 0
+    text = capsys.readouterr().out
+    assert r"\begin{tabular}{rlrrrrrr}" in text
+    assert r"2.5 \% & 0.83 & 0.71 [0.55, 0.83] \\" in text
+    found = [{**row, "matched_pairs": 80, "mismatched_pairs": 800} for row in detector_table.rows(store, "tiny")]
+    assert "held out: on the other, 0.66 on the mean" in detectors.caption(found)
+    own = {number.place[-2:]: number for number in detectors.numbers(found, ("exp03", "tiny"))}
+    assert (own["70", "auc"].value, own["70", "auc"].low, own["70", "auc"].why) == (0.834, None, detectors.CHOSEN)
+    held = own["70", "auc_held_out"]
+    assert (held.value, held.low, held.high, held.n) == (0.712, 0.55, 0.83, 40)
+    assert own["71", "auc_held_out"].why == "fewer than ten questions were held out"

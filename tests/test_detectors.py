@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from contextvars import ContextVar
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,24 @@ from esr.count.pair_areas import Areas, areas
 from esr.errors import DataError
 from esr.experiment import find
 from esr.params import HOME, load
+from esr.store import Store
 from esr.study.batches import cut, work
-from esr.study.detect import Activations, Detection, chosen, dealt, derangements, halves, matched, pairs, summary, uniform
+from esr.study.detect import (
+    Activations,
+    Detection,
+    activations,
+    chosen,
+    dealt,
+    derangements,
+    detectors,
+    halves,
+    matched,
+    pairs,
+    record,
+    summary,
+    uniform,
+)
+from esr.study.study import Study
 from esr.study.workload import workload
 
 sys.path.insert(0, str(HOME / "scripts"))
@@ -220,3 +237,21 @@ def test_the_70b_run_asks_for_as_many_trials_as_the_paper_made() -> None:
     assert workload(params, find("exp10")).search == 4 * asked.search
     assert workload(params, find("exp03")).search == 2 * asked.search
     assert workload(params, find("exp02")).baseline == 0
+
+
+def test_a_study_finds_detectors_by_their_areas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake engine's detectors answer to foreign words."""
+    monkeypatch.setenv("ESR_ENGINE", "fake")
+    params = load("tiny", "smoke")
+    block = params.experiments["exp03"] | {"criterion": "auc", "least_auc": 0.9, "max_detectors": 4}
+    study = Study(params.model_copy(update={"experiments": {**params.experiments, "exp03": block}}), "tiny", Store(tmp_path))
+    what = activations(study)
+    assert what.held_out is not None
+    found = detectors(study, what)
+    assert 0 < len(found) <= 4
+    assert {d.latent for d in found} <= set(study.engine.detectors)  # type: ignore[attr-defined]  # the fake engine's own
+    assert all(d.auc_held_out is not None and d.auc_low is not None and d.auc_held_out > 0.9 for d in found)
+    record(study, {"detectors": found})
+    (row,) = study.store.sql("select count(*) as n, min(auc_low) as low from detectors where auc >= auc_low").to_pylist()
+    assert row["n"] == len(found)
+    assert row["low"] > 0.5

@@ -62,17 +62,6 @@ def test_every_experiment_grades_every_trial_that_it_plans(here: Place) -> None:
     assert all(row["n_planned"] == row["n_graded"] > 0 and row["n_missing"] == 0 for row in rows.values())
 
 
-def test_a_checkpoint_is_a_model_of_every_experiment(here: Place) -> None:
-    flow("exp09")("tiny-plain:50-1", scale="smoke")
-    store = Store(here.store)
-    arms = store.sql("select distinct experiment || '/' || arm as arm from outcomes where model = 'tiny-plain:50-1'")[
-        "arm"
-    ].to_pylist()
-    assert {"exp01/baseline", "exp09/unsteered"} < set(arms)
-    assert {"exp09/episodes", "exp09/astray"} & set(arms)
-    assert (here.store / "figures" / "exp09-tiny-plain:50-1+fake-smoke.png").is_file()
-
-
 def test_a_second_run_computes_nothing(here: Place) -> None:
     made, shards = here.generated(), sorted((here.store / "shards" / "replies").iterdir())
     for name in EXPERIMENTS:
@@ -175,3 +164,14 @@ def test_a_changed_plan_takes_the_old_ones_place(here: Place, tmp_path: Path) ->
     finally:
         (here.root / "params.yaml").write_text(text)
         flow("exp01")("tiny", scale="smoke")
+
+
+def test_a_checkpoint_is_a_model_of_every_experiment(here: Place) -> None:
+    flow("exp09")("tiny-plain:50-1", scale="smoke")
+    store = Store(here.store)
+    arms = store.sql("select distinct experiment || '/' || arm as arm from outcomes where model = 'tiny-plain:50-1'")[
+        "arm"
+    ].to_pylist()
+    assert {"exp01/baseline", "exp09/unsteered"} < set(arms)
+    assert {"exp09/episodes", "exp09/astray"} & set(arms)
+    assert (here.store / "figures" / "exp09-tiny-plain:50-1+fake-smoke.png").is_file()

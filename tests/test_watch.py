@@ -26,7 +26,7 @@ from esr.show.seen import seen
 from esr.store import Store
 from esr.study import grade, steer, traces, watch
 from esr.study.detect import Detector
-from esr.study.episodes import Episode, Watching
+from esr.study.episodes import Episode, Watching, episodes
 from esr.study.plan import plan, replay
 from esr.study.study import Study
 from esr.study.traces import Case, Traces
@@ -308,3 +308,16 @@ def test_a_reply_that_stays_off_topic_is_shown_where_none_comes_back(none_return
     assert set(found.tables["tokens"]["region"]) == {"prompt", "off-topic"}
     for draw in (traced.trace, traced.multiples, traced.onsets):
         assert draw(found, "t")[0].axes
+
+
+def test_where_few_come_back_replies_that_stay_off_topic_stand_beside_them(done: Done) -> None:
+    few = done.study.params.of(Watching).model_copy(update={"fewest": 99})
+    found = episodes(done.study.store, "tiny", "full", "lexical", few)
+    n = len(done.episodes)
+    assert found[:n] == done.episodes
+    assert len(found) > n
+    assert not any(one.returns for one in found[n:])
+    arms = watch.arms(found, done.baseline)
+    assert [member.arm.key for member in arms.episodes] == ["exp09/episodes"] * n + ["exp09/astray"] * (len(found) - n)
+    assert len(arms.unsteered) == len(found)
+    assert {member.arm.against for member in arms.unsteered} == {"exp09/episodes"}

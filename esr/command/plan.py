@@ -31,7 +31,8 @@ def run(args: Namespace) -> int:
     params = parameters.load(args.model, args.scale)
     judge = params.judge(args.judge or params.model(args.model).judge).name
     experiments.check(params)
-    asked = workload(params, experiments.find(args.experiment))
+    declared = experiments.find(args.experiment)
+    asked = workload(params, declared)
     judging = estimate(params, judge, asked.judge_calls, reply_tokens=params.protocol.max_tokens)
     told = args.tokens_per_second
     speed = params.model(args.model).tokens_per_second if told is None else told
@@ -48,6 +49,7 @@ def run(args: Namespace) -> int:
         "baseline_trials": asked.baseline,
         "own_arms": asked.arms,
         "own_trials": asked.own,
+        "named": declared.named(params) if declared.named else "",
         "replies": asked.replies,
         "tokens_at_most": asked.tokens,
         "tokens_per_second": speed,
@@ -76,6 +78,7 @@ def _told(found: dict[str, Any]) -> str:
         f"  discover    {found['discovery_replies']:,} unsteered replies" if found["discovery_replies"] else "",
         f"  experiment 1  {found['baseline_trials']:,} trials" if found["baseline_trials"] else "",
         f"  own arms    {found['own_trials']:,} trials in {found['own_arms']} arms" if found["own_arms"] else "",
+        f"  named       {found['named']}" if found["named"] else "",
         "  generating  "
         + (
             f"at most {hours:,} h at {found['tokens_per_second']:,g} tokens a second; --tokens-per-second for your machine's"

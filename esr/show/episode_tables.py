@@ -22,6 +22,7 @@ from esr.store import Store
 from esr.store.shards import listed
 from esr.study import regions
 from esr.study.backtracking import halves
+from esr.study.episodes import Episode
 from esr.study.regions import CORRECTION, OFF, ON
 
 Floats = NDArray[np.float64]
@@ -43,20 +44,19 @@ class Read:
             for one in found.episodes
             if one.trial_id in self.series and (CORRECTION if one.returns else OFF) in found.regions.get(one.trial_id, {})
         ]
-        """Where none comes back: replies that are off topic from end to end."""
+        """Where few come back, after them replies that are off topic from end to end."""
         self.returning = [one for one in self.episodes if one.returns]
-        self.latent = np.array([one.latent for one in self.episodes])
-        self.question = np.array([one.question for one in self.episodes])
+        self.latent, self.question = _of(self.episodes)
 
     def of(self, key: str | None, columns: Sequence[int], *, quiet: bool = False) -> Floats | None:
         """A reply's series: the mean over these latents."""
         found = (self.quiet if quiet else self.series).get(key or "")
         return None if found is None else found[list(columns)].mean(axis=0)
 
-    def means(self, columns: Sequence[int]) -> dict[str, Floats]:
+    def means(self, columns: Sequence[int], of: Sequence[Episode] | None = None) -> dict[str, Floats]:
         """By region, and over the controls: the unsteered reply whole, and the restart-free one as far as the episode was off topic."""
         out: dict[str, list[float]] = {name: [] for name in (OFF, CORRECTION, ON, "unsteered", "restart-free")}
-        for one in self.episodes:
+        for one in self.episodes if of is None else of:
             parts, own = self.found.regions[one.trial_id], self.of(one.trial_id, columns)
             assert own is not None
             for kind in (OFF, CORRECTION, ON):
@@ -68,18 +68,14 @@ class Read:
 
     def watched(self, columns: Sequence[int]) -> Watched:
         lead, before, control = self.found.settings.lead, [], []
-        for one in self.episodes:
-            if not one.returns:
-                before.append(np.zeros(0))
-                control.append(np.zeros(0))
-                continue
+        for one in self.returning:
             parts, own, beside = self.found.regions[one.trial_id], self.of(one.trial_id, columns), self.of(one.control, columns)
             low, at = max(parts[OFF][0], parts[CORRECTION][0] - lead, 0), parts[CORRECTION][0]
             assert own is not None
             before.append(own[low:at])
             control.append(np.zeros(0) if beside is None or len(beside) < at else beside[low:at])
-        means = self.means(columns)
-        return Watched(means[OFF], means[ON], before, control, self.latent, self.question)
+        means = self.means(columns, self.returning)
+        return Watched(means[OFF], means[ON], before, control, *_of(self.returning))
 
     def tokens(self, columns: Sequence[int]) -> tuple[Floats, NDArray[np.bool_], NDArray[Any], NDArray[Any]]:
         """Values [tokens, latents], whether each token is off topic, its distractor and question: episodes off topic against
@@ -96,6 +92,11 @@ class Read:
                 latent.append(np.full(len(part), one.latent))
                 question.append(np.full(len(part), one.question))
         return np.concatenate(values), np.concatenate(positive), np.concatenate(latent), np.concatenate(question)
+
+
+def _of(some: Sequence[Episode]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Distractor and question of each."""
+    return np.array([one.latent for one in some], int), np.array([one.question for one in some], str)
 
 
 _kept: dict[tuple[object, ...], list[Read]] = {}
@@ -145,10 +146,11 @@ def curves(store: Store, chosen: Selection) -> pd.DataFrame:
                 for kind, key in (("episodes", one.trial_id), ("restart-free", one.control), ("unsteered", found.quiet(one))):
                     own = read.of(key, columns, quiet=kind == "unsteered")
                     kinds[kind].append(np.full(2 * reach, np.nan) if own is None else window(own, at, reach, reach))
+            distractor, question = _of(read.returning)
             for kind, windows in kinds.items():
                 grid = np.array(windows)
                 for t in range(2 * reach if windows else 0):
-                    told = contrasts.mean(grid[:, t], read.latent, read.question, confidence=found.confidence)
+                    told = contrasts.mean(grid[:, t], distractor, question, confidence=found.confidence)
                     if told.n:
                         about = {"steering": read.steering, "list": some.kind, "reply": kind, "token": t - reach}
                         rows.append(about | _mean(told, ""))
@@ -207,9 +209,7 @@ def onsets(store: Store, chosen: Selection) -> pd.DataFrame:
         for some in read.found.lists:
             watched = read.watched(read.found.columns(some))
             told = timing(watched, soon=s.soon, hold=s.hold, error=s.error, confidence=read.found.confidence)
-            for one, before, at in zip(read.episodes, watched.before, told.onsets, strict=True):
-                if not one.returns:
-                    continue
+            for one, before, at in zip(read.returning, watched.before, told.onsets, strict=True):
                 about = {"steering": read.steering, "list": some.kind, "trial_id": one.trial_id, "distractor": one.latent}
                 rows.append(about | {"looked_at": len(before), "onset": None if at is None else float(at)})
     return _frame(rows, ("steering", "list", "trial_id", "distractor", "looked_at", "onset"))
@@ -222,7 +222,7 @@ def authors(store: Store, chosen: Selection) -> pd.DataFrame:
         for some in read.found.lists if read.returning else ():
             off, on = [], []
             for latent, label in zip(some.latents, some.labels, strict=True):
-                means = read.means([read.found.latents.index(latent)])
+                means = read.means([read.found.latents.index(latent)], read.returning)
                 off.append(means[OFF])
                 on.append(means[ON])
                 regions_ = {kind: authors_regions.region(means[kind]).mean for kind in (OFF, CORRECTION, ON)}

@@ -15,8 +15,8 @@ NOTE = (
     "Off topic less on topic, unsteered, and restart-free at the same places: mean activation over episodes, 95 % intervals over "
     "distractors and questions. Off topic now: area under the curve of tokens off topic against on-topic and unsteered ones. Restart soon: of the tokens right "
     "before a correction against the same places of restart-free steered replies; 0.5 is chance. Onset: tokens before the correction, "
-    "and the share of episodes without one; of restart-free replies the share that has one is set. Where no "
-    "reply comes back, replies that stay off topic stand in the episodes' place, and what is said of corrections is empty."
+    "and the share of episodes without one; of restart-free replies the share that has one is set. Where "
+    "hardly a reply comes back, replies that stay off topic stand beside the episodes; what is said of corrections is of episodes alone."
 )
 TIMES = ("off topic now", "restart soon", "onset", "never", "verdict")
 CONTRASTS = (("− on topic", "on-topic"), ("− unsteered", "unsteered"), ("− restart-free", "restart-free"))

@@ -24,6 +24,8 @@ class Watching(Settings):
     rule: Literal["two_attempts", "corrected"]
     """two_attempts: the authors', exactly two and the last one better · corrected: two or more and the last better than the first."""
     max_episodes: int = Field(ge=1)
+    fewest: int = Field(ge=1)
+    """Distractors with an episode; with fewer, replies that stay off topic are read beside them."""
     steering: tuple[Literal["on", "off"], ...] = Field(min_length=1)
     stage: Literal["before", "after"]
     largest: int = Field(ge=1)
@@ -87,11 +89,12 @@ order by o.latent, o.question, o.seed, o.trial_id
 
 
 def episodes(store: Store, model: str, scale: str, judge: str, settings: Watching) -> list[Episode]:
-    """Of experiment 1's steered trials as this judge graded them, at most `max_episodes`: one of every latent, then a second, …; where none
-    comes back, those that stay off topic."""
+    """Of experiment 1's steered trials as this judge graded them, at most `max_episodes`: one of every latent, then a second, …; where those
+    are of fewer latents than `fewest`, after them as many that stay off topic."""
     asked = [BASELINE.experiment, BASELINE.name, model, scale, judge]
     rows = store.sql(ROWS, asked).to_pylist()
-    return found(rows, settings) or astray(rows, settings)
+    some = found(rows, settings)
+    return some if len({one.latent for one in some}) >= settings.fewest else [*some, *astray(rows, settings)]
 
 
 def astray(rows: Sequence[Mapping[str, Any]], settings: Watching) -> list[Episode]:

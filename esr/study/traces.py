@@ -27,6 +27,9 @@ class Case(Block):
     seed: int
     boost: float
 
+    def __str__(self) -> str:
+        return f"latent {self.latent} at boost {self.boost:g}, “{self.question}”, seed {self.seed}"
+
 
 class Traces(Settings):
     """What experiment 6 shows."""

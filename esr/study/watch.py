@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 EPISODES = Arm("exp09", "episodes", "episode", order=0, against="")
 RESTART_FREE = Arm("exp09", "restart-free", "control", order=1, against="")
 ASTRAY = Arm("exp09", "astray", "control", order=0, against="")
-"""In the episodes' place where a model never comes back."""
+"""Beside few episodes, or in their place where a model never comes back."""
 UNSTEERED = Arm("exp09", "unsteered", "unsteered", order=2, against=EPISODES.key)
 DETECTORS, BY_LABEL, BY_CONTRAST = "detectors", "by-label", "by-contrast"
 
@@ -33,7 +33,7 @@ class Watched:
     """The episodes with the replies that they are held against."""
 
     episodes: tuple[Member, ...]
-    """Or, without any, replies that stay off topic."""
+    """Where they are few, also replies that stay off topic."""
     restart_free: tuple[Member, ...]
     """Of another question or seed, one for each episode that has one."""
     unsteered: tuple[Member, ...]
@@ -55,15 +55,15 @@ def chosen(study: "Study", baseline: Sequence[Member], judge: str) -> list[Episo
             f"none of {len(baseline)} steered trials of {study.model!r} is an episode by {judge!r}, a reply that goes off topic, says so and "
             "comes back better, and none stays off topic; a model that is steered further, or more trials (exp01 in params.yaml), would do"
         )
-    if not kept[0].returns:
+    own = [one for one in kept if one.returns]
+    if len(own) < len(kept):
         log.warning(
-            "none of %d steered trials is an episode: a reply that goes off topic, says so and comes back better. %d that stay off topic are read "
-            "in their place, against unsteered ones; of corrections, onsets and restarts nothing can be said",
-            len(baseline), len(kept),
+            "%d of %d steered trials are episodes: replies that go off topic, say so and come back better. %d that stay off topic are read beside "
+            "them, against unsteered ones; where there are no episodes, nothing can be said of corrections, onsets and restarts",
+            len(own), len(baseline), len(kept) - len(own),
         )  # fmt: skip
-        return kept
-    without = sum(one.control is None for one in kept)
-    log.info("%d episodes under %d distractors; %d have no restart-free reply beside them", len(kept), len({one.latent for one in kept}), without)  # fmt: skip
+    without = sum(one.control is None for one in own)
+    log.info("%d episodes under %d distractors; %d have no restart-free reply beside them", len(own), len({one.latent for one in own}), without)  # fmt: skip
     return kept
 
 
@@ -71,13 +71,17 @@ def arms(found: Sequence[Episode], baseline: Sequence[Member]) -> Watched:
     """As members of experiment 9, each with its controls."""
     at = {(member.trial.id, member.trial.latent.index): member for member in baseline}
     own = [at[one.trial_id, one.latent] for one in found]
-    arm = EPISODES if any(one.returns for one in found) else ASTRAY
+    whole = [
+        replay([member], EPISODES if one.returns else ASTRAY, lambda trial: trial)[0]
+        for member, one in zip(own, found, strict=True)
+    ]
+    against = EPISODES if any(one.returns for one in found) else ASTRAY
     beside = [at[one.control, one.latent] for one in found if one.control is not None]
 
     return Watched(
-        tuple(replay(own, arm, lambda trial: trial)),
+        tuple(whole),
         tuple(replay(beside, RESTART_FREE, lambda trial: trial)),
-        tuple(replay(own, replace(UNSTEERED, against=arm.key), unsteered)),
+        tuple(replay(own, replace(UNSTEERED, against=against.key), unsteered)),
     )
 
 
@@ -88,18 +92,23 @@ def mark(study: "Study", found: Sequence[Episode], watched: Watched, judge: str,
         one.trial_id for one in found if not one.returns
     ]
     marked = [regions.of_episode(one, judge) for one in found if one.returns]
-    marked += regions.of_single(study.store, single, judge, settings)
-    if annotator is not None and any(one.returns for one in found):
-        marked += regions.asked(study.store, watched.episodes, annotator)
+    marked += regions.of_single(study.store, sorted(set(single)), judge, settings)
+    if annotator is not None and (own := _returning(watched)):
+        marked += regions.asked(study.store, own, annotator)
     return regions.mark(study, marked)
+
+
+def _returning(watched: Watched) -> list[Member]:
+    return [member for member in watched.episodes if member.arm == EPISODES]
 
 
 def largest(study: "Study", watched: Watched) -> int:
     """The largest latents at each token of the episodes."""
     settings = study.params.of(Watching)
-    if watched.episodes and watched.episodes[0].arm == ASTRAY:
+    own = _returning(watched)
+    if not own:
         return 0
-    return readings.largest(study, watched.episodes, settings.largest, steering=settings.steering[0], stage=settings.stage)
+    return readings.largest(study, own, settings.largest, steering=settings.steering[0], stage=settings.stage)
 
 
 def lists(study: "Study", found: Sequence[Episode], judge: str, detectors: Sequence[Detector]) -> dict[str, list[Latent]]:

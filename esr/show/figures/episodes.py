@@ -112,12 +112,14 @@ def _about(found: Recorded, kind: str, steering: str) -> str:
 
 def _foot(found: Recorded, rows: pd.DataFrame, steering: str, more: str) -> str:
     regions_ = found.tables["regions"]
-    n, distractors = regions_["trial_id"].nunique(), regions_["distractor"].nunique()
+    returning = regions_["on-topic"].notna()
+    n, distractors = regions_[returning]["trial_id"].nunique(), regions_["distractor"].nunique()
+    astray = regions_[~returning]["trial_id"].nunique()
     told = {"on": "read under the trial's own steering", "off": "read without steering"}[steering]
-    kind = "episodes" if regions_["on-topic"].notna().any() else "replies that stay off topic, there being no episode,"
+    beside = f" and {astray} replies that stay off topic" if astray else ""
     about, half = found.about, "by-contrast" in set(rows["list"])
     return style.wrapped(
-        f"{found.model}, judge {about['judge']}, scale {about['scale']}; {n} {kind} under {distractors} distractors, {told}. "
+        f"{found.model}, judge {about['judge']}, scale {about['scale']}; {n} episodes{beside} under {distractors} distractors, {told}. "
         f"{100 * about['confidence']:g} % intervals, {contrasts.METHOD}. {more}"
         + (" Latents by contrast were found on the episodes of every other distractor, which are among these." if half else "")
     )
