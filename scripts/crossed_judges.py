@@ -83,6 +83,20 @@ def found(rows: pd.DataFrame, names: list[str]) -> Iterator[dict[str, Any]]:
             yield {**told, "held": bool(span.low <= asked <= span.high)}
 
 
+def expected(rows: pd.DataFrame, names: list[str]) -> Iterator[dict[str, Any]]:
+    """How often two judges both see a restart or both none: what follows from their errors, and what experiment 7 counts."""
+    own = rows[rows["judge"] == DETECTOR]
+    p = float((own["weight"] * own["multi"]).sum() / own["weight"].sum())
+    one = p * SENSITIVITY + (1 - p) * SPECIFICITY
+    both = p * (SENSITIVITY**2 + (1 - SENSITIVITY) ** 2) + (1 - p) * (SPECIFICITY**2 + (1 - SPECIFICITY) ** 2)
+    for pair in agreement.pairs(rows[rows["judge"].isin([DETECTOR, *names])]):
+        asked = one if DETECTOR in (pair.judge, pair.other) else both
+        span = pair.multi.interval
+        assert span is not None
+        told = {"judge": pair.judge, "other": pair.other, "expected": asked, "value": pair.multi.value, "n": pair.n}
+        yield {**told, "interval": [span.low, span.high], "held": bool(span.low <= asked <= span.high)}
+
+
 def main() -> None:
     names = ["scripted-a", "scripted-b"]
     servers = {
@@ -92,7 +106,13 @@ def main() -> None:
         run(servers, Path(folder))
     for server in servers.values():
         server.stop()
-    store = Store(parameters.store())
+    told = counted(Store(parameters.store()), names)
+    OUT.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps([*told["errors"], *told["agreement"]], indent=1))
+
+
+def counted(store: Store, names: list[str]) -> dict[str, Any]:
+    """What is written."""
     rows = crossed(store, Selection("exp07", "tiny", "full", "lexical"))
     pairs = [
         {"judge": p.judge, "other": p.other, "n": p.n, **{name: asdict(getattr(p, name)) for name in ("multi", "kappa", "pabak")}}
@@ -107,10 +127,14 @@ def main() -> None:
         }
         for one in reliability.ranks(rows, "multi", "source", seed=1)
     ]
-    errors = list(found(rows, names))
-    record = {"errors": errors, "pairs": pairs, "alpha": asdict(reliability.alpha(rows, "multi")), "ranks": ranks}
-    OUT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(errors, indent=1))
+    alpha = asdict(reliability.alpha(rows, "multi"))
+    return {
+        "errors": list(found(rows, names)),
+        "agreement": list(expected(rows, names)),
+        "pairs": pairs,
+        "alpha": alpha,
+        "ranks": ranks,
+    }
 
 
 if __name__ == "__main__":
