@@ -98,8 +98,8 @@ UNKNOWN = There(0, 0, 0, known=False)
 
 OWN = """
 select m.trial_id, m.question, m.latent, coalesce(m.latent_label, '') as label, m.boost, m.threshold, t.prompt, t.seed, t.meaning
-from current_members m join trials t using (trial_id)
-where m.experiment = ? and m.model = ? and m.scale = ? and t.weights = ? and t.prompt_format = ? and t.scope = ?
+from current_members m join current_arms a using (experiment, model, arm, scale) join trials t on t.trial_id = m.trial_id
+where m.experiment = ? and m.model = ? and m.scale = ? and t.weights = ? and t.prompt_format = ? and (t.scope = ? or a.kind = 'scope')
   and t.temperature = ? and t.top_p = ? and t.repetition_penalty = ? and t.max_tokens = ?
 """
 """Trials of an experiment's own arms as they were last laid out, if they are sampled as they would be now."""
