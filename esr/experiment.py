@@ -102,6 +102,10 @@ class Experiment:
     """Its block in params.yaml; None: it has no number of its own."""
     searched: Callable[[Params], int] | None = None
     """Of how many latents or directions it searches the thresholds; None: of experiment 1's."""
+    directed: bool = False
+    """Whether it steers along the model's set of directions, so many as `searched` says, and not along latents."""
+    reseeded: bool = False
+    """Whether trials that replay experiment 1's have seeds of their own."""
     baseline: bool = True
     """Whether it carries out experiment 1's trials first, to replay them."""
     discovery: bool = False

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from esr.experiment import Experiment, Figure, Size
+from esr.experiment import Experiment, Figure, Several, Size
 from esr.params import Params
 from esr.show import crossed
 from esr.show.figures import judges
@@ -24,7 +24,11 @@ EXPERIMENT = Experiment(
     size=size,
     tables=(crossed.CROSSED,),
     figures=(
-        Figure("A.2.2. What each judge finds: {model}", judges.bars),
+        Figure(
+            "A.2.2. What each judge finds: {model}",
+            judges.bars,
+            several=Several("A.2.2. What each judge finds, by model", judges.across),
+        ),
         Figure("A.2.2. How far judges agree: {model}", judges.matrix, name="agreement"),
     ),
     endings=(draw.pictures, draw.made),

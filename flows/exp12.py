@@ -40,6 +40,7 @@ EXPERIMENT = Experiment(
     paper="§3.6 of version 3",
     settings=Settings,
     size=size,
+    reseeded=True,
     beside=(),
     shown=("first_score_mean", "multi_attempt_rate"),
     tables=(tables.OUTCOMES,),

@@ -43,6 +43,7 @@ EXPERIMENT = Experiment(
     settings=Settings,
     size=size,
     searched=lambda params: params.of(Settings).directions,
+    directed=True,
     baseline=False,
     beside=(),
     shown=("first_score_mean", "multi_attempt_rate"),

@@ -17,6 +17,7 @@ from esr.errors import DataError, EsrError
 from esr.experiment import Experiment
 from esr.prompts import evaluation
 from esr.study import watch
+from esr.study.along import set_of
 from esr.study.batches import cut
 from esr.study.calibrate import Threshold
 from esr.study.choose import Baseline, shortfall
@@ -27,7 +28,7 @@ from esr.study.watch import Watched
 from esr.study.workload import UNKNOWN, There, searched_replies
 from esr.study.workload import there as stored
 from esr.types import BASELINE, Arm, Latent, Member
-from tasks import ablate, cache, calibrate, choose, collect, judge, page, read, record, steer
+from tasks import ablate, build, cache, calibrate, choose, collect, judge, page, read, record, steer
 from tasks.run import Run, begun
 
 log = logging.getLogger(f"esr.{__name__}")
@@ -113,9 +114,15 @@ def _searches(run: Run, chosen: Sequence[Latent], clamped: Sequence[int] = ()) -
 
 
 def there(run: Run) -> There:
-    """How much of what this run will ask for is in the store. Nothing is computed: unknown, unless latents and thresholds were found before."""
+    """How much of what this run will ask for is in the store. Nothing is computed: unknown, unless latents (or directions) and thresholds
+    were found before."""
     if not run.study.store.sql("select 1 from trials where model = ? limit 1", [run.model]).num_rows:
         return There(0, 0, 0)
+    if run.experiment.directed:
+        made = cache.done(build.directions, run, name=set_of(run.params, run.model))
+        if made is None:
+            return UNKNOWN
+        run = run.steered_along(made, *_directed(run))
     chosen = cache.done(choose.latents, run, n=run.params.of(Baseline).latents)
     if not chosen:
         return UNKNOWN
@@ -128,6 +135,13 @@ def there(run: Run) -> There:
     per_latent = getattr(run.params.of(settings), "trials_per_latent", None) if settings else None
     members = planned(run, bites, BASELINE, per_latent or run.params.of(Baseline).trials_per_latent)
     return stored(run.study, run.experiment, run.judge, members)
+
+
+def _directed(run: Run) -> tuple[int, int]:
+    """How many directions an experiment steers along, and how many trials it makes of each."""
+    assert run.experiment.searched is not None, "an experiment that steers along directions says how many it searches"
+    n = run.experiment.searched(run.params)
+    return n, run.experiment.size(run.params).trials // n
 
 
 def planned(run: Run, found: Sequence[Threshold], arm: Arm, trials_per_latent: int) -> list[Member]:

@@ -149,7 +149,7 @@ def steered_goals(tiny: Held, plain: Held) -> Iterator[Goal]:
         e, ended, latents = steered.estimates, tiny.statuses(), steered.rows["latent"].nunique()
         share = ended.count("converged") / len(ended)
         yield Goal("tiny: latents steered", "≥ 40", str(latents), "", len(ended), latents >= 40)
-        yield Goal("tiny: latents whose search converges", "≥ 80 %", percent(share), "", len(ended), share >= 0.8)
+        yield Goal("tiny: latents whose search converges", "≥ 80 %", percent(share), "", len(ended), bool(share >= 0.8))
         yield told("tiny at threshold: first-attempt mean", "30 ± 5", e["first_score_mean"], lambda x: abs(x - 30) <= 5)
         yield told("tiny at threshold: multi-attempt rate", "≥ 5 %", e["multi_attempt_rate"], lambda x: x >= 0.05)
         yield told("tiny at threshold: ESR rate", "≥ 2 %", e["esr_rate"], lambda x: x >= 0.02)
@@ -206,21 +206,25 @@ def detector_goals(tiny: Held, detectors: Sequence[int], regions: pd.DataFrame) 
 
 
 def beginning_goals(name: str, held: Held) -> Iterator[Goal]:
-    """Of off-topic beginnings continued, cut where they are longest at a multiple of N."""
-    cuts = [one for one in held.kind("exp11", "off") if one.arm.level is not None]
+    """Of off-topic beginnings continued: cut at a sentence's end, and in mid-sentence where they are longest."""
+    cuts = held.kind("exp11", "off")
     if not cuts:
         return
-    off = max(cuts, key=lambda one: one.arm.level or 0.0)
+    ends = [one for one in cuts if one.arm.level is None]
+    longest = max((one for one in cuts if one.arm.level is not None), key=lambda one: one.arm.level or 0.0)
     if name == "tiny":
-        for one in cuts:
+        for one, where in (
+            *((end, "cut at a sentence's end") for end in ends),
+            (longest, f"cut at {longest.arm.level:g} characters"),
+        ):
             d = one.differences["multi_attempt_rate"]
             span = interval(d)
-            goal = f"{name}, off-topic beginning of {one.arm.level:g} characters: restarts, unsteered − steered, paired"
-            yield Goal(goal, "above 0", percent(d.value), between(span), d.n, span is not None and span[0] > 0)
+            goal = f"{name}, off-topic beginning {where}: restarts, unsteered − steered, paired"
+            yield Goal(goal, "above 0", percent(d.value), between(span), d.n, bool(span is not None and span[0] > 0))
     else:
         n, k = sum(one.n for one in cuts), sum(one.estimates["multi_attempt_rate"].k or 0 for one in cuts)
-        span = interval(off.estimates["multi_attempt_rate"])
-        most = f"at most {percent(span[1])} of {off.n} at {off.arm.level:g} characters" if span else "–"
+        span = interval(longest.estimates["multi_attempt_rate"])
+        most = f"at most {percent(span[1])} of the {longest.n} cut at {longest.arm.level:g} characters" if span else "–"
         yield Goal(f"{name}, off-topic beginnings continued unsteered: restarts", "0", str(k), most, n, k == 0)
 
 
@@ -232,18 +236,18 @@ def direction_goals(tiny: Held) -> Iterator[Goal]:
     told_of = tiny.found["exp13"].tables["directions"]
     asked = tiny.study.params.of(Directions).directions
     share = (told_of["status"] == "converged").sum() / asked
-    yield Goal("tiny: directions whose search converges", "≥ 80 %", percent(share), "", asked, share >= 0.8)
+    yield Goal("tiny: directions whose search converges", "≥ 80 %", percent(share), "", asked, bool(share >= 0.8))
     rungs = [(1.0, steered.rows), *((one.arm.level or 0.0, one.rows) for one in tiny.kind("exp13", "relative"))]
     found = trend(rungs)
     for step in found.steps:
         span, goal = interval(step.change), f"tiny, along directions: first score, {step.low:g} to {step.high:g} of the threshold"
-        met = span is not None and span[1] < 0
+        met = bool(span is not None and span[1] < 0)
         yield Goal(goal, "below 0", points(step.change.value), between(span, points), step.change.n, met)
     tau = found.within.tau
     bounds = None if tau.interval is None else (tau.interval.low, tau.interval.high)
     shown = between(bounds, lambda x: f"{x:.2f}")
     name = "tiny, along directions: Kendall's τ of dose and first score within a direction"
-    yield Goal(name, "≤ −0.8", f"{tau.value:.2f}", shown, tau.n, tau.value <= -0.8)
+    yield Goal(name, "≤ −0.8", f"{tau.value:.2f}", shown, tau.n, bool(tau.value <= -0.8))
 
 
 def table(goals: Sequence[Goal]) -> str:

@@ -30,7 +30,8 @@ RARE_FAULTS = ("key-in-body", "429-year-99999")
 ANSWER_FAULTS = ("not-json", "types", "140", "empty", "string", "refusal", "truncated", "lies")
 """An answer arrives, and cannot be used as it is."""
 ERRORS = ("overlooks",)
-"""An answer that is in order and wrong: a restart that is there is not seen."""
+"""An answer that is in order and wrong: a restart that is there is not seen. `errs 0.9 0.985 a` is a judge of that sensitivity and
+specificity by the restart detector, whose errors are drawn by a hash of `a` and the reply."""
 STARTS_OVER = re.compile(r"(?i)\bwait,|\blet me (?:try|start)|\bsorry, i")
 
 
@@ -402,7 +403,8 @@ def answer_text(turns: list[dict[str, Any]], system: object, what: str, *, tagge
     elif "ratings" in asked:
         value = ratings(user)
     else:
-        value = graded(between(user, "reply"))
+        reply = between(user, "reply")
+        value = erring(reply, what) if what.startswith("errs ") else graded(reply)
     value = bent(value, what)
     text = json.dumps(value, ensure_ascii=False)
     if what == "not-json":
@@ -425,7 +427,7 @@ def graded(reply: str) -> dict[str, Any]:
     found = STARTS_OVER.search(reply, 1)
     parts = [reply[: found.start()], reply[found.start() :]] if found else [reply]
     parts = [part.strip() for part in parts if part.strip()]
-    attempts = [{"attempt_text": part, "score": int(hashlib.sha256(part.encode()).hexdigest(), 16) % 101} for part in parts]
+    attempts = [attempt(part) for part in parts]
     return {"feedback": "So it is.", "attempts": attempts, "no_attempt": not attempts}
 
 
@@ -462,6 +464,23 @@ def example(question: str, asked: str) -> dict[str, Any]:
     if subject is None:
         return value
     return {"off_topic": f"Passage about {subject[1]}. It goes on.", "acknowledgement": "Wait, that is not it."} | value
+
+
+def erring(reply: str, what: str) -> dict[str, Any]:
+    """What a judge says that overlooks some of the restarts which the restart detector sees, and invents others."""
+    from esr.judge.lexical.restarts import restarts
+
+    _, sensitivity, specificity, seed = what.split()
+    draw = random.Random(f"{seed}/{reply}").random()
+    found = restarts(reply)
+    at = found[0].start if found else reply.find(" ", len(reply) // 2)
+    sees = (draw < float(sensitivity)) if found else (draw >= float(specificity))
+    parts = [part.strip() for part in (reply[:at], reply[at:]) if part.strip()] if sees and at > 0 else [reply.strip()]
+    return {"feedback": "So it is.", "attempts": [attempt(part) for part in parts if part], "no_attempt": not reply.strip()}
+
+
+def attempt(part: str) -> dict[str, Any]:
+    return {"attempt_text": part, "score": int(hashlib.sha256(part.encode()).hexdigest(), 16) % 101}
 
 
 def bent(value: dict[str, Any], what: str) -> dict[str, Any]:

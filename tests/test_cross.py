@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from judge_server import Provider, Schedule
+from judge_server import Provider, Schedule, erring
 from judge_setup import KEY, params_at
 
 from esr.count import agreement, reliability
@@ -131,6 +131,37 @@ def test_alpha_and_ranks_are_drawn_with_every_number_beside(judged, tmp_path: Pa
     truth = {source: 1 / every for source, every in ((BASELINE.key, 5), (TOLD.key, 2))}
     lexical = [one for one in bars["rates"] if (one["judge"], one["metric"]) == ("lexical", "multi_attempt_rate")]  # type: ignore[attr-defined]  # the same
     assert {one["arm"]: round(one["value"] / 100, 6) for one in lexical} == pytest.approx(truth)
+
+
+def test_models_are_drawn_beside_one_another_and_ranked(judged) -> None:  # type: ignore[no-untyped-def]  # the fixture above
+    study, _, _ = judged
+    experiment = find("exp07")
+    found = recorded.recorded(study.store, study.params, experiment, experiment.selection("tiny", "full", "lexical"))
+    rows = found.tables["crossed"]
+    rarer = rows.assign(model="other", multi=rows["multi"] & (rows["latent"] % 2 == 0), corrected=0.0)
+    some = [found, recorded.Recorded({"crossed": rarer}, {**found.about, "model": "other"})]
+    _, data = drawings.across(some, "by model")
+    rates = {(one["model"], one["judge"]): one for one in data["rates"] if one["metric"] == "multi_attempt_rate"}  # type: ignore[attr-defined]  # the JSON of a figure
+    assert {n for n, _ in rates} == {"tiny", "other"}
+    assert rates["tiny", "lexical"]["n"] == 60, "of the baseline alone"
+    assert rates["tiny", "lexical"]["value"] == pytest.approx(20)
+    ranks = [one for one in data["ranks"] if one["outcome"] == "multi"]  # type: ignore[attr-defined]  # the same
+    assert {one["value"] for one in ranks} == {1.0}
+    assert all(set(one["rates"]) == {"tiny", "other"} for one in ranks)
+    assert experiment.figures[0].several is not None
+
+
+def test_a_scripted_judge_errs_as_often_as_it_is_told() -> None:
+    texts = [f"Grind {i} beans and pour the water over them." for i in range(2000)]
+    texts += [f"{text} Wait, that is not right. Pour {len(text)} more cups of water." for text in texts]
+    told, other = ([len(erring(text, f"errs 0.9 0.985 {seed}")["attempts"]) > 1 for text in texts] for seed in "ab")
+    assert 1 - sum(told[:2000]) / 2000 == pytest.approx(0.985, abs=0.008)
+    assert sum(told[2000:]) / 2000 == pytest.approx(0.9, abs=0.02)
+    assert told != other
+    invented = texts[told.index(True)]
+    assert all(one["attempt_text"] in invented for one in erring(invented, "errs 0.9 0.985 a")["attempts"]), (
+        "what it invents it quotes"
+    )
 
 
 def test_alpha_worked_by_hand() -> None:

@@ -70,6 +70,18 @@ def test_a_second_run_computes_nothing(here: Place) -> None:
     assert sorted((here.store / "shards" / "replies").iterdir()) == shards
 
 
+def test_a_plan_finds_every_trial_that_a_run_has_left(here: Place) -> None:
+    from flows import stages
+    from tasks.run import Run
+
+    own = "select count(distinct trial_id) as n from members where experiment = ? or (? and experiment = 'exp01')"
+    for name in ("exp01", "exp02", "exp05", "exp11", "exp12", "exp13", "exp14"):
+        run = Run.of(name, "tiny", "smoke")
+        (n,) = Store(here.store).sql(own, [name, run.experiment.baseline])["n"].to_pylist()
+        found = stages.there(run)
+        assert (found.known, found.trials, found.replies, found.grades) == (True, n, n, n), name
+
+
 def test_no_trial_is_generated_twice_over_all_experiments(here: Place) -> None:
     assert set(here.generated().values()) == {1}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from esr.experiment import Experiment, Size
 from esr.judge import JudgeQuestion
@@ -11,7 +11,7 @@ from esr.prompts import discovery
 from esr.study import grade, meaning
 from esr.study.choose import Baseline
 from esr.study.detect import Detection
-from esr.types import BASELINE, BLIND, Latent
+from esr.types import BASELINE, BLIND, Latent, Trial
 
 if TYPE_CHECKING:
     from esr.judge import Judge
@@ -98,8 +98,8 @@ UNKNOWN = There(0, 0, 0, known=False)
 
 OWN = """
 select m.trial_id, m.question, m.latent, coalesce(m.latent_label, '') as label, m.boost, m.threshold, t.prompt, t.seed, t.meaning
-from current_members m join trials t using (trial_id)
-where m.experiment = ? and m.model = ? and m.scale = ? and t.weights = ? and t.prompt_format = ? and t.scope = ?
+from current_members m join current_arms a using (experiment, model, arm, scale) join trials t on t.trial_id = m.trial_id
+where m.experiment = ? and m.model = ? and m.scale = ? and t.weights = ? and t.prompt_format = ? and (t.scope = ? or a.kind = 'scope')
   and t.temperature = ? and t.top_p = ? and t.repetition_penalty = ? and t.max_tokens = ?
 """
 """Trials of an experiment's own arms as they were last laid out, if they are sampled as they would be now."""
@@ -110,17 +110,22 @@ def there(study: "Study", experiment: Experiment, judge: "Judge", baseline: "Seq
     of its own arms the trials that change one of them."""
     asked = {(m.trial.id, m.trial.latent.index): grade.question(m) for m in baseline} if experiment.baseline else {}
     if experiment.name != BASELINE.experiment:
-        same = {(t.question, t.latent.index, t.seed, t.threshold) for t in (member.trial for member in baseline)}
-        asked |= _own(study, experiment, same)
+        asked |= _own(study, experiment, {_replayed(experiment, member.trial) for member in baseline})
     replied = study.store.known("replies", [trial for trial, _ in asked])
     scores = grade.final(study.store, judge, list(asked.values()))
     graded = {trial for trial, latent in asked if (trial, latent) in scores or (trial, BLIND) in scores}
     return There(len({trial for trial, _ in asked}), len(replied), len(graded & replied))
 
 
-def _own(
-    study: "Study", experiment: Experiment, planned: set[tuple[str, int, int, float | None]]
-) -> dict[grade.Key, JudgeQuestion]:
+Replayed: TypeAlias = "tuple[str, int, float | None, int | None]"
+
+
+def _replayed(experiment: Experiment, t: Trial) -> Replayed:
+    """What a trial keeps of the one that it replays."""
+    return (t.question, t.latent.index, t.threshold, None if experiment.reseeded else t.seed)
+
+
+def _own(study: "Study", experiment: Experiment, planned: set[Replayed]) -> dict[grade.Key, JudgeQuestion]:
     p, s = study.params.protocol, study.params.sampling(study.model)
     sampled = [study.weights, p.prompt_format, p.scope, s.temperature, s.top_p, s.repetition_penalty, s.max_tokens]
     now = study.meaning
@@ -132,5 +137,5 @@ def _own(
         for row in rows
         if row["meaning"]
         and meaning.covers(now, row["meaning"])
-        and (row["question"], row["latent"], row["seed"], row["threshold"]) in planned
+        and (row["question"], row["latent"], row["threshold"], None if experiment.reseeded else row["seed"]) in planned
     }

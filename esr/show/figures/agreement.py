@@ -45,6 +45,7 @@ def _panel(panel: Axes, pairs: Sequence[Pair], judges: Sequence[str], measure: s
     at = {name: i for i, name in enumerate(judges)}
     shades = np.full((len(judges[1:]), len(judges[1:])), np.nan)  # below the diagonal
     scale = 1.0 if measure == "kappa" else 100.0
+    size = 6.5 if len(judges) < 5 else 5.2
     for pair in pairs:
         found = getattr(pair, measure)
         row, column = max(at[pair.judge], at[pair.other]) - 1, min(at[pair.judge], at[pair.other])
@@ -55,7 +56,7 @@ def _panel(panel: Axes, pairs: Sequence[Pair], judges: Sequence[str], measure: s
         digits = 2 if measure == "kappa" else 0
         span = f"\n[{scale * found.interval[0]:.{digits}f}, {scale * found.interval[1]:.{digits}f}]" if found.interval else ""
         ink = "white" if found.value < 0.5 else style.INK
-        panel.text(column, row, f"{scale * found.value:.{digits}f}{span}", ha="center", va="center", fontsize=6.5, color=ink)
+        panel.text(column, row, f"{scale * found.value:.{digits}f}{span}", ha="center", va="center", fontsize=size, color=ink)
     panel.imshow(shades, cmap="Greys_r", vmin=-0.2, vmax=1.2, aspect="auto")
     panel.set_xticks(range(len(judges[:-1])), judges[:-1], fontsize=6.5)
     if len(judges) > 3:

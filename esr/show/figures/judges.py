@@ -1,7 +1,9 @@
 """Judges side by side: what each finds in the arms of a sample, and how far they agree (A.2.2)."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -10,6 +12,7 @@ from esr.count.agreement import Measured
 from esr.show.figures import agreement as pairwise
 from esr.show.figures import style
 from esr.show.recorded import Recorded
+from esr.types import BASELINE
 
 RATES = {"multi_attempt_rate": "Multi-attempt rate (%)", "esr_rate": "ESR rate (%)"}
 SEED = 20260206
@@ -18,17 +21,28 @@ SEED = 20260206
 
 def bars(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
     """A bar a judge in each arm, weighted: what it would find in all of the arm's replies."""
-    rows, confidence = found.tables["crossed"], found.about["confidence"]
-    sources, judges = sorted(rows["source"].unique()), sorted(rows["judge"].unique())
+    return _bars(found.tables["crossed"], "source", title, found.about, "arms")
+
+
+def across(some: Sequence[Recorded], title: str) -> tuple[Figure, dict[str, object]]:
+    """The same of each model's steered baseline, and whether judges rank models alike."""
+    rows = pd.concat([found.tables["crossed"] for found in some], ignore_index=True)
+    return _bars(rows[rows["source"] == BASELINE.key], "model", title, some[0].about, "models")
+
+
+def _bars(rows: pd.DataFrame, by: str, title: str, about: dict[str, Any], named: str) -> tuple[Figure, dict[str, object]]:
+    confidence = about["confidence"]
+    groups, judges = list(dict.fromkeys(rows[by] if by == "model" else sorted(rows[by]))), sorted(rows["judge"].unique())
     drawn: list[dict[str, Any]] = []
-    with style.canvas(1, 2, 1.4 + 0.22 * len(sources) * len(judges), sharey=True) as (figure, axes):
+    with style.canvas(1, 2, 1.4 + 0.22 * len(groups) * len(judges), sharey=True) as (figure, axes):
         for panel, (metric, name) in zip(axes[0], RATES.items(), strict=True):
-            for i, source in enumerate(sources):
+            for i, group in enumerate(groups):
                 for j, judge in enumerate(judges):
-                    some = rows[(rows["source"] == source) & (rows["judge"] == judge)]
-                    rate = _rate(some, metric, confidence)
+                    some = rows[(rows[by] == group) & (rows["judge"] == judge)]
+                    rate = _rate(some, metric, confidence) if len(some) else Measured(None, None, "", "it has graded none", 0)
                     at = i + 0.8 * ((j + 0.5) / len(judges) - 0.5)
-                    drawn.append({"arm": source, "judge": judge, "metric": metric, "n": len(some), **_json(rate, 100)})
+                    told = {named.removesuffix("s"): group, "judge": judge, "metric": metric, "n": len(some)}
+                    drawn.append({**told, **_json(rate, 100)})
                     if rate.value is None:
                         continue
                     panel.barh([at], [100 * rate.value], height=0.72 / len(judges), **style.bar_look(j))
@@ -36,8 +50,8 @@ def bars(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
                     style.error_bar(panel, at, 100 * rate.value, (100 * span.low, 100 * span.high) if span else None, flat=True)
             panel.set_title(name, loc="left", fontsize=8)
             panel.set_xlim(left=0)
-        axes[0][0].set_yticks(range(len(sources)), sources)
-        axes[0][0].set_ylim(len(sources) - 0.5, -0.5)
+        axes[0][0].set_yticks(range(len(groups)), groups)
+        axes[0][0].set_ylim(len(groups) - 0.5, -0.5)
         looks = [(style.SHADES[j % len(style.SHADES)], style.HATCHES[j % len(style.HATCHES)]) for j in range(len(judges))]
         handles = [
             Patch(label=judge, facecolor=shade, hatch=hatch, edgecolor=style.INK)
@@ -45,10 +59,12 @@ def bars(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
         ]
         axes[0][1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-        none = sorted({one["judge"] for one in drawn if one["value"] is None and one["metric"] == "esr_rate"})
-        ranks = _ranks(rows, confidence)
-        style.footnote(figure, "\n".join(style.wrapped(line) for line in (_n(rows, sources, confidence, none), _said(ranks))))
-    return figure, {"title": title, "about": found.about, "rates": drawn, "ranks": [_rank(one) for one in ranks]}
+        graded = [one for one in drawn if one["n"] and one["metric"] == "esr_rate"]
+        none = sorted({one["judge"] for one in graded if one["value"] is None})
+        ranks = _ranks(rows, by, confidence)
+        lines = (_n(rows, by, groups, confidence, none), _said(ranks, named))
+        style.footnote(figure, "\n".join(style.wrapped(line) for line in lines))
+    return figure, {"title": title, "about": about, "rates": drawn, "ranks": [_rank(one) for one in ranks]}
 
 
 def matrix(found: Recorded, title: str) -> tuple[Figure, dict[str, object]]:
@@ -73,11 +89,9 @@ def _rate(some: Any, metric: str, confidence: float) -> Measured:
     return next(rate.share for rate in agreement.rates(plain, confidence=confidence) if rate.metric == metric)
 
 
-def _ranks(rows: Any, confidence: float) -> list[reliability.Ranks]:
+def _ranks(rows: pd.DataFrame, by: str, confidence: float) -> list[reliability.Ranks]:
     return [
-        one
-        for outcome in ("multi", "corrected")
-        for one in reliability.ranks(rows, outcome, "source", seed=SEED, confidence=confidence)
+        one for outcome in ("multi", "corrected") for one in reliability.ranks(rows, outcome, by, seed=SEED, confidence=confidence)
     ]
 
 
@@ -86,18 +100,18 @@ def _rank(one: reliability.Ranks) -> dict[str, Any]:
     return {"judge": one.judge, "other": one.other, "outcome": one.outcome, "rates": rates, **_json(one.tau, 1)}
 
 
-def _n(rows: Any, sources: list[str], confidence: float, none: list[str]) -> str:
-    first = rows[rows["judge"] == rows["judge"].iloc[0]]
-    n = ", ".join(f"{source} {int((first['source'] == source).sum()):,}" for source in sources)
+def _n(rows: pd.DataFrame, by: str, groups: list[str], confidence: float, none: list[str]) -> str:
+    first = rows.drop_duplicates([by, "source", "trial_id", "latent"])
+    n = ", ".join(f"{group} {int((first[by] == group).sum()):,}" for group in groups)
     return (
         f"n of the sample: {n}; each reply stands for its stratum of its arm. Bars: {100 * confidence:g} % intervals of what other latents of the same kind would show."
         + (f" No ESR rate by {', '.join(none)}: no scores are given." if none else "")
     )
 
 
-def _said(ranks: list[reliability.Ranks]) -> str:
+def _said(ranks: list[reliability.Ranks], named: str) -> str:
     told = [f"{one.judge} and {one.other} ({one.outcome}) {_text(one.tau)}" for one in ranks]
-    return f"Kendall's τ of the arms' rates: {'; '.join(told) or 'fewer than two judges'}."
+    return f"Kendall's τ of the {named}' rates: {'; '.join(told) or 'fewer than two judges'}."
 
 
 def _text(found: Measured) -> str:
