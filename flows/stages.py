@@ -13,6 +13,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
+from esr.engine.share import workers
 from esr.errors import DataError, EsrError
 from esr.experiment import Experiment
 from esr.prompts import evaluation
@@ -35,7 +36,7 @@ log = logging.getLogger(f"esr.{__name__}")
 SHARDS = 50
 """At most so many shards a stage, so that a flow run stays well under 300 task runs, beyond which Prefect's history suffers."""
 AHEAD = 2
-"""Steering shards at once: the next fills the engine while the last of the one before are still being written."""
+"""Steering shards at once for each engine: the next fills it while the last of the one before are still being written."""
 
 
 def options(experiment: Experiment) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def options(experiment: Experiment) -> dict[str, Any]:
     return {
         "name": experiment.name,
         "flow_run_name": experiment.name + "-{model}-{scale}",
-        "task_runner": ThreadPoolTaskRunner(max_workers=12),
+        "task_runner": ThreadPoolTaskRunner(max_workers=8 + 4 * workers()),
     }
 
 
@@ -189,7 +190,7 @@ def carry_out(run: Run, members: Sequence[Member]) -> None:
         for graded in grading:
             with suppress(TimeoutError):  # it is still at work
                 graded.result(timeout=0)  # what ended it ends the run now, not when all is generated
-        if len(steering) == AHEAD:
+        if len(steering) == AHEAD * workers():
             grading.append(_grade_next(run, steering))
         steering.append((shard, steer.replies.submit(run, quote(shard))))
     while steering:

@@ -71,6 +71,9 @@ OTHERWISE = (
     Otherwise(README, "make paper", "dvc.lock notes the code that drew a figure", changes=("dvc.lock",)),
     Otherwise(README, ".venv/bin/dvc repro", "dvc.lock notes the code that drew a figure", changes=("dvc.lock",)),
     Otherwise("docs/deployments.md", ".venv/bin/python -m deployments up --gpus 0 1", "two GPUs", left_out=True),
+    Otherwise(
+        "docs/deployments.md", ".venv/bin/python -m flows exp01 70b --workers 4", "four GPUs", elsewhere="tests/test_fleet.py"
+    ),
     Otherwise("docs/deployments.md", ".venv/bin/prefect deployment run exp01/8b", "a GPU", left_out=True),
     Otherwise("docs/models.md", "python -m esr doctor 70b", "labels, weights, a GPU and a key are not here", code=1),
     Otherwise(
