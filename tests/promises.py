@@ -234,6 +234,7 @@ PROMISES: dict[str, Callable[[Played, Clone], None]] = {
     f'{PYTHON} -m esr sql "select text from replies join outcomes using (trial_id) where corrected limit 3"': three_replies,
     f"{PYTHON} -m esr doctor": says("vllm", "ANTHROPIC_API_KEY", "tiny: runs here", "70b: lacks"),
     f"{PYTHON} -m esr doctor 70b": says("hf download", "labels fetch", "GPU", "ANTHROPIC_API_KEY"),
+    f"{PYTHON} -m esr plan all --gpus 1 8 64": says("GPU h", "on  64 GPUs", "limited by", "without the judge's limit"),
     f"{PYTHON} -m esr plan exp01 70b": says("replies", "tokens", "calls", "$", " h at ", "not here", "doctor 70b"),
     "make paper": says("index.html", "figures", "macros"),
     ".venv/bin/dvc repro": figures_again,
