@@ -36,6 +36,10 @@ def text() -> str:
     models = {name: model.pool for name, model in params.load().models.items()}
     files = experiments()
     lines = []
+    lines.append("  # an engine for a run elsewhere, on each worker that is free")
+    for pool in pools():
+        given = f"entrypoint: flows/engine.py:engine, tags: [engine, {pool}], concurrency_limit: null"
+        lines.append(f"  - {{<<: *{pool}, name: {pool}, {given}}}")
     for name, experiment in known().items():
         file = files[name]
         place = file.relative_to(HOME).as_posix() if file.is_relative_to(HOME) else file.as_posix()

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from esr.engine.fleet import Seen
 from esr.engine.open import seen
+from esr.engine.share import POOL
 from esr.errors import EsrError
 from esr.show import closing_table
 from esr.study.progress import Progress, Stage
@@ -69,7 +70,10 @@ def said(there: There, trials: int) -> str:
 
 
 def head_start(run: Run, there: There) -> None:
-    """The engine opens while the run's own server starts, where replies are certain to be missing."""
+    """The engine opens while the run's own server starts, where replies are certain to be missing; one of a pool's workers is called by
+    the flow."""
+    if os.environ.get(POOL):
+        return
     if not there.known or there.replies < max(there.trials, 1):
         _aside(lambda: run.study.engine)
 

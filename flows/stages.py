@@ -28,7 +28,7 @@ from esr.study.watch import Watched
 from esr.study.workload import UNKNOWN, There, searched_replies
 from esr.study.workload import there as stored
 from esr.types import BASELINE, Arm, Latent, Member
-from tasks import ablate, cache, calibrate, choose, collect, judge, page, read, record, steer
+from tasks import ablate, cache, calibrate, choose, collect, engines, judge, page, read, record, steer
 from tasks.run import Run, begun
 
 log = logging.getLogger(f"esr.{__name__}")
@@ -53,6 +53,7 @@ def run(experiment: Experiment, model: str, scale: str, judge: str | None) -> It
     """One run of an experiment: what it found is drawn at its end, and how it ended is recorded in any case."""
     this, started = begun(experiment.name, model, scale, judge), datetime.now(UTC)
     this.check()
+    engines.taken_from_pool(this)
     this.flow_run = runtime.flow_run.id
     page.told()
     page.tag(experiment.name, model, scale)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from esr.engine import Capture, Request, hand
 from esr.engine import fleet as fleets
 from esr.engine.fake import FakeEngine
 from esr.engine.fleet import Fleet
-from esr.engine.share import shares, workers
+from esr.engine.share import Summons, shares, workers
+from esr.engine.worker import KEY
 from esr.errors import EngineError, Halted, ParamsError, SaeError, SpecError
 from esr.params import HOME, Params, load
 from esr.types import Op, Sampling
@@ -175,6 +178,38 @@ def test_an_engine_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None
     assert str(told.value) == str(alone.value)
 
 
+class Called:
+    """Workers that join from elsewhere, as a pool's do; here from this machine."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.address = ""
+
+    def __call__(self, address: str, key: str) -> None:
+        self.address, line = address, [sys.executable, "-m", "esr.engine.worker", "join", address]
+        self.processes.append(subprocess.Popen(line, env={**os.environ, KEY: key}, cwd=HOME, start_new_session=True))
+
+
+@pytest.mark.usefixtures("delay")
+def test_workers_of_a_pool_join_and_one_that_dies_is_called_anew() -> None:
+    called, asked = Called(), requests(60)
+    fleet = Fleet(2, small(), "tiny", "fake", True, {}, Summons("p", "127.0.0.1", called))
+    try:
+        wait_until(lambda: [one.state for one in fleet.seen()] == ["open", "open"])
+        host, _, port = called.address.rpartition(":")
+        with pytest.raises(AuthenticationError):
+            Client((host, int(port)), authkey=b"guessed")
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(fleet.generate, asked)
+            wait_until(lambda: all(one.at_work for one in fleet.seen()))
+            called.processes[0].kill()
+            assert found.result(30) == FakeEngine(small(), "tiny").generate(asked)
+        wait_until(lambda: len(called.processes) == 3 and [one.state for one in fleet.seen()] == ["open", "open"])
+    finally:
+        fleet.close()
+    assert [process.wait(20) for process in called.processes] == [-signal.SIGKILL, 0, 0]
+
+
 PARENT = """
 import time
 from esr.engine.fleet import Fleet
@@ -233,3 +268,29 @@ def test_a_run_with_workers_of_which_one_is_killed_ends_as_one_without(tmp_path:
     assert "note: worker" in said
     assert summary(spread) == summary(plain)
     assert set(spread.generated()) == set(plain.generated())
+
+
+@pytest.mark.slow
+def test_a_run_takes_its_engines_from_the_workers_of_a_pool(tmp_path: Path, prefect_api: str) -> None:
+    where, prefect, pool = place(tmp_path), str(Path(sys.executable).parent / "prefect"), "engines-of-test"
+    env = {**os.environ, **where.env, "PREFECT_API_URL": prefect_api, "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    code, said = where.run("exp01", "tiny", "--scale", "smoke", "--pool", pool, PREFECT_API_URL=prefect_api)
+    assert code == 2
+    assert f"no worker of the pool '{pool}' takes runs" in said.splitlines()[-1]
+    with (tmp_path / "worker.log").open("w") as log:
+        quiet: dict[str, Any] = {"env": env, "cwd": HOME, "stdout": log, "stderr": log}
+        subprocess.run([prefect, "work-pool", "create", pool, "--type", "process"], check=True, **quiet)
+        subprocess.run(
+            [prefect, "--no-prompt", "deploy", "flows/engine.py:engine", "--name", pool, "--pool", pool], check=True, **quiet
+        )
+        worker = subprocess.Popen([prefect, "worker", "start", "--pool", pool, "--limit", "2"], start_new_session=True, **quiet)
+        try:
+            wait_until(lambda: "started" in (tmp_path / "worker.log").read_text(), 120)
+            words = ("exp01", "tiny", "--scale", "smoke", "--workers", "2", "--pool", pool)
+            code, said = where.run(*words, PREFECT_API_URL=prefect_api)
+        finally:
+            os.killpg(worker.pid, signal.SIGTERM)
+            worker.wait(60)
+    assert code == 0, said + (tmp_path / "worker.log").read_text()
+    assert "exp01/baseline" in said
+    assert set(where.generated().values()) == {1}

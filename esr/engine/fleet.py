@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from esr.engine import Backend, Output, Reading, Request
 from esr.engine import log as engine_log
-from esr.engine.hand import Hand
-from esr.engine.share import shares
+from esr.engine.door import Door
+from esr.engine.hand import Hand, started
+from esr.engine.share import Summons, shares
 from esr.errors import EngineError, Halted
 
 if TYPE_CHECKING:
@@ -80,9 +82,19 @@ class Seen:
 
 
 class Fleet:
-    """Engine over `n` workers. `given`: what opens the engine of each, as for an engine of this process."""
+    """Engine over `n` workers, of this machine or, with `summons`, wherever some of a pool are free; what else is given opens each one's
+    engine, as it would one of this process."""
 
-    def __init__(self, n: int, params: "Params", model: str, backend: Backend, saes: bool, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        n: int,
+        params: "Params",
+        model: str,
+        backend: Backend,
+        saes: bool,
+        options: dict[str, Any],
+        summons: Summons | None = None,
+    ) -> None:
         self._given = (params, model, backend, saes, options)
         self._piece = max(params.work.batch // PARTS, 1)
         self._room = AHEAD * params.work.batch * params.work.in_flight
@@ -98,8 +110,10 @@ class Fleet:
         self._closed = self._halted = False
         self._hands: dict[int, Hand] = {}
         with self._lock:
-            for number, share in enumerate(shares(n, params.model(model).tensor_parallel, backend), 1):
-                self._start(Hand(number, share, engine_log.new(f"{model}-worker-{number}"), self._heard))
+            if summons is None:
+                for number, share in enumerate(shares(n, params.model(model).tensor_parallel, backend), 1):
+                    self._start(started(number, share, engine_log.new(f"{model}-worker-{number}"), self._heard))
+        self._door = None if summons is None else Door(summons, n, self._joined)
         try:
             with self._changed:
                 while not self._fingerprint and self._alive:
@@ -161,13 +175,15 @@ class Fleet:
                 hand.tell("close")
         for hand in hands:
             hand.close()
+        if self._door is not None:
+            self._door.close()
         self._give_up()
 
     def seen(self) -> list[Seen]:
         with self._lock:
             now = time.monotonic()
             return [
-                Seen(n, h.process.pid, h.state, h.done, h.load, (h.done - h.before) / max(now - h.since, 1e-9))
+                Seen(n, h.process.pid if h.process else 0, h.state, h.done, h.load, (h.done - h.before) / max(now - h.since, 1e-9))
                 for n, h in sorted(self._hands.items())
             ]
 
@@ -230,6 +246,8 @@ class Fleet:
         while not self.closed:
             time.sleep(1.0)
             with self._lock:
+                for hand in self._hands.values() if self._door else ():
+                    hand.tell("beat")
                 idle = [hand for hand in self._open if not hand.pieces]
                 if not idle or self._waiting or self._halted:
                     continue
@@ -249,7 +267,7 @@ class Fleet:
 
     @property
     def _alive(self) -> bool:
-        return any(hand.state != "gone" for hand in self._hands.values())
+        return any(hand.state != "gone" for hand in self._hands.values()) or bool(self._door and self._door.awaited)
 
     def _check_open(self) -> None:
         if self.closed:
@@ -257,7 +275,15 @@ class Fleet:
 
     def _start(self, hand: Hand) -> None:
         self._hands[hand.number] = hand
+        hand.begin()
         hand.tell("open", *self._given)
+
+    def _joined(self, line: Connection) -> None:
+        """From elsewhere, whenever it has come."""
+        with self._changed:
+            if not self._closed:
+                gone = (number for number, hand in self._hands.items() if hand.state == "gone")
+                self._start(Hand(next(gone, len(self._hands) + 1), line, self._heard))
 
     def _heard(self, hand: Hand, message: tuple[Any, ...] | None) -> None:
         with self._changed:
@@ -302,29 +328,35 @@ class Fleet:
         lost, hand.pieces = list(hand.pieces.values()), {}
         if self._closed:
             return
-        ended = f"worker {hand.number} ended ({_how(hand.process.returncode)})"
+        ended = f"worker {hand.number} ended ({hand.ended})"
         for piece in reversed(lost):
             piece.holders.discard(hand.number)
             piece.deaths += 1
             if self._halted:
                 piece.settle(lambda future: future.set_exception(Halted({})))
             elif piece.deaths >= DEATHS:
-                told = engine_log.failure(f"{ended}, as did {DEATHS - 1} others before it with the same requests at work", hand.log)
+                told = self._failure(f"{ended}, as did {DEATHS - 1} others before it with the same requests at work", hand)
                 piece.settle(lambda future, told=told: future.set_exception(told))  # type: ignore[misc]  # binds this one
             elif not piece.holders and not piece.future.done():
                 self._waiting.appendleft(piece)
         deaths = self._deaths[hand.number] = self._deaths.get(hand.number, 0) + 1
         if deaths < DEATHS and not self._halted:
             log.warning("%s; its work goes to the others and a new one takes its place", ended)
-            again = Hand(hand.number, hand.share, hand.log, self._heard)
-            again.done = again.before = hand.done
-            self._start(again)
+            if self._door is not None:
+                self._door.call_aside()
+            elif hand.share is not None and hand.log is not None:
+                again = started(hand.number, hand.share, hand.log, self._heard)
+                again.done = again.before = hand.done
+                self._start(again)
             return
-        self._reason = self._reason or str(engine_log.failure(ended, hand.log))
+        self._reason = self._reason or str(self._failure(ended, hand))
         if self._alive:
             log.warning("worker %d is given up: %s; the others go on", hand.number, self._reason)
         else:
             self._give_up()
+
+    def _failure(self, told: str, hand: Hand) -> EngineError:
+        return EngineError(told) if hand.log is None else engine_log.failure(told, hand.log)
 
     def _give_up(self) -> None:
         """Nobody is left who could answer."""
@@ -333,7 +365,3 @@ class Fleet:
             self._waiting.clear()
             for piece in pieces:
                 piece.settle(lambda future: future.set_exception(EngineError(self._reason or "the engine was closed meanwhile")))
-
-
-def _how(code: int | None) -> str:
-    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

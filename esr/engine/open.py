@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from esr.engine import Backend, Engine
-from esr.engine.share import workers
+from esr.engine.share import summons, workers
 from esr.errors import EngineError, one_of
 
 if TYPE_CHECKING:
@@ -70,10 +70,11 @@ def close_engine(engine: Engine) -> None:
 
 
 def _new(params: "Params", model: str, backend: Backend, saes: bool, options: dict[str, Any]) -> Engine:
-    if (n := workers()) > 1:
+    called = summons()
+    if (n := workers()) > 1 or called:
         from esr.engine.fleet import Fleet
 
-        return Fleet(n, params, model, backend, saes, options)
+        return Fleet(n, params, model, backend, saes, options, called)
     return alone(params, model, backend, saes, options)
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from esr.engine import Backend
@@ -10,6 +11,37 @@ from esr.errors import EngineError, ParamsError
 
 VARIABLE = "ESR_WORKERS"
 """How many processes, each with an engine of its own, serve as one; unset or 1: this process has the engine."""
+
+
+POOL = "ESR_POOL"
+"""The work pool whose workers they are; unset: they are processes of this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summons:
+    """How workers elsewhere are called."""
+
+    pool: str
+    host: str
+    """Address of this machine as they reach it."""
+    call: Callable[[str, str], None]
+    """One, given the address that it is to join and the key that it shows there."""
+
+
+_summons: list[Summons] = []
+
+
+def summon_by(summons: Summons) -> None:
+    """From now on engines are made of workers that are called so."""
+    _summons[:] = [summons]
+
+
+def summons() -> Summons | None:
+    if not os.environ.get(POOL):
+        return None
+    if not _summons:
+        raise EngineError(f"${POOL} names a work pool, whose workers only a flow can call; unset it, or run a flow")
+    return _summons[0]
 
 
 def workers() -> int:

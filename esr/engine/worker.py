@@ -1,7 +1,8 @@
-"""One engine in a process of its own: what `esr/engine/fleet.py` starts, `python -m esr.engine.worker FD`.
+"""One engine in a process of its own: what `esr/engine/fleet.py` starts, `python -m esr.engine.worker FD CORES`.
 
 It is asked and answers over the socket FD, any number of calls at once, and says every few seconds that it lives. When the socket
-closes, whoever asked is gone, and it ends at once with all that it started: it leads a session of its own.
+closes, whoever asked is gone, and it ends at once with all that it started: it leads a session of its own. With `join HOST:PORT` it is a
+worker of another machine: it shows the fleet's key, $ESR_FLEET_KEY, and also ends when it has heard nothing for a while.
 """
 
 import os
@@ -11,23 +12,26 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection
 from typing import Any, NoReturn
 
 from esr.engine import Engine
 from esr.engine import log as engine_log
+from esr.engine.hand import SILENCE
 from esr.engine.open import alone
 from esr.errors import EngineError, EsrError, Halted
 
 BEAT = 5.0
 """Seconds between two signs of life."""
+KEY = "ESR_FLEET_KEY"
 AT_ONCE = 64
 """Calls at work at most; further ones wait."""
 
 
 class Worker:
-    def __init__(self, line: Connection) -> None:
-        self.line = line
+    def __init__(self, line: Connection, patience: float | None = None) -> None:
+        self.line, self._patience = line, patience
         self._sending = threading.Lock()
         self._calls = ThreadPoolExecutor(AT_ONCE)
         self._engine: Engine | None = None
@@ -46,6 +50,8 @@ class Worker:
         """Until whoever asks is gone or has had enough."""
         while True:
             try:
+                if not self.line.poll(self._patience):
+                    end()
                 what, *rest = self.line.recv()
             except (EOFError, OSError):
                 end()
@@ -61,7 +67,7 @@ class Worker:
                 if self._engine is not None:
                     self._engine.halt()
                     self._engine.close()
-                end()
+                end(0)
 
     def guarded(self, work: Callable[..., None], *given: Any) -> None:
         try:
@@ -95,18 +101,25 @@ class Worker:
             self.tell("done", number, found)
 
 
-def end() -> NoReturn:
+def end(code: int = 1) -> NoReturn:
     """With everything that this process started, also an engine that is just being opened."""
-    if os.getpgrp() == os.getpid():
+    if code and os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)
-    os._exit(1)
+    os._exit(code)
 
 
 def main() -> None:
-    number, cores = sys.argv[1:]
-    if cores:
-        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
-    worker = Worker(Connection(int(number)))
+    how, where = sys.argv[1:]
+    if how == "join":
+        host, _, port = where.rpartition(":")
+        try:
+            worker = Worker(Client((host, int(port)), authkey=os.environ.pop(KEY).encode()), SILENCE)
+        except (OSError, AuthenticationError) as error:
+            sys.exit(f"the run that called this worker does not answer at {where} ({error}); it has ended")
+    else:
+        if where:
+            os.sched_setaffinity(0, {int(core) for core in where.split(",")})
+        worker = Worker(Connection(int(how)))
     threading.Thread(target=worker.beat, daemon=True).start()
     worker.listen()
 
