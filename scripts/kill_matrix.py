@@ -154,7 +154,7 @@ def kill_worker(r: Round, after: float) -> None:
 def kill_one_of_fleet(r: Round, after: float) -> None:
     """The run goes on by itself to its end."""
     process = r.where.command(*r.words(), "--workers", "2", **r.env)
-    time.sleep(after)
+    at_work(r, process, after)
     found = subprocess.run(
         ["pgrep", "-P", str(process.pid), "-f", "esr.engine.worker"], capture_output=True, text=True
     ).stdout.split()
@@ -167,9 +167,15 @@ def kill_one_of_fleet(r: Round, after: float) -> None:
 
 def kill_asker_of_fleet(r: Round, after: float) -> None:
     process = r.where.command(*r.words(), "--workers", "2", **r.env)
-    time.sleep(after)
+    at_work(r, process, after)
     process.kill()
     process.communicate()
+
+
+def at_work(r: Round, process: "subprocess.Popen[str]", after: float) -> None:
+    """Most of a run this small is its start, before which there is no fleet: the moment is counted from the first reply, a tenth of it."""
+    wait_for(lambda: r.where.log.exists() or process.poll() is not None, 300)
+    time.sleep(after / 10)
 
 
 def children(pid: int) -> list[int]:

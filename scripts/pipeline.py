@@ -223,7 +223,7 @@ def size70b(latents: int = 500) -> dict[str, Any]:
     }
 
 
-def fleet(latents: int = 500, workers: tuple[int, ...] = (1, 2, 4), speed: int = 700) -> dict[str, Any]:
+def fleet(latents: int = 500, workers: tuple[int, ...] = (1, 2, 4), speed: int = 230) -> dict[str, Any]:
     """exp01 with so many latents x (10 steps + 5 trials), engines of a fixed speed each, and a judge that is always faster."""
     change = {
         **JUDGE,
