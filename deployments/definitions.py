@@ -7,6 +7,7 @@ Every experiment for every model. A test holds the file against this.
 
 import sys
 
+from deployments.pools import pools
 from esr import params
 from esr.experiment import known
 from esr.params.places import HOME, experiments
@@ -20,25 +21,25 @@ HEAD = """\
 name: esr
 prefect-version: 3.7.7
 
-definitions:
-  cpu: &cpu
+definitions:                    # a pool by what its workers hold: CUDA_VISIBLE_DEVICES=0 prefect worker start --pool gpu1 --limit 1
+"""
+POOL = """\
+  {name}: &{name}
     schedules: []
-    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
-    work_pool: {name: cpu}
-  gpu: &gpu                     # one worker a GPU, or a tensor-parallel group: CUDA_VISIBLE_DEVICES=0 prefect worker start --pool gpu --limit 1
-    schedules: []
-    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
-    work_pool: {name: gpu}
-
-deployments:
+    concurrency_limit: {{limit: 1, collision_strategy: ENQUEUE}}
+    work_pool: {{name: {name}}}
 """
 
 
 def text() -> str:
-    """Models whose weights lie in the checkout run on a CPU."""
-    models = {name: "cpu" if model.revision == "local" else "gpu" for name, model in params.load().models.items()}
+    """Each model on the pool that it needs."""
+    models = {name: model.pool for name, model in params.load().models.items()}
     files = experiments()
     lines = []
+    lines.append("  # an engine for a run elsewhere, on each worker that is free")
+    for pool in pools():
+        given = f"entrypoint: flows/engine.py:engine, tags: [engine, {pool}], concurrency_limit: null"
+        lines.append(f"  - {{<<: *{pool}, name: {pool}, {given}}}")
     for name, experiment in known().items():
         file = files[name]
         place = file.relative_to(HOME).as_posix() if file.is_relative_to(HOME) else file.as_posix()
@@ -46,7 +47,7 @@ def text() -> str:
         for model, pool in models.items():
             given = f"tags: [{name}, {model}], parameters: {{model: {model}}}"
             lines.append(f"  - {{<<: *{pool}, name: {model}, entrypoint: {place}:{name}, {given}}}")
-    return HEAD + "\n".join(lines) + "\n"
+    return HEAD + "".join(POOL.format(name=name) for name in pools()) + "\ndeployments:\n" + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

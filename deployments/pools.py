@@ -2,10 +2,35 @@
 
 from datetime import timedelta
 
-POOLS = {"cpu": "flows on the shipped models", "gpu": "flows on the published models, one worker a GPU"}
+from esr import params
+
+CPU = "cpu"
 AUTOMATION = "mark dead runs crashed"
 SILENCE = timedelta(seconds=90)
 """Three heartbeats without one: the process is taken to be dead."""
+
+
+def pools() -> dict[str, str]:
+    """All that a model of params.yaml needs, and those that every deployment has, with what their workers hold."""
+    needed = {model.pool for model in params.load().models.values()}
+    return {name: _holds(name) for name in sorted({CPU, "gpu1", *needed})}
+
+
+def of_devices(devices: str) -> str:
+    """The pool of a worker that sees these: `0` is one GPU, `0,1` are two in one engine."""
+    n = len([one for one in devices.split(",") if one.strip()])
+    return CPU if not n else "gpu1" if n == 1 else f"gpu{n}tp"
+
+
+def _holds(pool: str) -> str:
+    if pool == CPU:
+        return "models whose weights are a folder of the checkout, on cores"
+    n = int("".join(filter(str.isdigit, pool)))
+    return (
+        "models that fit one GPU; one worker a GPU"
+        if n == 1
+        else f"models that take {n} GPUs in one engine; one worker for every {n}"
+    )
 
 
 def make() -> list[str]:
@@ -16,7 +41,7 @@ def make() -> list[str]:
 
     said = []
     with get_client(sync_client=True) as client:
-        for name, description in POOLS.items():
+        for name, description in pools().items():
             try:
                 client.read_work_pool(name)
                 said.append(f"work pool {name}: is there")

@@ -85,7 +85,7 @@ def up(gpus: Sequence[str] = ()) -> Iterator[str]:
         yield f"deployments: {len(names)}, of {', '.join(flows)}"
         yield _worker("cpu")
         for devices in gpus:
-            yield _worker("gpu", devices)
+            yield _worker(pools.of_devices(devices), devices)
     yield f"pages: {pages()}    logs: {folder()}/*.log"
     yield f"run one: PREFECT_API_URL={url()} {Path(sys.executable).parent / 'prefect'} deployment run {EXAMPLE} --watch"
     yield "end all: python -m deployments down"
@@ -252,6 +252,6 @@ def _online(client: Any, since: float = 0.0) -> set[str]:
     """Those heard of since then; one that has died is said to be online for a while."""
     from prefect.client.schemas.objects import WorkerStatus
 
-    workers = [worker for pool in pools.POOLS for worker in client.read_workers_for_work_pool(pool)]
+    workers = [worker for pool in pools.pools() for worker in client.read_workers_for_work_pool(pool)]
     heard = (worker for worker in workers if worker.last_heartbeat_time and worker.last_heartbeat_time.timestamp() >= since)
     return {worker.name for worker in heard if worker.status == WorkerStatus.ONLINE}

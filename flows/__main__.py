@@ -83,6 +83,7 @@ if __name__ == "__main__":  # what is imported next takes seconds on a busy mach
 
 from rich.console import Console  # noqa: E402  # after Ctrl-C is heard
 
+from esr.engine.share import POOL, VARIABLE, workers  # noqa: E402  # as above
 from esr.errors import EsrError, ParamsError, one_of  # noqa: E402  # as above
 from esr.params.places import experiments  # noqa: E402  # as above
 
@@ -98,12 +99,23 @@ def main(argv: list[str] | None = None) -> int:
     words.add_argument("experiment", help=f"{', '.join(experiments())}; several with commas between")
     words.add_argument("model", help="a name under models: in params.yaml, such as tiny")
     words.add_argument("--scale", default="full", help="full, or smoke for small counts (default: full)")
+    words.add_argument(
+        "--workers", type=int, metavar="N", help="processes with an engine each, one a GPU or a share of the cores (default: one)"
+    )
+    words.add_argument(
+        "--pool", metavar="NAME", help="a work pool whose workers these are, on whatever machines (default: processes of this one)"
+    )
     words.add_argument("--judge", help="a name under judges: in params.yaml (default: the model's own)")
     asked = words.parse_args(argv)
     line = " ".join(["python -m flows", *(argv if argv is not None else sys.argv[1:])])
+    if asked.workers is not None:
+        os.environ[VARIABLE] = str(asked.workers)
+    if asked.pool is not None:
+        os.environ[POOL] = asked.pool
     pressed = CtrlC(line)
     before = signal.signal(signal.SIGINT, pressed)
     try:
+        workers()
         for name in known(asked.experiment.split(",")):
             carry_out(name, asked.model, asked.scale, asked.judge, pressed)
         return 0

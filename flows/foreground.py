@@ -14,6 +14,9 @@ from rich.live import Live
 from rich.measure import Measurement
 from rich.table import Table
 
+from esr.engine.fleet import Seen
+from esr.engine.open import seen
+from esr.engine.share import POOL
 from esr.errors import EsrError
 from esr.show import closing_table
 from esr.study.progress import Progress, Stage
@@ -67,7 +70,10 @@ def said(there: There, trials: int) -> str:
 
 
 def head_start(run: Run, there: There) -> None:
-    """The engine opens while the run's own server starts, where replies are certain to be missing."""
+    """The engine opens while the run's own server starts, where replies are certain to be missing; one of a pool's workers is called by
+    the flow."""
+    if os.environ.get(POOL):
+        return
     if not there.known or there.replies < max(there.trials, 1):
         _aside(lambda: run.study.engine)
 
@@ -151,7 +157,8 @@ def _live(shown: Progress, console: Console, done: threading.Event) -> None:
 def _lines(shown: Progress, console: Console, done: threading.Event) -> None:
     said = ""
     while not done.wait(LINES_EVERY):
-        text = " · ".join(" ".join(_row(stage)) for stage in shown.stages() if stage.done < stage.total or not stage.total)
+        rows = [_row(stage) for stage in shown.stages() if stage.done < stage.total or not stage.total]
+        text = " · ".join(" ".join(filter(None, row)) for row in [*rows, *map(_hand, seen() if rows else ())])
         if text and text != said:
             console.print(text)
             said = text
@@ -163,7 +170,15 @@ def _table(shown: Progress) -> Table:
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in shown.stages():
         table.add_row(*_row(stage))
+    for worker in seen():
+        table.add_row(*_hand(worker))
     return table
+
+
+def _hand(worker: Seen) -> list[str]:
+    state = f"{worker.at_work:,} at work" if worker.state == "open" else worker.state
+    rate = f"{worker.rate:.1f}/s" if worker.done else ""
+    return [f"  worker {worker.number}", f"{worker.done:,}", rate, state, "", ""]
 
 
 def _row(stage: Stage) -> list[str]:

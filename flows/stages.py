@@ -13,6 +13,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
+from esr.engine.share import workers
 from esr.errors import DataError, EsrError
 from esr.experiment import Experiment
 from esr.prompts import evaluation
@@ -28,7 +29,7 @@ from esr.study.watch import Watched
 from esr.study.workload import UNKNOWN, There, searched_replies
 from esr.study.workload import there as stored
 from esr.types import BASELINE, Arm, Latent, Member
-from tasks import ablate, build, cache, calibrate, choose, collect, judge, page, read, record, steer
+from tasks import ablate, build, cache, calibrate, choose, collect, engines, judge, page, read, record, steer
 from tasks.run import Run, begun
 
 log = logging.getLogger(f"esr.{__name__}")
@@ -36,7 +37,7 @@ log = logging.getLogger(f"esr.{__name__}")
 SHARDS = 50
 """At most so many shards a stage, so that a flow run stays well under 300 task runs, beyond which Prefect's history suffers."""
 AHEAD = 2
-"""Steering shards at once: the next fills the engine while the last of the one before are still being written."""
+"""Steering shards at once for each engine: the next fills it while the last of the one before are still being written."""
 
 
 def options(experiment: Experiment) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def options(experiment: Experiment) -> dict[str, Any]:
     return {
         "name": experiment.name,
         "flow_run_name": experiment.name + "-{model}-{scale}",
-        "task_runner": ThreadPoolTaskRunner(max_workers=12),
+        "task_runner": ThreadPoolTaskRunner(max_workers=8 + 4 * workers()),
     }
 
 
@@ -53,6 +54,7 @@ def run(experiment: Experiment, model: str, scale: str, judge: str | None) -> It
     """One run of an experiment: what it found is drawn at its end, and how it ended is recorded in any case."""
     this, started = begun(experiment.name, model, scale, judge), datetime.now(UTC)
     this.check()
+    engines.taken_from_pool(this)
     this.flow_run = runtime.flow_run.id
     page.told()
     page.tag(experiment.name, model, scale)
@@ -207,7 +209,7 @@ def carry_out(run: Run, members: Sequence[Member]) -> None:
         for graded in grading:
             with suppress(TimeoutError):  # it is still at work
                 graded.result(timeout=0)  # what ended it ends the run now, not when all is generated
-        if len(steering) == AHEAD:
+        if len(steering) == AHEAD * workers():
             grading.append(_grade_next(run, steering))
         steering.append((shard, steer.replies.submit(run, quote(shard))))
     while steering:

@@ -3,8 +3,8 @@
     python scripts/kill_matrix.py --moments 10 --out docs/benchmarks/kill_matrix.json
 
 For each experiment on `tiny` (fake engine with a delay, or `--engine vllm`; provider judge on a local server): SIGKILL of the flow process, of the
-worker with its flow process, and of the judge server, each at a moment drawn evenly over the length of an uninterrupted run.
-After each the same line is run again to its end. Written down: whether the summary equals the uninterrupted run's, how many
+worker with its flow process, of the judge server, of one of two workers of a fleet, and of the process that asks these, each at a moment
+drawn evenly over the length of an uninterrupted run. After each the same line is run again to its end. Written down: whether the summary equals the uninterrupted run's, how many
 replies were generated twice (the fake engine keeps a log; null for another), and how many judge answers were paid twice.
 """
 
@@ -151,13 +151,42 @@ def kill_worker(r: Round, after: float) -> None:
     worker.wait()
 
 
+def kill_one_of_fleet(r: Round, after: float) -> None:
+    """The run goes on by itself to its end."""
+    process = r.where.command(*r.words(), "--workers", "2", **r.env)
+    at_work(r, process, after)
+    found = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "esr.engine.worker"], capture_output=True, text=True
+    ).stdout.split()
+    for pid in found[:1]:
+        with suppress(ProcessLookupError):  # it ended by itself meanwhile
+            os.kill(int(pid), signal.SIGKILL)
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+
+
+def kill_asker_of_fleet(r: Round, after: float) -> None:
+    process = r.where.command(*r.words(), "--workers", "2", **r.env)
+    at_work(r, process, after)
+    process.kill()
+    process.communicate()
+
+
+def at_work(r: Round, process: "subprocess.Popen[str]", after: float) -> None:
+    """Most of a run this small is its start, before which there is no fleet: the moment is counted from the first reply, a tenth of it."""
+    wait_for(lambda: r.where.log.exists() or process.poll() is not None, 300)
+    time.sleep(after / 10)
+
+
 def children(pid: int) -> list[int]:
     """The process and all below it."""
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
     return [pid, *(grandchild for child in found for grandchild in children(int(child)))]
 
 
-KILLS = {"flow": kill_flow, "worker": kill_worker, "judge": kill_judge}
+KILLS = {
+    "flow": kill_flow, "worker": kill_worker, "judge": kill_judge, "one of a fleet": kill_one_of_fleet, "asker of a fleet": kill_asker_of_fleet
+}  # fmt: skip
 
 
 def main() -> None:
@@ -165,6 +194,7 @@ def main() -> None:
     words.add_argument("--moments", type=int, default=10, help="moments at which each experiment's flow process is killed")
     words.add_argument("--others", type=int, default=3, help="moments at which its worker and its judge server are killed")
     words.add_argument("--experiments", nargs="*", default=list(EXPERIMENTS))
+    words.add_argument("--kinds", nargs="*", choices=list(KILLS), default=list(KILLS), help="what is killed")
     words.add_argument("--jobs", type=int, default=2, help="rounds at a time")
     words.add_argument("--engine", default="fake", choices=["fake", "vllm"])
     words.add_argument("--seed", type=int, default=20260206)
@@ -182,8 +212,10 @@ def main() -> None:
             after = random.Random(f"{asked.seed}/{experiment}/{kind}/{i}").uniform(0.5, seconds)
             return one(Path(name) / f"{experiment}-{kind}-{i}", experiment, api, kind, after, expected, asked.engine)
 
-        most = {"flow": asked.moments, "worker": asked.others, "judge": asked.others}
-        every = [(e, kind, i) for i in range(max(most.values())) for e in asked.experiments for kind in KILLS if i < most[kind]]
+        most = {kind: asked.moments if kind == "flow" else asked.others for kind in asked.kinds}
+        every = [
+            (e, kind, i) for i in range(max(most.values())) for e in asked.experiments for kind in asked.kinds if i < most[kind]
+        ]
         with ThreadPoolExecutor(asked.jobs) as pool:
             for done in as_completed([pool.submit(round_of, *which) for which in every]):
                 rounds.append(done.result())

@@ -1,8 +1,9 @@
-"""How well generating and judging overlap, what Prefect costs, and a run of the size of 70b without its model.
+"""How well generating and judging overlap, what Prefect costs, and runs of the size of 70b without its model, by one worker and several.
 
     python scripts/pipeline.py efficiency --model tiny --out docs/benchmarks/pipeline_efficiency.json
     python scripts/pipeline.py overhead --out docs/benchmarks/prefect_overhead.json
     python scripts/pipeline.py size70b --out docs/benchmarks/simulated_70b.json
+    python scripts/pipeline.py fleet --out docs/benchmarks/fleet.json
 
 The judge is tests/judge_server.py on this machine, 2 s ± 1 s an answer and 20 requests a second unless said otherwise.
 """
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +223,62 @@ def size70b(latents: int = 500) -> dict[str, Any]:
     }
 
 
+def fleet(latents: int = 500, workers: tuple[int, ...] = (1, 2, 4), speed: int = 230) -> dict[str, Any]:
+    """exp01 with so many latents x (10 steps + 5 trials), engines of a fixed speed each, and a judge that is always faster."""
+    change = {
+        **JUDGE,
+        "judges": {"haiku-4.5": {"per_minute": 0, "concurrency": 64}},
+        "protocol": {"verify_samples": 0, "search_mode": "reference", "search_steps": 10, "target": 0.5, "concreteness": "off"},
+        "saes": {"tiny-l3": {"d_sae": 65_536}},
+        "models": {"tiny": {"judge": "haiku-4.5"}},
+        "by_model": {"tiny": {"exp01": {"latents": latents, "trials_per_latent": 5}, "protocol": {"candidates_per_latent": 5}}},
+    }
+    each: list[dict[str, Any]] = []
+    summaries = []
+    for n in workers:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "big"
+            provider = Provider(schedule=Schedule(latency=0.2, jitter=0.1)).start()
+            env = params(folder, "fake", change) | judged(provider) | {"ESR_FAKE_SPEED": str(speed), "PREFECT_API_URL": ""}
+            label_all(folder / "labels.csv")
+            found = timed(["-m", "flows", "exp01", "tiny", "--workers", str(n)], env)
+            provider.stop()
+            made, span = spans(folder / "store")
+            summaries.append(counted(folder / "store"))
+            each.append({
+                "workers": n, "replies": made, "judge_calls": sum(provider.answered().values()), "from_first_reply_to_last_grade_s": span,
+                "replies_per_s": round(made / span, 2), "wall_s": found["wall_s"], "cpu_s": found["cpu_s"], "peak_mb": found["peak_mb"],
+                "load": round(os.getloadavg()[0], 1),
+            })  # fmt: skip
+            print(json.dumps(each[-1]), flush=True)
+    one = next(row for row in each if row["workers"] == 1)
+    for row in each:
+        row["efficiency"] = round(row["replies_per_s"] / one["replies_per_s"] / row["workers"], 3)
+        row["efficiency_with_start_and_drawing"] = round(one["wall_s"] / row["wall_s"] / row["workers"], 3)
+    return {
+        "engine": f"fake, {speed} tokens a second each",
+        "judge": "0.2 s ± 0.1 s, 64 at once",
+        "same_summary": all(one == summaries[0] for one in summaries),
+        "each": sorted(each, key=lambda row: row["workers"]),
+    }
+
+
+def spans(store: Path) -> tuple[int, float]:
+    """Replies in a store, and seconds from when the first were kept to when the last grades were."""
+    import pyarrow.parquet as pq
+
+    facts = [pq.read_metadata(file) for table in ("replies", "grades") for file in store.glob(f"shards/{table}/*.parquet")]
+    times = [datetime.fromisoformat(fact.metadata[b"esr_written"].decode()) for fact in facts]
+    made = sum(pq.read_metadata(file).num_rows for file in store.glob("shards/replies/*.parquet"))
+    return made, round((max(times) - min(times)).total_seconds(), 1)
+
+
+def counted(store: Path) -> Any:
+    from flow_runs import Place, summary
+
+    return summary(Place(store.parent))
+
+
 def label_all(labels: Path) -> None:
     """Labels for 6,000 latents, so that enough pass the filters."""
     subjects = [line.split(",", 1)[1] for line in labels.read_text().splitlines()[1:]]
@@ -234,7 +292,7 @@ def bytes_of(path: Path) -> int:
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("what", choices=["efficiency", "overhead", "size70b"])
+    words.add_argument("what", choices=["efficiency", "overhead", "size70b", "fleet"])
     words.add_argument("--engine", default="fake", choices=["fake", "vllm", "hf"])
     words.add_argument("--model", default="tiny")
     words.add_argument("--latents", type=int, help="fewer or more than the recorded measurement had")
@@ -244,7 +302,7 @@ def main() -> None:
     if asked.what == "efficiency":
         found = efficiency(asked.engine, asked.model, **size)
     else:
-        found = {"overhead": overhead, "size70b": size70b}[asked.what](**size)
+        found = {"overhead": overhead, "size70b": size70b, "fleet": fleet}[asked.what](**size)
     found["machine"] = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"
     print(json.dumps(found, indent=1, ensure_ascii=False))
     if asked.out:

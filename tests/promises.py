@@ -71,6 +71,9 @@ OTHERWISE = (
     Otherwise(README, "make paper", "dvc.lock notes the code that drew a figure", changes=("dvc.lock",)),
     Otherwise(README, ".venv/bin/dvc repro", "dvc.lock notes the code that drew a figure", changes=("dvc.lock",)),
     Otherwise("docs/deployments.md", ".venv/bin/python -m deployments up --gpus 0 1", "two GPUs", left_out=True),
+    Otherwise(
+        "docs/deployments.md", ".venv/bin/python -m flows exp01 70b --workers 4", "four GPUs", elsewhere="tests/test_fleet.py"
+    ),
     Otherwise("docs/deployments.md", ".venv/bin/prefect deployment run exp01/8b", "a GPU", left_out=True),
     Otherwise("docs/models.md", "python -m esr doctor 70b", "labels, weights, a GPU and a key are not here", code=1),
     Otherwise(
@@ -231,6 +234,7 @@ PROMISES: dict[str, Callable[[Played, Clone], None]] = {
     f'{PYTHON} -m esr sql "select text from replies join outcomes using (trial_id) where corrected limit 3"': three_replies,
     f"{PYTHON} -m esr doctor": says("vllm", "ANTHROPIC_API_KEY", "tiny: runs here", "70b: lacks"),
     f"{PYTHON} -m esr doctor 70b": says("hf download", "labels fetch", "GPU", "ANTHROPIC_API_KEY"),
+    f"{PYTHON} -m esr plan all --gpus 1 8 64": says("GPU h", "on  64 GPUs", "limited by", "without the judge's limit"),
     f"{PYTHON} -m esr plan exp01 70b": says("replies", "tokens", "calls", "$", " h at ", "not here", "doctor 70b"),
     "make paper": says("index.html", "figures", "macros"),
     ".venv/bin/dvc repro": figures_again,

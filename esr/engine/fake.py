@@ -5,7 +5,8 @@ boost at which replies go off topic, a reply that went off topic is sometimes ta
 or with detectors clamped, more often when the prompt asks for it; far too strong a boost makes one word repeat. Words are its
 tokens, so that limits, offsets, scopes and captures mean what they mean elsewhere. Its numbers are about no real model.
 
-$ESR_FAKE_LOG: a file that gets one JSON line a generated request · $ESR_FAKE_DELAY: seconds that each `generate` takes.
+$ESR_FAKE_LOG: a file that gets one JSON line a generated request · $ESR_FAKE_DELAY: seconds that each `generate` takes ·
+$ESR_FAKE_SPEED: replies' tokens a second, however many are asked at once.
 """
 
 import json
@@ -13,6 +14,7 @@ import math
 import os
 import random
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -88,7 +90,7 @@ class FakeEngine:
         self.labels = {latent.index: latent.label for latent in read_labels(path)} if path and path.is_file() else {}
         self.known: dict[str, Shape] = {}
         self.admission = Admission(self.model.layers, self.model.width, params.sae, self.model.allow_layer_mismatch, self.known)
-        self._halted = threading.Event()
+        self._halted, self._booking, self._free = threading.Event(), threading.Lock(), 0.0
         self.digest = content_id("fake", params.saes[self.model.sae].model_dump(mode="json"))
 
     @classmethod
@@ -101,11 +103,22 @@ class FakeEngine:
         if self._halted.wait(float(os.environ.get("ESR_FAKE_DELAY") or 0)):
             raise Halted({})
         outputs = [self._generate(request) for request in requests]
+        self._take_time(sum(len(output.token_ids) for output in outputs))
         if log := os.environ.get("ESR_FAKE_LOG"):
-            lines = [json.dumps(_logged(request)) for request in requests]
-            with open(log, "a", encoding="utf-8") as file:
-                file.write("".join(f"{line}\n" for line in lines))
+            lines = "".join(f"{json.dumps(_logged(request))}\n" for request in requests)
+            with open(log, "ab", buffering=0) as file:  # whole, also where several processes write
+                file.write(lines.encode())
         return outputs
+
+    def _take_time(self, tokens: int) -> None:
+        speed = float(os.environ.get("ESR_FAKE_SPEED") or 0)
+        if not speed:
+            return
+        with self._booking:
+            self._free = max(time.monotonic(), self._free) + tokens / speed
+            until = self._free
+        if self._halted.wait(max(until - time.monotonic(), 0)):
+            raise Halted({})
 
     def read(self, requests: Sequence[Request]) -> list[Reading]:
         readings = []

@@ -1,6 +1,6 @@
 """`open_engine`: one engine a model and process, opened when first asked for and closed with the process.
 
-Importing this module loads neither torch nor vLLM.
+$ESR_WORKERS says how many processes it is made of (esr/engine/fleet.py); unset, it is this one's. Importing this module loads neither torch nor vLLM.
 """
 
 import atexit
@@ -8,9 +8,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from esr.engine import Backend, Engine
+from esr.engine.share import summons, workers
 from esr.errors import EngineError, one_of
 
 if TYPE_CHECKING:
+    from esr.engine.fleet import Seen
     from esr.params import Params
 
 _LOCK = threading.Lock()
@@ -68,6 +70,16 @@ def close_engine(engine: Engine) -> None:
 
 
 def _new(params: "Params", model: str, backend: Backend, saes: bool, options: dict[str, Any]) -> Engine:
+    called = summons()
+    if (n := workers()) > 1 or called:
+        from esr.engine.fleet import Fleet
+
+        return Fleet(n, params, model, backend, saes, options, called)
+    return alone(params, model, backend, saes, options)
+
+
+def alone(params: "Params", model: str, backend: Backend, saes: bool, options: dict[str, Any]) -> Engine:
+    """A new engine of this process, which `open_engine` knows nothing of."""
     from esr.engine import shared
 
     if options and backend != "vllm":
@@ -87,6 +99,11 @@ def _new(params: "Params", model: str, backend: Backend, saes: bool, options: di
 
         return FakeEngine.open(params, model)
     raise EngineError(one_of("backend", str(backend), ["vllm", "hf", "fake"], "esr.engine"))
+
+
+def seen() -> list["Seen"]:
+    """The workers of the engines that are open."""
+    return [one for engine in list(_OPEN.values()) for one in getattr(engine, "seen", list)()]
 
 
 def halt_engines() -> None:

@@ -179,6 +179,13 @@ class ModelParams(Block):
     """Rough, with the batch full; for `plan` alone."""
 
     @property
+    def pool(self) -> str:
+        """Whose workers hold what it needs: `cpu` where the weights are a folder, `gpu1`, or `gpu2tp` for two GPUs in one engine."""
+        if self.revision == "local" and self.tensor_parallel == 1:
+            return "cpu"
+        return "gpu1" if self.tensor_parallel == 1 else f"gpu{self.tensor_parallel}tp"
+
+    @property
     def weights(self) -> str:
         """What determines the replies beside the prompt and the ops; part of every trial's identity."""
         return f"{self.hub}@{self.revision}/{self.dtype}/{self.quantization or 'plain'}/{self.adapter or 'base'}"
