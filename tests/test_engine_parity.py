@@ -301,9 +301,7 @@ def test_unsteered_rows_are_those_of_vllm_without_the_plugin(pair: Pair, monkeyp
     assert [output.token_ids for output in found[1::2]] != wanted[1::2]
 
 
-@pytest.mark.parametrize(
-    "architecture", ["mistral", "qwen2", "qwen3", "gemma3", "glm4", "phi3", "olmo", "olmo2", "smollm3"]
-)
+@pytest.mark.parametrize("architecture", ["mistral", "qwen2", "qwen3", "gemma3", "glm4", "phi3", "olmo", "olmo2", "smollm3"])
 def test_the_other_families_are_steered_and_read_like_the_reference(architecture: Architecture, tmp_path: Path) -> None:
     toy = make_toy(tmp_path, architecture)
     engine = VllmEngine(toy.params, toy.name, enforce_eager=True, **STRESS)

@@ -47,7 +47,11 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "mistral": (MistralConfig, MistralForCausalLM, {}),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"num_attention_heads": 2}),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
-    "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, {"tie_word_embeddings": True, "sliding_window": 64, "query_pre_attn_scalar": 32, "initializer_range": 0.02}),
+    "gemma3": (
+        Gemma3TextConfig,
+        Gemma3ForCausalLM,
+        {"tie_word_embeddings": True, "sliding_window": 64, "query_pre_attn_scalar": 32, "initializer_range": 0.02},
+    ),
     "glm4": (Glm4Config, Glm4ForCausalLM, {"partial_rotary_factor": 0.5}),
     "phi3": (Phi3Config, Phi3ForCausalLM, {"num_attention_heads": 2}),
     "olmo": (OlmoConfig, OlmoForCausalLM, {"num_attention_heads": 2}),
