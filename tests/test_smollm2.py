@@ -67,3 +67,11 @@ def test_the_sweep_s_largest_rate_is_the_one_that_is_named() -> None:
     rates = {arm: one.estimates["multi_attempt_rate"].value for arm, one in counted("exp02").items() if arm.startswith("exp02/")}
     assert len(rates) == 20
     assert max(rates, key=lambda arm: rates[arm] or 0.0) == "exp02/relative-0.75"
+
+
+def test_what_longer_searches_changed_is_as_it_was_measured() -> None:
+    found = json.loads((HOME / "docs" / "benchmarks" / "smollm2_searches.json").read_text())
+    assert load("smollm2").protocol.search_max_tokens == load("smollm2").protocol.max_tokens == 256
+    score, multi = found["first_score"], found["multi_attempt"]
+    assert f"first attempts {score['mean']} [{score['low']}, {score['high']}]" in PAGE
+    assert f"second attempts {100 * multi['share']:.1f} % [{100 * multi['low']:.1f}, {100 * multi['high']:.1f}]" in PAGE
