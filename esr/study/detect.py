@@ -115,7 +115,7 @@ def activations(study: "Study") -> Activations:
     found = pairs([row[0].prompt for row in trials], [[texts[t.id] for t in row] for row in trials], orders)
     batch, model = study.params.work.batch, study.spec
     values = read(study.engine, found, model, settings.pooling, protocol.prompt_format, batch=batch)
-    return summary(values, found, settings.active, choosing, confidence=protocol.confidence)
+    return summary(values, found, settings.active, choosing)
 
 
 def discovery_trials(study: "Study") -> list[list[Trial]]:
@@ -241,9 +241,7 @@ def read(engine: Engine, found: Sequence[Pair], model: ModelParams, pooling: str
     return np.concatenate(list(work(some, found, size=batch, in_flight=1)))
 
 
-def summary(
-    values: np.ndarray, found: Sequence[Pair], active: float, choosing: Sequence[int], *, confidence: float = 0.95
-) -> Activations:
+def summary(values: np.ndarray, found: Sequence[Pair], active: float, choosing: Sequence[int]) -> Activations:
     """Shares and means over all pairs; areas over those of the questions that choose, and over those of the others."""
     matched = np.array([pair.matched for pair in found])
     if matched.all() or not matched.any():
@@ -257,7 +255,7 @@ def summary(
         mismatched_active=(others > active).mean(axis=0),
         mismatched_mean=others.mean(axis=0, dtype=np.float64),
         auc=areas(values[mine], question[mine], reply[mine]).value,
-        held_out=None if mine.all() else areas(values[~mine], question[~mine], reply[~mine], confidence=confidence),
+        held_out=None if mine.all() else areas(values[~mine], question[~mine], reply[~mine]),
     )
 
 
