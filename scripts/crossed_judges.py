@@ -21,18 +21,18 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from esr import params as parameters
+from esr.count import agreement, reliability
+from esr.count.statistics import wilson
+from esr.experiment import Selection
+from esr.params import HOME
+from esr.show.crossed import DETECTOR, crossed
+from esr.store import Store
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from judge_server import Provider, Schedule  # noqa: E402  # the tests' folder is not installed
-
-from esr import params as parameters  # noqa: E402
-from esr.count import agreement, reliability  # noqa: E402
-from esr.count.statistics import wilson  # noqa: E402
-from esr.experiment import Selection  # noqa: E402
-from esr.params import HOME  # noqa: E402
-from esr.show.crossed import DETECTOR, crossed  # noqa: E402
-from esr.store import Store  # noqa: E402
 
 SENSITIVITY, SPECIFICITY = 0.9, 0.985
 KEY = "not-a-real-key"
