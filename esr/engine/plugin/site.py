@@ -80,7 +80,7 @@ def _steered(plain: type[nn.Module]) -> type[nn.Module]:
 def _steered_whole(plain: type[nn.Module]) -> type[nn.Module]:
     class Steered(plain):  # type: ignore[misc, valid-type]  # a class known only when the model is loaded
         def forward(self, hidden_states: Tensor, *args: Any, position_ids: Tensor, **more: Any) -> Tensor:
-            stream = plain.forward(self, hidden_states, *args, position_ids=position_ids, **more)
+            stream: Tensor = plain.forward(self, hidden_states, *args, position_ids=position_ids, **more)
             rows = stream.view(-1, stream.shape[-1])
             nothing = rows.new_zeros(1, rows.shape[1]).expand_as(rows)
             torch.ops.vllm.esr_steer(rows, nothing, position_ids.view(-1), self.esr_layer)
