@@ -25,6 +25,23 @@ if __name__ == "__main__":
 """
 
 
+ENDS_EARLY = """
+import multiprocessing, sys, threading, time
+from pathlib import Path
+from tiny_models import make_toy
+from esr.engine.open import open_engine
+
+if __name__ == "__main__":
+    toy = make_toy(Path(sys.argv[1]), "llama")
+    threading.Thread(target=open_engine, args=(toy.params, toy.name), daemon=True).start()
+    while not multiprocessing.active_children():
+        time.sleep(0.05)
+    time.sleep(float(sys.argv[2]))
+    print("ends", flush=True)
+"""
+"""A run that fails while its engine is being opened ahead of it."""
+
+
 def alive(session: int) -> list[str]:
     """Commands of a session's processes that are not yet dead."""
     rows = subprocess.run(["ps", "-eo", "sid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -50,6 +67,28 @@ def test_an_engine_ends_with_the_process_that_opened_it(tmp_path: Path) -> None:
         while any("VLLM" in args for args in alive(opener.pid)) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert not [args for args in alive(opener.pid) if "VLLM" in args]
+    finally:
+        for pid in (int(row.split()[0]) for row in _of_session(opener.pid)):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("after", [0.0, 4.0])
+def test_a_process_that_ends_while_an_engine_is_being_opened_takes_it_along(after: float, tmp_path: Path) -> None:
+    script = tmp_path / "ends_early.py"
+    script.write_text(ENDS_EARLY)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    opener = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "toy"), str(after)], env=env, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert opener.stdout is not None
+        assert any(line.strip() == "ends" for line in opener.stdout)
+        opener.wait(60)
+        deadline = time.monotonic() + 20
+        while alive(opener.pid) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not alive(opener.pid)
     finally:
         for pid in (int(row.split()[0]) for row in _of_session(opener.pid)):
             os.kill(pid, signal.SIGKILL)

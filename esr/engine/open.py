@@ -4,6 +4,7 @@ $ESR_WORKERS says how many processes it is made of (esr/engine/fleet.py); unset,
 """
 
 import atexit
+import multiprocessing
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +113,20 @@ def halt_engines() -> None:
         engine.halt()
 
 
-@atexit.register
 def close_engines() -> None:
     """Close all; the next `open_engine` opens anew."""
     with _LOCK:
         while _OPEN:
             _OPEN.popitem()[1].close()
+
+
+@atexit.register
+def end_engines() -> None:
+    """With the process. One that another thread is still opening is ended and not waited for: it would never be open, since a process
+    that ends starts no more threads."""
+    if _LOCK.acquire(blocking=False):
+        _LOCK.release()
+        close_engines()
+    else:
+        for child in multiprocessing.active_children():
+            child.kill()
