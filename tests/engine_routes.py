@@ -17,6 +17,13 @@ class Route:
     body: dict[str, Any]
     field: str = "vllm_xargs"
 
+    @property
+    def here(self) -> str:
+        """With the vLLM that is installed."""
+        from vllm import __version__
+
+        return self.oldest if __version__.startswith("0.26.") else self.newest
+
 
 ROUTES = {
     "/v1/chat/completions": Route("steers", "steers", {"messages": CHAT, "max_tokens": 4}),

@@ -188,7 +188,10 @@ def test_a_plain_session_is_answered(doors: Doors) -> None:
 
 
 def test_a_batch_file_s_lines_are_steered_each_as_it_asks(doors: Doors, tmp_path: Path) -> None:
-    from vllm.entrypoints.launchers.run_batch import make_arg_parser, run_batch
+    try:
+        from vllm.entrypoints.launchers.run_batch import make_arg_parser, run_batch
+    except ImportError:  # vLLM 0.26
+        from vllm.entrypoints.openai.run_batch import make_arg_parser, run_batch
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     lines = []

