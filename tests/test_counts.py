@@ -91,8 +91,8 @@ def test_a_flow_runs_page_says_what_it_is_and_how_to_make_it_again(here: Place) 
     assert "Cost of judging in this run: $0.00" in made
     assert f"/runs/flow-run/{runs['exp05-tiny-smoke'].id})" in made
     tables = texts["exp05-tiny-engine-fake-smoke-lexical-closing"].split("\n\n")
-    assert [table.splitlines()[0].count("|") for table in tables[:2]] == [7, 6], "in one table the last columns would be cut"
-    assert "| arm | multi − baseline | ESR − baseline | multi, equal score | ESR, equal score |" in tables[1]
+    assert [table.splitlines()[0].count("|") for table in tables[:2]] == [7, 7], "in one table the last columns would be cut"
+    assert "| arm | dose | multi − baseline | ESR − baseline | multi, equal score | ESR, equal score |" in tables[1]
     assert "| exp05/self_monitor |" in tables[0]
     assert "| exp05/self_monitor |" in tables[1]
     sample = texts["exp05-tiny-engine-fake-smoke-lexical-replies"]

@@ -107,13 +107,14 @@ def _graded(store: Store, chosen: Selection) -> bool:
 
 
 def markdown(found: list[Line], note: str = NOTE) -> str:
-    """Two tables, rates and then differences: in one, the last columns would be cut on a page of usual width."""
+    """Two tables, rates and then doses and differences: in one, the last columns would be cut on a page of usual width."""
     shown = found[0].shown if found else SHOWN
     dose = known(found)
     names, rows = header(shown, dose=dose), [line.cells(dose=dose) for line in found]
     held = 3 + dose + len(_values(shown))
-    apart = [[row[0], *row[held:]] for row in rows if any(row[held:])]
-    tables = [(names[:held], [row[:held] for row in rows]), ((names[0], *names[held:]), apart)]
+    rates, beside = [*range(3), *range(3 + dose, held)], [0, *range(3, 3 + dose), *range(held, len(names))]
+    apart = [row for row in rows if any(row[i] for i in beside[1:])]
+    tables = [([names[i] for i in at], [[row[i] for i in at] for row in some]) for at, some in ((rates, rows), (beside, apart))]
     return "\n\n".join([*(table(head, some) for head, some in tables if some), note])
 
 

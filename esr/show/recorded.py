@@ -78,7 +78,7 @@ def recorded(store: Store, params: Params, experiment: Experiment, chosen: Selec
     }
     keys = [f"{arm['experiment']}/{arm['arm']}" for arm in about["arms"]]
     if streams := dosed.streams(store, chosen, keys):
-        about["streams"] = streams
+        about["streams"] = [one | {"norm": float(f"{one['norm']:.4g}")} for one in streams]  # what another processor finds too
     if labels := audited.read(store, chosen, protocol.confidence):
         about["audited"] = labels
     return Recorded(tables, about)
