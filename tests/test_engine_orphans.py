@@ -26,14 +26,18 @@ if __name__ == "__main__":
 
 
 ENDS_EARLY = """
-import multiprocessing, sys, threading, time
+import multiprocessing, os, sys, threading, time
 from pathlib import Path
 from tiny_models import make_toy
 from esr.engine.open import open_engine
 
+def ahead():
+    open_engine(toy.params, toy.name)
+    os.write(1, b"opened\\n")
+
 if __name__ == "__main__":
     toy = make_toy(Path(sys.argv[1]), "llama")
-    threading.Thread(target=open_engine, args=(toy.params, toy.name), daemon=True).start()
+    threading.Thread(target=ahead, daemon=True).start()
     while not multiprocessing.active_children():
         time.sleep(0.05)
     time.sleep(float(sys.argv[2]))
@@ -84,6 +88,7 @@ def test_a_process_that_ends_while_an_engine_is_being_opened_takes_it_along(afte
     try:
         assert opener.stdout is not None
         assert any(line.strip() == "ends" for line in opener.stdout)
+        assert "opened" not in opener.stdout.read(), "it was waited for"
         opener.wait(60)
         deadline = time.monotonic() + 20
         while alive(opener.pid) and time.monotonic() < deadline:
