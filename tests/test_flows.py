@@ -55,7 +55,9 @@ def flow(name: str):  # type: ignore[no-untyped-def]  # a Prefect flow, whose ty
 
 
 def test_every_experiment_grades_every_trial_that_it_plans(here: Place) -> None:
-    rows = {(row["experiment"], row["arm"]): row for row in summary(here)}
+    rows = {
+        (row["experiment"], row["arm"]): row for row in summary(here) if row["judge"] == "lexical"
+    }  # exp07's other judge grades a sample
     for experiment, arms in ARMS.items():
         found = {arm for name, arm in rows if name == experiment}
         assert found if arms is None else found == arms
