@@ -173,7 +173,7 @@ def test_a_changed_plan_takes_the_old_ones_place(here: Place, tmp_path: Path) ->
     try:
         (here.root / "params.yaml").write_text(changed)
         flow("exp01")("tiny", scale="smoke")
-        rows = [row for row in summary(here) if row["experiment"] == "exp01"]
+        rows = [row for row in summary(here) if (row["experiment"], row["judge"]) == ("exp01", "lexical")]
         assert [row["n_planned"] % 2 == 0 and row["n_planned"] <= 2 * LATENTS for row in rows] == [True]
     finally:
         (here.root / "params.yaml").write_text(text)
