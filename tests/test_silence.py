@@ -21,8 +21,9 @@ LINES = (
     r"store \S+: nothing of it is there yet",
     r"(calibrate|calibrate: judge|steer|judge) +[\d,]+(/[\d,]+)?.*",
     r"note: .* (latents|labels) .*",
-    r"arm +n +missing +first score +multi-attempt +ESR +multi − baseline +ESR − baseline +multi, equal score +ESR, equal score",
+    r"arm +n +missing +dose +first score +multi-attempt +ESR +multi − baseline +ESR − baseline +multi, equal score +ESR, equal score",
     r"exp01/baseline +\d+ .*",
+    r"The residual stream is [\d.]+ long after block 3 \(median over [\d,]+ tokens of 38 unsteered replies\); dose: .*",
     r"figure: \S+\.png",
 )
 """All that a run may print where there is no terminal, besides the note under its table."""
