@@ -76,16 +76,17 @@ def exp11(model: str, scale: str = "full", judge: str | None = None) -> None:
         spans = collect.spans(run, [one.id for one in sources])
         begun = by_cut(sources, spans, exp.characters, exp.multiples, exp.sentence)
         conditions = [Condition("on", lambda trial: trial), Condition("off", unsteered, against="on")]
-        if exp.clamped:
-            conditions += [Condition(name, without(run, some), against="off") for name, some in sets(run, exp.first_seed).items()]
+        conditions += [Condition(name, without(run, some), against="off") for name, some in sets(run, exp).items()]
         stages.carry_out(run, detection("exp11", begun, conditions))
 
 
-def sets(run: Run, first_seed: int) -> dict[str, list[Detector]]:
-    """The detectors, and matched controls in their place."""
+def sets(run: Run, exp: Settings) -> dict[str, list[Detector]]:
+    """The detectors, and matched controls in their place; none of a model that has no detectors."""
+    if not exp.clamped:
+        return {}
     seen, barred = collect.activations(run), stages.latents(run)
     detectors = ablate.detectors(run, seen)
-    controls = ablate.controls(run, seen, barred, len(CONTROLS), CONTROLS, first_seed)
+    controls = ablate.controls(run, seen, barred, len(CONTROLS), CONTROLS, exp.first_seed)
     record.detectors(run, {"detectors": detectors, **controls})
     return {"detectors": detectors, "matched": controls["matched-0"]}
 
