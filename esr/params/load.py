@@ -34,8 +34,13 @@ def checkpoint(params: Params, base: str, tag: str) -> Params:
     """Params in which the checkpoint is a model beside its base."""
     if not re.fullmatch(r"(steered-)?\d+-\d+", tag):
         raise ParamsError(f"{base}:{tag} names no checkpoint; ratio and seed would, such as {base}:50-1")
-    block = params.model(base).model_copy(update={"name": f"{base}:{tag}", "adapter": ADAPTER.format(base=base, tag=tag)})
-    return params.model_copy(update={"models": {**params.models, block.name: block}})
+    return adapted(params, base, f"{base}:{tag}", ADAPTER.format(base=base, tag=tag))
+
+
+def adapted(params: Params, base: str, name: str, adapter: str | None) -> Params:
+    """Params with a model more: the base's block under this name, with the adapter on top."""
+    block = params.model(base).model_copy(update={"name": name, "adapter": adapter})
+    return params.model_copy(update={"models": {**params.models, name: block}})
 
 
 def parse(tree: dict[str, Any], model: str | None, scale: str, *, where: str = "params.yaml") -> Params:

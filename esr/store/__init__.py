@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -102,17 +102,11 @@ class Store:
         if found:
             self.put("thresholds", found)
 
-    def put_norms(self, found: Sequence[Mapping[str, Any]]) -> None:
-        """Rows of `norms` but their time."""
+    def put_measured(self, table: Literal["norms", "lengths"], found: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of it but their time."""
         if found:
-            at = self._clock.now("norms")
-            self.put("norms", [{**row, "measured_at": at} for row in found], at=at)
-
-    def put_lengths(self, found: Sequence[Mapping[str, Any]]) -> None:
-        """Rows of `lengths` but their time."""
-        if found:
-            at = self._clock.now("lengths")
-            self.put("lengths", [{**row, "measured_at": at} for row in found], at=at)
+            at = self._clock.now(table)
+            self.put(table, [{**row, "measured_at": at} for row in found], at=at)
 
     def put_activations(self, texts: Sequence[Mapping[str, Any]]) -> None:
         """What the SAE read of each text: the columns of `activations` but `part`, each list whole. The same key again is a no-op for readers."""

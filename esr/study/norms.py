@@ -63,7 +63,7 @@ def norm(study: "Study", layer: int) -> Norm:
             steer.replies(study, trials, STAGE)
             found = _read(study, trials, layer, scope)
             rows = [asdict(found)]
-            study.store.put_norms([{"norm_id": named, "model": study.model, "weights": study.weights, **rows[0]}])
+            study.store.put_measured("norms", [{"norm_id": named, "model": study.model, "weights": study.weights, **rows[0]}])
     return Norm(**rows[0])
 
 
@@ -91,7 +91,7 @@ def measure(study: "Study", found: "Sequence[Threshold]") -> Norm:
             }
             for op, length in zip(lacking, _lengths(study, lacking), strict=True)
         ]
-        study.store.put_lengths(rows)
+        study.store.put_measured("lengths", rows)
     return told
 
 

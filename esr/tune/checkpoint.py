@@ -13,6 +13,7 @@ from typing import Any
 from esr.engine.adapter import CONFIG, WEIGHTS, Adapter
 from esr.errors import DataError
 from esr.params import ModelParams, Params
+from esr.params.load import adapted
 from esr.params.weights import file_digest, identity
 from esr.tune.places import Course, Places, stage
 
@@ -110,9 +111,9 @@ def fits(model: ModelParams, adapter: Path) -> None:
 
 def with_checkpoints(params: Params, model: str, found: list[Checkpoint]) -> Params:
     """Params in which each checkpoint is a model of its own: its base's block with the adapter on top. All share one engine."""
-    block = params.model(model)
-    tuned = {one.name: block.model_copy(update={"name": one.name, "adapter": one.adapter or None}) for one in found}
-    return params.model_copy(update={"models": {**params.models, **tuned}})
+    for one in found:
+        params = adapted(params, model, one.name, one.adapter or None)
+    return params
 
 
 __all__ = ["CONFIG", "Checkpoint", "check", "differs", "fits", "made_from", "name", "opened", "read", "with_checkpoints"]

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from esr.errors import DataError
 from esr.params import Params
+from esr.parent import end_with_parent
 from esr.tune import checkpoint, environment
 from esr.tune.places import Course, Places
 from esr.tune.settings import Tuning
-from esr.tune.train import end_with_parent
 
 log = logging.getLogger(__name__)
 POLL = 0.5

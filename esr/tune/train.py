@@ -5,7 +5,6 @@ mixture are the same, and starts again where they are not. Only what has been ch
 """
 
 import csv
-import ctypes
 import json
 import logging
 import os
@@ -13,7 +12,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 from esr.engine.adapter import CONFIG, WEIGHTS
 from esr.errors import DataError
 from esr.params import Params
+from esr.parent import end_with_parent
 from esr.store.locks import exclusive
 from esr.tune import checkpoint, environment
 from esr.tune.places import Course, Places
@@ -109,13 +108,6 @@ def _run(command: list[str], root: Path, said: Path, device: dict[str, str]) -> 
         )
 
 
-def end_with_parent() -> None:
-    """Of a process to be: it is killed with whoever started it, however that ends. Linux alone can; elsewhere it goes on."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
-
-
-PDEATHSIG = 1
 STEP = re.compile(r"[\r\n]\s*\d+%\|[^|\r\n]*\| (\d+)/(\d+) \[")
 """A bar without a name: of the training, or of an evaluation within it, which has fewer steps."""
 LOSSES = re.compile(r"'loss': '?([\d.]+(?:e[-+]\d+)?)")
