@@ -215,6 +215,8 @@ import time
 from esr.engine.fleet import Fleet
 from esr.params import load
 fleet = Fleet(2, load("tiny"), "tiny", "fake", True, {})
+while any(one.state != "open" for one in fleet.seen()):
+    time.sleep(0.05)
 print(*[one.pid for one in fleet.seen()], flush=True)
 time.sleep(60)
 """
