@@ -54,7 +54,7 @@ def plan(run: Run, there: There) -> str:
         f"plan: at most {' + '.join(parts)} = {asked.replies:,} replies; {asked.judge_calls:,} judge calls; "
         f"{asked.tokens / 1e6:.3g} M tokens{few}\n"
         + (f"{unlabelled}\n" if unlabelled else "")
-        + f"store {run.study.store.root}: {said(there, asked.trials)}"
+        + f"store {run.study.store.place}: {said(there, asked.trials)}"
     )
 
 

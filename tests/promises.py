@@ -75,6 +75,15 @@ OTHERWISE = (
         "docs/deployments.md", ".venv/bin/python -m flows exp01 70b --workers 4", "four GPUs", elsewhere="tests/test_fleet.py"
     ),
     Otherwise("docs/deployments.md", ".venv/bin/prefect deployment run exp01/8b", "a GPU", left_out=True),
+    Otherwise(
+        "docs/deployments.md", "export ESR_STORE=s3://bucket/prefix", "the reader's bucket", elsewhere="tests/test_remote_runs.py"
+    ),
+    Otherwise(
+        "docs/deployments.md", ".venv/bin/python -m flows exp01 tiny", "in that bucket", elsewhere="tests/test_remote_runs.py"
+    ),
+    Otherwise(
+        "docs/deployments.md", ".venv/bin/python -m esr sql 'from summary'", "from there", elsewhere="tests/test_remote_runs.py"
+    ),
     Otherwise("docs/models.md", "python -m esr doctor 70b", "labels, weights, a GPU and a key are not here", code=1),
     Otherwise(
         README,

@@ -77,7 +77,7 @@ def _store(store: Any) -> dict[str, Any]:
     from esr.store import schema, shards
 
     files = shards.listed(store.root)
-    found: dict[str, Any] = {"root": str(store.root), "exists": store.root.is_dir(), "shards": len(files), "schema": schema.VERSION}
+    found: dict[str, Any] = {"root": store.place, "exists": store.root.is_dir(), "shards": len(files), "schema": schema.VERSION}
     place = store.root if store.root.is_dir() else Path(store.root).parent
     found["writable"] = os.access(place, os.W_OK)
     found["free_gib"] = shutil.disk_usage(place).free >> 30 if place.is_dir() else None

@@ -16,7 +16,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("experiments", nargs="*", help="of a bundle: the experiments in it; all when left out")
     parser.add_argument("--port", type=int, help="of the server, on 127.0.0.1 (8731, or any free one when it is taken)")
-    parser.add_argument("--store", type=Path, help="the store's folder ($ESR_STORE, or store/ in the checkout)")
+    parser.add_argument("--store", help="the store's folder or s3://bucket/prefix ($ESR_STORE, or store/ in the checkout)")
     parser.add_argument("--no-open", action="store_true", help="do not open a browser")
     parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="write the pages with their data into a new folder instead")
 
@@ -31,7 +31,7 @@ def run(args: Namespace) -> int:
     from esr.view.address import HOST
 
     if args.store:
-        os.environ["ESR_STORE"] = str(args.store)
+        os.environ["ESR_STORE"] = args.store
     store = Snapshot(existing().root)
     if args.experiments and not args.bundle:
         raise DataError(

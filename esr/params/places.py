@@ -13,8 +13,15 @@ def path() -> Path:
 
 
 def store() -> Path:
-    """Where results are kept: store/ in the checkout, or $ESR_STORE."""
-    return Path(os.environ.get("ESR_STORE") or HOME / "store").absolute()
+    """Where results are kept: store/ in the checkout, or $ESR_STORE; of an object store the copy here, which $ESR_MIRROR may place elsewhere."""
+    named = os.environ.get("ESR_MIRROR") if remote() else os.environ.get("ESR_STORE")
+    return Path(named or HOME / "store").absolute()
+
+
+def remote() -> str | None:
+    """The object store that results are shared through, s3://bucket/prefix, where $ESR_STORE names one."""
+    named = os.environ.get("ESR_STORE", "")
+    return named if named.startswith("s3://") else None
 
 
 def resolve(relative: str) -> Path:

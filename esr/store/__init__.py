@@ -1,12 +1,11 @@
 """The store: results as durable Parquet shards, and a DuckDB file with views to query them by.
 
-store = Store()                                   # $ESR_STORE, or store/ in the checkout
+store = Store()                                   # $ESR_STORE (a folder or s3://bucket/prefix), or store/ in the checkout
 store.put_members(members); store.put_replies(replies); store.put_grades(grades)
 store.sql("from summary")                         # a pyarrow.Table that sees the newest shards, also while others write
 """
 
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from esr.params import HOME
+from esr import params
+from esr.remote import mirror
 from esr.store import check, database, rows, schema, shards
 from esr.store.audit import Audit
 from esr.store.audit import audit as check_all
@@ -37,10 +37,16 @@ class Store:
     """One folder of results. Every method may be called from any thread, process or host at any time."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = Path(root or os.environ.get("ESR_STORE") or HOME / "store").absolute()
+        self.root = Path(root or params.store()).absolute()
         self._ids: dict[str, tuple[set[str], set[str]]] = {}
         self._lock = threading.Lock()
         self._clock = Clock(self.root)
+
+    @property
+    def place(self) -> str:
+        """For people: the folder, or the bucket that it is the copy of."""
+        copy = mirror.of(self.root)
+        return str(self.root) if copy is None else f"{copy.bucket.url} (here in {self.root})"
 
     def put(self, table: str, rows_: Rows, *, key: str | None = None, at: datetime | None = None) -> Path:
         """One durable shard, named by `key` or by its content, as of `at` or now. The same key again is a no-op."""
@@ -147,6 +153,7 @@ class Store:
         named = str(run.get("run_id") or content_id("run", json.dumps(start, sort_keys=True, default=str)))
         at = self._clock.now("runs")
         self.put("runs", [{"recorded_at": at, **run, "run_id": named}], at=at)
+        mirror.settle(self.root)
         return named
 
     def known(self, table: str, ids: Sequence[str]) -> set[str]:

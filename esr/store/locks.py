@@ -1,4 +1,5 @@
-"""A lock on one piece of work, held over processes of one machine and let go when its holder dies.
+"""A lock on one piece of work, held over processes of one machine and let go when its holder dies; where results are shared through a
+bucket, over machines.
 
 Of two runs that want the same batch the second waits, and finds it done.
 """
@@ -9,16 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from esr.remote import mirror
+from esr.remote.lease import leased
 from esr.types import content_id
 
 
 @contextmanager
 def exclusive(folder: Path, *work: object) -> Iterator[None]:
-    """Waits until nobody else, thread or process, works on `work`."""
+    """Waits until nobody else, thread or process, works on `work`. `folder`: `locks` of a store, or of other work."""
     folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder / f"{content_id(*work, length=3)}.lock", os.O_CREAT | os.O_RDWR, 0o666)
+    named = f"{content_id(*work, length=3)}.lock"
+    fd = os.open(folder / named, os.O_CREAT | os.O_RDWR, 0o666)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        if (copy := mirror.of(folder.parent)) is None:
+            yield
+        else:
+            with leased(copy.bucket, f"locks/{named}"):
+                copy.refresh(at_once=True)
+                yield
     finally:
         os.close(fd)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esr.errors import StoreError
+from esr.remote import mirror
 from esr.store import schema
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def write(root: Path, table: str, data: pa.Table, key: str, at: datetime) -> Pat
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}", key):
         raise StoreError(f"a shard cannot be named {key[:200]!r}; use letters, digits, '.', '_' and '-'")
     folder = root / "shards" / table
+    mirror.refresh(root)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path, n = folder / f"{key}.parquet", 0
@@ -68,7 +70,10 @@ def write(root: Path, table: str, data: pa.Table, key: str, at: datetime) -> Pat
             n += 1  # a torn file bears the name: it is left alone and these rows go beside it
             path = folder / f"{key}.{n}.parquet"
         _place(_encoded(table, data, at), path)
+        mirror.send(root, path)
         return path
+    except StoreError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(
@@ -182,6 +187,7 @@ def left_alone(root: Path) -> dict[str, str]:
 
 def listed(root: Path) -> dict[str, Path]:
     """Every file that should be a shard, by `<table>/<file>`, sorted; what else lies there is named."""
+    mirror.refresh(root)
     out: dict[str, Path] = {}
     top = root / "shards"
     known = schema.tables()
@@ -206,6 +212,7 @@ def listed(root: Path) -> dict[str, Path]:
 
 def files(root: Path, table: str) -> dict[str, Path]:
     """The files of one table, by `<table>/<file>`."""
+    mirror.refresh(root)
     try:
         entries = list(os.scandir(root / "shards" / table))
     except FileNotFoundError:

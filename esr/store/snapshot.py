@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from esr.remote import mirror
 from esr.store import Store
 from esr.store.query import Ask, asking
 
@@ -70,6 +71,7 @@ class Snapshot(Store):
 
 def stamp(root: Path) -> str:
     """Changes whenever something is written: the times of the folders into which new shards and figures are renamed."""
+    mirror.refresh(root)
     times = []
     for folder in (root / "shards", root / "figures"):
         if folder.is_dir():

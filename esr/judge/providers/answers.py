@@ -4,6 +4,7 @@
     claims    who is asking what right now, so that nobody asks it twice; a dead owner's claims are free at once
     batches   what was handed to a provider in bulk, so that a killed run collects it later
     garbled   bodies that were not the provider's JSON at all
+    unsent, taken   of a store that is shared through a bucket: answers still to be sent, files that were taken in
 
 All writing goes through one thread (writer.py): committed with an fsync before anybody hears of it.
 """
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from esr.errors import StoreError
+from esr.judge.providers import shared
 from esr.judge.providers.call import Answer, Call, Kind, Message, Target, clean
-from esr.judge.providers.owner import gone, named
 from esr.judge.providers.writer import Writer, connect, unlocked, void
+from esr.remote.owner import gone, named
 
 LEASE = 900.0
 """Seconds after which a claim from another host, whose processes cannot be seen, is free; every try claims anew."""
@@ -87,6 +89,11 @@ class Answers:
             raise StoreError(f"the judges' answers cannot be kept in {str(self.path)!r}: {error}") from None
         self._reading = threading.Lock()
         self._writer = Writer(self.path)
+        self.bucket = shared.bucket_of(folder)
+        """Where answers are shared with other machines."""
+        self._shared = (
+            None if self.bucket is None else shared.Shared(self.bucket, self.path, lambda work: self._writer.submit(work).result())
+        )
 
     # reading
 
@@ -145,6 +152,8 @@ class Answers:
         def work(db: sqlite3.Connection) -> None:
             db.execute(f"INSERT OR IGNORE INTO answers VALUES ({','.join('?' * len(row))})", row)
             db.execute("DELETE FROM claims WHERE key = ?", [key])
+            if self._shared is not None:
+                shared.note(db, key)
 
         return self._writer.submit(work)
 
@@ -228,12 +237,14 @@ class Answers:
             db.execute("UPDATE batches SET owner = '' WHERE owner = ? AND provider_id IS NULL", [owner])
 
         self._writer.submit(work)
+        if self._shared is not None:
+            self._shared.close()
         self._writer.close()
         self._reader.close()
 
 
 def prepare(db: sqlite3.Connection) -> None:
-    db.executescript(TABLES)
+    db.executescript(TABLES + shared.TABLES)
     if not db.execute("SELECT 1 FROM pragma_table_info('answers') WHERE name = 'owner'").fetchone():
         db.execute("ALTER TABLE answers ADD COLUMN owner TEXT")  # in a file from before owners were kept
     db.executescript(INDEXES)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from esr.errors import EsrError, JudgeBusy, JudgeError, StoreError
+from esr.judge.providers import machines
 from esr.judge.providers.answers import Answers, Claim
 from esr.judge.providers.batch import HELD, BatchCaller
 from esr.judge.providers.budget import Budget, priced
@@ -82,7 +83,10 @@ class Caller:
         self.judge, self.answers, self.budget, self.mode = judge, answers, budget, mode
         self._client, self._tries, self._run = client, tries, run
         provider = judge.api_base or (judge.client if judge.client == "anthropic" else judge.model.partition("/")[0])
-        self._limits = Limits(provider, judge.concurrency, judge.per_minute) if client else None
+        self._machines = machines.Machines(answers.bucket, provider) if client and answers.bucket else None
+        sharing = self._machines
+        count = (lambda: sharing.asking) if sharing else (lambda: 1)
+        self._limits = Limits(provider, judge.concurrency, judge.per_minute, count) if client else None
         self._reach = reach(judge)
         self._batches: BatchCaller | None = None
         if mode == "batch" and isinstance(client, BatchClient):
@@ -218,6 +222,8 @@ class Caller:
             raise Unanswered("budget")
         answered, cost = False, None
         try:
+            if self._machines is not None and not self._machines.settled.is_set():
+                await asyncio.to_thread(self._machines.settled.wait, machines.TERM)
             await self._limits.start()
             self.calls += 1
             self._flying.add(key)
@@ -275,6 +281,8 @@ class Caller:
             await self._batches.close(PATIENCE)
         if self._client is not None:
             await self._client.close()
+        if self._machines is not None:
+            await asyncio.to_thread(self._machines.close)
         if self._limits is not None:
             self._limits.close()
 

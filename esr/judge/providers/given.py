@@ -1,5 +1,6 @@
-"""Answers that judges gave, read back for people to see; nothing is written, and nothing is made where there are none."""
+"""Answers that judges gave, read back for people to see; nothing is written but what other machines have shared through a bucket."""
 
+import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -7,6 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esr.errors import StoreError
+from esr.judge.providers import shared
+from esr.judge.providers.answers import prepare
+from esr.judge.providers.writer import connect
+from esr.remote.bucket import Unreachable
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 500
 """Keys of one question; SQLite takes a limited number of them."""
@@ -24,6 +31,8 @@ class Given:
 def given(store: Path, keys: Sequence[str]) -> Mapping[str, Given]:
     """By the key that a grade holds; what is not kept here is not in it. Raises StoreError where the file cannot be read."""
     file = store / "answers.sqlite"
+    if keys:
+        _fetch(store, file)
     if not keys or not file.is_file():
         return {}
     found: dict[str, Given] = {}
@@ -37,3 +46,14 @@ def given(store: Path, keys: Sequence[str]) -> Mapping[str, Given]:
     except sqlite3.Error as error:
         raise StoreError(f"the judges' answers in {str(file)!r} cannot be read: {error}") from None
     return found
+
+
+def _fetch(store: Path, file: Path) -> None:
+    if (bucket := shared.bucket_of(store)) is None:
+        return
+    try:
+        with closing(connect(file)) as db:
+            prepare(db)
+        shared.take_in(bucket, file, shared.directly(file))
+    except Unreachable as error:
+        log.warning("%s; answers of other machines may be missing", error)

@@ -1,4 +1,4 @@
-"""How many calls fly at once, and how many start in a minute, over all processes of one machine.
+"""How many calls fly at once, and how many start in a minute, over all processes of one machine; of several, each has an equal share.
 
 Both live in small files under the machine's temporary folder, one pair per provider, and both are kept by the kernel: a call holds
 an flock on one slot file while it flies, so a killed process gives its slots back at once; and the time of the next free start
@@ -15,7 +15,7 @@ import struct
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -79,8 +79,9 @@ def own_file(path: str) -> int:
 class Limits:
     """The gate before one provider. To be used on one event loop."""
 
-    def __init__(self, provider: str, concurrency: int, per_minute: int) -> None:
-        self.concurrency = concurrency
+    def __init__(self, provider: str, concurrency: int, per_minute: int, machines: Callable[[], int] = lambda: 1) -> None:
+        """`machines`: how many share the limit now."""
+        self.concurrency, self._machines = concurrency, machines
         self.interval = 60.0 / per_minute if per_minute else 0.0
         base = folder() / hashlib.sha256(provider.encode()).hexdigest()[:16]
         self._slots = [own_file(f"{base}.slot{i}") for i in range(concurrency)]
@@ -109,7 +110,7 @@ class Limits:
             self._given_back.set()
 
     async def _take(self) -> int:
-        while self.concurrency - len(self._idle) >= int(self.allowed):
+        while self.concurrency - len(self._idle) >= min(int(self.allowed), max(1, self.concurrency // self._machines())):
             self._given_back.clear()
             await self._given_back.wait()
         while (rest := self._rest_until - time.monotonic()) > 0:
@@ -173,7 +174,7 @@ class Limits:
             following = EIGHT.unpack(stored)[0] if len(stored) == EIGHT.size else now
             # a clock that was set back must not stop the world
             following = now if following > now + 3600 else max(following, now - BURST)
-            os.pwrite(self._clock, EIGHT.pack(following + self.interval), 0)
+            os.pwrite(self._clock, EIGHT.pack(following + self.interval * self._machines()), 0)
             return float(following)
         finally:
             fcntl.flock(self._clock, fcntl.LOCK_UN)
