@@ -4,7 +4,8 @@
 
 For each experiment on `tiny` (fake engine with a delay, or `--engine vllm`; provider judge on a local server): SIGKILL of the flow process, of the
 worker with its flow process, of the judge server, of one of two workers of a fleet, and of the process that asks these, each at a moment
-drawn evenly over the length of an uninterrupted run. After each the same line is run again to its end. Written down: whether the summary equals the uninterrupted run's, how many
+drawn evenly over the length of an uninterrupted run. With `--bucket` results lie in a bucket of an S3 server on this machine, and the whole
+machine is killed too: the flow process with the folder in which it kept its copy. After each the same line is run again to its end. Written down: whether the summary equals the uninterrupted run's, how many
 replies were generated twice (the fake engine keeps a log; null for another), and how many judge answers were paid twice.
 """
 
@@ -21,13 +22,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-from flow_runs import EXPERIMENTS, SMOKE, Place, place, summary  # noqa: E402  # the tests' folder is not a package
+import s3_server  # noqa: E402  # the tests' folder is not a package
+from flow_runs import EXPERIMENTS, SMOKE, Place, place, summary  # noqa: E402  # likewise
 
 DELAY = "0.15"
 LATENCY = 0.05
@@ -87,7 +89,9 @@ def wait_for(ready: Any, seconds: float) -> None:
 class Round:
     """One experiment in a fresh place."""
 
-    def __init__(self, folder: Path, experiment: str, api: str, engine: str = "fake") -> None:
+    def __init__(
+        self, folder: Path, experiment: str, api: str, engine: str = "fake", bucket: "s3_server.Server | None" = None
+    ) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         self.experiment, self.api = experiment, api
         limits = {"haiku-4.5": {"per_minute": 0, "concurrency": CONCURRENCY}}
@@ -102,6 +106,9 @@ class Round:
             "ANTHROPIC_BASE_URL": self.judge.url,
             "ANTHROPIC_API_KEY": "sk-local",
         }
+        self.url = f"s3://{s3_server.BUCKET}/{folder.parent.name}-{folder.name}"
+        if bucket:
+            self.env |= {**bucket.env, "ESR_STORE": self.url, "ESR_MIRROR": str(self.where.store)}
 
     def words(self) -> list[str]:
         return [self.experiment, "tiny", "--scale", "smoke", "--judge", "haiku-4.5"]
@@ -118,6 +125,12 @@ def kill_flow(r: Round, after: float) -> None:
     time.sleep(after)
     process.kill()
     process.communicate()
+
+
+def kill_machine(r: Round, after: float) -> None:
+    """With its disk: what it had is what the bucket has."""
+    kill_flow(r, after)
+    shutil.rmtree(r.where.store, ignore_errors=True)
 
 
 def kill_judge(r: Round, after: float) -> None:
@@ -185,8 +198,10 @@ def children(pid: int) -> list[int]:
 
 
 KILLS = {
-    "flow": kill_flow, "worker": kill_worker, "judge": kill_judge, "one of a fleet": kill_one_of_fleet, "asker of a fleet": kill_asker_of_fleet
+    "flow": kill_flow, "worker": kill_worker, "judge": kill_judge, "one of a fleet": kill_one_of_fleet, "asker of a fleet": kill_asker_of_fleet,
+    "machine": kill_machine,
 }  # fmt: skip
+BUCKET_ONLY = ("machine",)
 
 
 def main() -> None:
@@ -194,14 +209,20 @@ def main() -> None:
     words.add_argument("--moments", type=int, default=10, help="moments at which each experiment's flow process is killed")
     words.add_argument("--others", type=int, default=3, help="moments at which its worker and its judge server are killed")
     words.add_argument("--experiments", nargs="*", default=list(EXPERIMENTS))
-    words.add_argument("--kinds", nargs="*", choices=list(KILLS), default=list(KILLS), help="what is killed")
+    words.add_argument("--kinds", nargs="*", choices=list(KILLS), help="what is killed; default: all")
+    words.add_argument("--bucket", action="store_true", help="results lie in a bucket")
     words.add_argument("--jobs", type=int, default=2, help="rounds at a time")
     words.add_argument("--engine", default="fake", choices=["fake", "vllm"])
     words.add_argument("--seed", type=int, default=20260206)
     words.add_argument("--out", type=Path)
     asked = words.parse_args()
+    kinds = asked.kinds or [kind for kind in KILLS if asked.bucket or kind not in BUCKET_ONLY]
     rounds: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name, prefect_server(Path(name) / "prefect") as api:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        prefect_server(Path(name) / "prefect") as api,
+        s3_server.running() if asked.bucket else nullcontext() as bucket,
+    ):
         whole = {
             experiment: uninterrupted(Path(name) / f"{experiment}-whole", experiment, api, asked.engine)
             for experiment in asked.experiments
@@ -210,12 +231,10 @@ def main() -> None:
         def round_of(experiment: str, kind: str, i: int) -> dict[str, Any]:
             expected, seconds = whole[experiment]
             after = random.Random(f"{asked.seed}/{experiment}/{kind}/{i}").uniform(0.5, seconds)
-            return one(Path(name) / f"{experiment}-{kind}-{i}", experiment, api, kind, after, expected, asked.engine)
+            return one(Path(name) / f"{experiment}-{kind}-{i}", experiment, api, kind, after, expected, asked.engine, bucket)
 
-        most = {kind: asked.moments if kind == "flow" else asked.others for kind in asked.kinds}
-        every = [
-            (e, kind, i) for i in range(max(most.values())) for e in asked.experiments for kind in asked.kinds if i < most[kind]
-        ]
+        most = {kind: asked.moments if kind == "flow" else asked.others for kind in kinds}
+        every = [(e, kind, i) for i in range(max(most.values())) for e in asked.experiments for kind in kinds if i < most[kind]]
         with ThreadPoolExecutor(asked.jobs) as pool:
             for done in as_completed([pool.submit(round_of, *which) for which in every]):
                 rounds.append(done.result())
@@ -235,9 +254,10 @@ def uninterrupted(folder: Path, experiment: str, api: str, engine: str = "fake")
 
 
 def one(
-    folder: Path, experiment: str, api: str, kind: str, after: float, whole: list[dict[str, Any]], engine: str = "fake"
-) -> dict[str, Any]:
-    r = Round(folder, experiment, api, engine)
+    folder: Path, experiment: str, api: str, kind: str, after: float, whole: list[dict[str, Any]], engine: str = "fake",
+    bucket: "s3_server.Server | None" = None,
+) -> dict[str, Any]:  # fmt: skip
+    r = Round(folder, experiment, api, engine, bucket)
     KILLS[kind](r, after)
     before, paid = r.where.generated(), r.judge.paid()
     code, said = r.finish()

@@ -67,9 +67,11 @@ class Server:
 
 @contextmanager
 def running() -> Iterator[Server]:
+    """With a bucket."""
     server = Server()
     server.start()
     try:
+        client(server).create_bucket(Bucket=BUCKET)
         yield server
     finally:
         server.end()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import BUCKET, Server, client, running
+from s3_server import BUCKET, Server, running
 from store_rows import grade, member, one, reply
 
 from esr.errors import StoreError
@@ -28,7 +28,6 @@ URL = f"s3://{BUCKET}/study"
 @pytest.fixture(scope="module")
 def served() -> Iterator[Server]:
     with running() as server:
-        client(server).create_bucket(Bucket=BUCKET)
         yield server
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from s3_server import BUCKET, Server, client, running
+from s3_server import BUCKET, Server, running
 
 from esr.judge.providers import machines
 from esr.judge.providers.machines import Machines
@@ -43,7 +43,6 @@ there.close()
 @pytest.fixture(scope="module")
 def served() -> Iterator[Server]:
     with running() as server:
-        client(server).create_bucket(Bucket=BUCKET)
         yield server
 
 

@@ -1,5 +1,4 @@
-"""A lock on one piece of work, held over processes of one machine and let go when its holder dies; where results are shared through a
-bucket, over machines.
+"""A lock on one piece of work, held over processes of one machine, and over machines that share a bucket, until its holder dies.
 
 Of two runs that want the same batch the second waits, and finds it done.
 """
