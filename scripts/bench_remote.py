@@ -29,7 +29,7 @@ from esr.store import Store
 from esr.types import Reply
 
 sys.path.insert(0, str(HOME / "tests"))
-import s3_server  # noqa: E402  # the tests' folder is not a package
+import s3_server  # the tests' folder is not a package
 
 BATCHES, EACH = 200, 64
 WORDS = "Bread wants flour, water, salt and time; knead it well, let it rest, and bake it until the crust sings. " * 12
