@@ -77,6 +77,13 @@ def test_two_columns_of_one_name_are_both_shown(capsys):
     assert all(digit in asked(capsys, "sql", query) for digit in "12345")
 
 
+@pytest.mark.parametrize("query", ["select row(1, 2) as y", "select [row(1, 2)] as y"])
+@pytest.mark.parametrize("further", [[], ["--json"]])
+def test_rows_whose_fields_have_no_names_are_one_sentence(capsys, query, further):
+    assert main(["sql", query, *further]) == 2
+    assert "column 'y' holds rows whose fields have no names of their own" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["sql", "from summary"], ["import-reference", "."]])
 def test_a_store_that_is_no_folder_is_one_line(words, tmp_path, monkeypatch, capsys):
     (tmp_path / "a.json").write_text('{"experiment_config": {}, "results_by_feature": []}')

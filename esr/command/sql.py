@@ -20,10 +20,16 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    from esr.errors import DataError
     from esr.show.plain import plain
 
     table = existing().sql(sys.stdin.read() if args.query == "-" else args.query)
     table = table.rename_columns(distinct(table.schema.names))
+    for field in table.schema:
+        if _repeats(field.type):
+            raise DataError(
+                f"column {field.name!r} holds rows whose fields have no names of their own; struct_pack(a := …, b := …) gives them some"
+            )
     if args.json:
         sys.stdout.write(json.dumps([plain(row) for row in table.to_pylist()], ensure_ascii=False, indent=1) + "\n")
     else:
@@ -38,6 +44,13 @@ def distinct(names: Sequence[str]) -> list[str]:
         free = (f"{name}_{i}" for i in count(1) if f"{name}_{i}" not in (*found, *names))
         found.append(next(free) if name in found else name)
     return found
+
+
+def _repeats(kind: Any) -> bool:
+    """Whether a struct in it has two fields of one name, as of `row(1, 2)`, which no table or JSON object can show."""
+    within = [kind.field(i) for i in range(kind.num_fields)]
+    named = [field.name for field in within]
+    return len(set(named)) < len(named) or any(_repeats(field.type) for field in within)
 
 
 WIDEST = 100_000
