@@ -76,6 +76,7 @@ def test_what_one_machine_puts_another_reads_and_does_not_do_again(
         put(store, 1, "one")
         store.put_grades([grade(member(1), 70.0)])
     with there as store:
+        assert store.ingest().rows
         assert texts(store) == ["one"]
         assert store.known("replies", [member(1).trial.id, "x"]) == {member(1).trial.id}
         put(store, 2, "two")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import duckdb
 
+from esr.remote import mirror
 from esr.store import check, merge, schema, shards
 from esr.store.shards import Shard
 
@@ -90,6 +91,7 @@ def _flock(fd: int, kind: int, until: float) -> None:
 
 def ingest(root: Path, *, wait: float = 10.0, anew: bool = False) -> Ingested:
     """Brings the file up to date with the shards in one transaction; `anew`: from nothing."""
+    mirror.refresh(root)
     if not (root / "shards").is_dir() and not file(root).exists():
         return Ingested(0, 0)
     try:
