@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -55,7 +56,7 @@ def told(seconds: list[float]) -> dict[str, float]:
 
 def store(root: Path) -> dict[str, Any]:
     made = Store(root)
-    writing = [timed(lambda b=b: made.put_replies(replies(b))) for b in range(BATCHES)]  # type: ignore[misc]
+    writing = [timed(partial(made.put_replies, replies(b))) for b in range(BATCHES)]
     return {"batch": told(writing)}
 
 
@@ -96,7 +97,7 @@ def lake(extensions: Path, postgres: str, server: s3_server.Server) -> dict[str,
         con.register("batch", _arrow(rows))
         con.execute("INSERT INTO replies FROM batch")
 
-    writing = [timed(lambda b=b: write(b)) for b in range(BATCHES)]  # type: ignore[misc]
+    writing = [timed(partial(write, b)) for b in range(BATCHES)]
     return {
         "batch": told(writing),
         "question on a new machine": told([timed(lambda: opened().execute(QUESTION).fetchall())]),

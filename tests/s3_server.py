@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 BUCKET = "esr"
 
@@ -77,7 +78,7 @@ def running() -> Iterator[Server]:
         server.end()
 
 
-def client(server: Server):  # type: ignore[no-untyped-def]
+def client(server: Server) -> Any:
     import boto3
 
     return boto3.client(
