@@ -36,6 +36,8 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 # Threads of OpenMP wait for one another by spinning. Where a core is shared with another test, that is three quarters of an engine's time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+STARTUP = Path(__file__).parent / "startup"
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(STARTUP), os.environ.get("PYTHONPATH")]))
 for key in (
     "ESR_PARAMS",
     "ESR_STORE",
@@ -126,7 +128,9 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("prefect")
     url = f"http://127.0.0.1:{port}/api"
     env = {
-        **os.environ,
+        **{
+            name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")
+        },  # nothing that is measured runs in it
         "PREFECT_API_URL": url,
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo.toml"),
