@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from esr.count.metrics import cliffs_delta, cohen_d_unpaired
 
@@ -59,6 +58,8 @@ def region(means: ArrayLike) -> Region:
 
 def tests(off: ArrayLike, on: ArrayLike) -> Tests:
     """Of two lists of means. Lists of unequal length raise an error that they catch: statistic 0, p 1."""
+    from scipy import stats  # takes most of a second to load, and few runs need it
+
     a, b = (np.asarray(x, dtype=float) for x in (off, on))
     a, b = a[~np.isnan(a)], b[~np.isnan(b)]
     w, w_p, t, t_p = 0.0, 1.0, 0.0, 1.0

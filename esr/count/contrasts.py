@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from esr.count.clusters import Clusters
 from esr.count.metrics import cliffs_delta, cohen_d_paired, cohen_d_unpaired
@@ -125,6 +125,8 @@ def signed_rank(differences: ArrayLike, latent: ArrayLike | None = None) -> floa
     d = d[~np.isnan(d)]
     if not (d != 0).any():
         return None
+    from scipy import stats  # takes most of a second to load, and few runs need it
+
     if codes is None:
         return float(stats.wilcoxon(d).pvalue)
     codes, d = codes[d != 0], d[d != 0]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from esr.count import intervals
 from esr.count.agreement import KEYS, Measured
@@ -129,6 +128,8 @@ def _rates(sums: Floats) -> Floats:
 
 
 def _tau(a: Floats, b: Floats) -> float | None:
+    from scipy import stats  # takes most of a second to load, and few runs need it
+
     if len(a) < 2:
         return None
     value = stats.kendalltau(a, b).statistic
