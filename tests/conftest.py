@@ -22,6 +22,7 @@ from urllib.request import urlopen
 import pytest
 from coverage import Coverage
 from hypothesis import settings
+from prefect_database import migrated
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -126,6 +127,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     home = tmp_path_factory.mktemp("prefect")
+    migrated(home)
     url = f"http://127.0.0.1:{port}/api"
     env = {
         **{
