@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from esr.count.metrics import cliffs_delta, cohen_d_unpaired
+from esr.count.signed_ranks import wilcoxon
 
 Floats = NDArray[np.float64]
 ACTIVE = 0.01
@@ -65,8 +66,7 @@ def tests(off: ArrayLike, on: ArrayLike) -> Tests:
     w, w_p, t, t_p = 0.0, 1.0, 0.0, 1.0
     if len(a) == len(b) and len(a) > 1:
         if (a != b).any():
-            ranked = stats.wilcoxon(a, b, alternative="greater")
-            w, w_p = float(ranked.statistic), float(ranked.pvalue)
+            w, w_p = wilcoxon(a - b, "greater")
         paired = stats.ttest_rel(a, b)
         t, t_p = float(paired.statistic), float(paired.pvalue) / 2
     return Tests(w, w_p, t, t_p, cohen_d_unpaired(a, b) or 0.0, cliffs_delta(a, b) or 0.0)

@@ -13,6 +13,7 @@ from scipy import special
 from esr.count.clusters import Clusters
 from esr.count.metrics import cliffs_delta, cohen_d_paired, cohen_d_unpaired
 from esr.count.ratios import LATENTS, Found, Ratio, difference, estimate
+from esr.count.signed_ranks import wilcoxon
 from esr.count.statistics import Bounds
 
 Floats = NDArray[np.float64]
@@ -125,10 +126,10 @@ def signed_rank(differences: ArrayLike, latent: ArrayLike | None = None) -> floa
     d = d[~np.isnan(d)]
     if not (d != 0).any():
         return None
+    if codes is None:
+        return wilcoxon(d)[1]
     from scipy import stats  # takes most of a second to load, and few runs need it
 
-    if codes is None:
-        return float(stats.wilcoxon(d).pvalue)
     codes, d = codes[d != 0], d[d != 0]
     ranks = np.sign(d) * stats.rankdata(np.abs(d))
     _, group = np.unique(codes, return_inverse=True)
