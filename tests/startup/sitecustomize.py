@@ -37,4 +37,4 @@ def _exec_module(self: SourceFileLoader, module: ModuleType) -> None:
 
 
 if "COVERAGE_PROCESS_CONFIG" in os.environ:
-    SourceFileLoader.exec_module = _exec_module  # type: ignore[method-assign]
+    SourceFileLoader.exec_module = _exec_module
