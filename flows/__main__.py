@@ -85,6 +85,7 @@ from rich.console import Console  # noqa: E402  # after Ctrl-C is heard
 
 from esr.engine.share import POOL, VARIABLE, workers  # noqa: E402  # as above
 from esr.errors import EsrError, ParamsError, one_of  # noqa: E402  # as above
+from esr.params import load  # noqa: E402  # as above
 from esr.params.places import experiments  # noqa: E402  # as above
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def carry_out(experiment: str, model: str, scale: str, judge: str | None, presse
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the table says it; the run's log has the rest
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # in the engine's processes
     warnings.simplefilter("ignore")  # of libraries about libraries; nothing that a person at a run could do
+    params = load(model, scale)  # what is not in params.yaml is said before all that a run rests on is loaded
+    params.judge(judge or params.model(model).judge)
     from esr.experiment import module
     from esr.study import older
     from flows import foreground, stages

@@ -19,6 +19,7 @@ from esr.engine.open import seen
 from esr.engine.share import POOL
 from esr.errors import EsrError
 from esr.show import closing_table
+from esr.show.moment import moment
 from esr.study.progress import Progress, Stage
 from esr.study.study import backend
 from esr.study.workload import There, workload
@@ -214,13 +215,15 @@ def history(run: Run, patience: float = 10.0) -> Iterator[None]:
 
 def close(run: Run, console: Console) -> None:
     """Arm, n, missing, first score, multi-attempt, ESR with intervals, paired difference; and where the figure is."""
-    found = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
+    with moment(run.study.store) as store:
+        found = closing_table.lines(store, run.params, run.experiment, run.selection)
+        note = closing_table.note(store, run.selection, found)
     room = console.width if console.is_terminal else None
     if found:
         dose = closing_table.known(found)
         header = closing_table.header(run.experiment.shown, dose=dose)
         closing(run.title, [line.cells(dose=dose) for line in found], room, header)
-        console.print(closing_table.note(run.study.store, run.selection, found))
+        console.print(note)
     for picture in run.pictures:
         console.print(f"figure: {picture}")
 

@@ -6,6 +6,7 @@ from prefect.cache_policies import NO_CACHE
 
 from esr.show import closing_table, figures, reply_sample, timing_table
 from esr.show import made as how_made
+from esr.show.moment import moment
 from tasks import page
 from tasks.run import Run
 
@@ -13,8 +14,9 @@ from tasks.run import Run
 @task(name="draw.closing", cache_policy=NO_CACHE)
 def closing(run: Run) -> int:
     """The closing table as an artifact of the run."""
-    lines = closing_table.lines(run.study.store, run.params, run.experiment, run.selection)
-    text = closing_table.markdown(lines, closing_table.note(run.study.store, run.selection, lines))
+    with moment(run.study.store) as store:
+        lines = closing_table.lines(store, run.params, run.experiment, run.selection)
+        text = closing_table.markdown(lines, closing_table.note(store, run.selection, lines))
     create_markdown_artifact(text, key=run.artifact("closing"), description=run.title)
     return len(lines)
 
@@ -22,7 +24,8 @@ def closing(run: Run) -> int:
 @task(name="draw.replies", cache_policy=NO_CACHE)
 def replies(run: Run) -> int:
     """Some graded replies with their attempts marked."""
-    rows = reply_sample.replies(run.study.store, run.selection, run.params.seed)
+    with moment(run.study.store) as store:
+        rows = reply_sample.replies(store, run.selection, run.params.seed)
     text = reply_sample.markdown(rows)
     create_markdown_artifact(text, key=run.artifact("replies"), description=f"{run.title}: a sample of replies")
     return len(rows)

@@ -22,6 +22,7 @@ from urllib.request import urlopen
 import pytest
 from coverage import Coverage
 from hypothesis import settings
+from prefect_database import migrated
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -36,6 +37,8 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 # Threads of OpenMP wait for one another by spinning. Where a core is shared with another test, that is three quarters of an engine's time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+STARTUP = Path(__file__).parent / "startup"
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(STARTUP), os.environ.get("PYTHONPATH")]))
 for key in (
     "ESR_PARAMS",
     "ESR_STORE",
@@ -124,9 +127,12 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     home = tmp_path_factory.mktemp("prefect")
+    migrated(home)
     url = f"http://127.0.0.1:{port}/api"
     env = {
-        **os.environ,
+        **{
+            name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")
+        },  # nothing that is measured runs in it
         "PREFECT_API_URL": url,
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo.toml"),

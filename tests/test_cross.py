@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from judge_server import Provider, Schedule, erring
 from judge_setup import KEY, params_at
+from scipy import stats
 
 from esr.count import agreement, reliability
 from esr.errors import DataError
@@ -191,3 +192,13 @@ def test_the_authors_rule_takes_every_second_attempt_and_too_small_a_sample_is_s
     assert drawn["weight"].sum() == pytest.approx(100)
     with pytest.raises(DataError, match="cannot stand for 2 arms"):
         cross.stratified(rows, 0, 1)
+
+
+def test_ranks_are_compared_as_scipy_compares_them() -> None:
+    rng = np.random.default_rng(3)
+    for n in (2, 3, 5, 8, 40):
+        for a, b in ((rng.random(n), rng.random(n)), (rng.integers(0, 3, n) / 3, rng.integers(0, 4, n) / 7)):
+            value = stats.kendalltau(a, b).statistic
+            assert reliability._tau(a, b) == (None if np.isnan(value) else value)
+    assert reliability._tau(np.ones(1), np.ones(1)) is None
+    assert reliability._tau(np.ones(4), np.arange(4.0)) is None

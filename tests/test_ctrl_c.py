@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from flow_runs import Place, place
+from prefect_database import migrated
 
 from esr.params import HOME
 from esr.store import Store
@@ -124,11 +125,12 @@ def after(seconds: float, moment: Callable[[Terminal], bool]) -> Callable[[Termi
     return passed
 
 
+MIGRATES = "the server migrates its database"
 MOMENTS: dict[str, Callable[[], Callable[[Terminal], bool]]] = {
     "nothing is said yet": lambda: lambda terminal: "_pydantic_core" in Path(f"/proc/{terminal.process.pid}/maps").read_text(),
     "the plan is said": lambda: lambda terminal: "plan:" in terminal.screen,
     "the server starts": lambda: lambda terminal: terminal.has("prefect.server"),
-    "the server migrates its database": lambda: after(1.5, lambda terminal: terminal.has("prefect.server")),
+    MIGRATES: lambda: after(1.5, lambda terminal: terminal.has("prefect.server")),
     "the engine's process starts": lambda: lambda terminal: terminal.has("spawn_main") or terminal.has("VLLM"),
     "the engine loads": lambda: after(4, lambda terminal: terminal.has("spawn_main") or terminal.has("VLLM")),
     "the first stage is shown": lambda: lambda terminal: "calibrate: judge" in terminal.screen,
@@ -141,6 +143,8 @@ MOMENTS: dict[str, Callable[[], Callable[[Terminal], bool]]] = {
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_one_ctrl_c_ends_a_run_soon_and_says_how_to_go_on(moment: str, tmp_path: Path) -> None:
     where = place(tmp_path, fake=False)
+    if moment != MIGRATES:
+        migrated(where.store / "prefect")
     terminal = Terminal(where, {"ESR_ENGINE": "vllm", "PREFECT_API_URL": ""})
     terminal.watch(MOMENTS[moment](), 400)
     before = replies(where) if kept(terminal) else 0
@@ -158,7 +162,9 @@ def test_one_ctrl_c_ends_a_run_soon_and_says_how_to_go_on(moment: str, tmp_path:
 
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
-    terminal = Terminal(place(tmp_path), {"ESR_FAKE_DELAY": "30", "PREFECT_API_URL": ""})
+    where = place(tmp_path)
+    migrated(where.store / "prefect")
+    terminal = Terminal(where, {"ESR_FAKE_DELAY": "30", "PREFECT_API_URL": ""})
     terminal.watch(lambda terminal: "calibrate: judge" in terminal.screen, 400)
     os.write(terminal.keys, b"\x03")
     terminal.watch(lambda terminal: "Ctrl-C again to stop at once" in terminal.screen, 60)
@@ -171,6 +177,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
 
 def test_what_had_finished_of_a_batch_is_kept_and_the_rest_is_done_by_the_same_line(tmp_path: Path) -> None:
     where = place(tmp_path, fake=False)
+    migrated(where.store / "prefect")
     terminal = Terminal(where, {"ESR_ENGINE": "vllm", "PREFECT_API_URL": ""})
     terminal.watch(after(1, kept), 400)
     terminal.press()

@@ -9,6 +9,7 @@ from scipy import stats
 
 from esr.count import aligned, authors_regions, detection
 from esr.count.contrasts import contrast, holm, share, signed_rank
+from esr.count.signed_ranks import wilcoxon
 from esr.count.timing import kind
 from esr.params import HOME
 
@@ -17,6 +18,18 @@ sys.path.insert(0, str(HOME / "scripts"))
 import planted_detectors
 
 NAN = float("nan")
+
+
+@pytest.mark.parametrize("alternative", ["two-sided", "greater"])
+@pytest.mark.parametrize("n", [2, 5, 8, 13, 14, 60])
+def test_signed_ranks_are_scipys_with_and_without_ties(n: int, alternative: str) -> None:
+    rng = np.random.default_rng(n)
+    tied = rng.integers(-4, 6, n).astype(float)
+    tied[0] = 3
+    whole = rng.normal(0.2, 1, n)
+    for d in (tied, np.where(tied == 0, 1.0, tied), whole) if n != 13 else (tied, whole):
+        found = stats.wilcoxon(d, alternative=alternative)
+        assert wilcoxon(d, alternative) == (found.statistic, found.pvalue)
 
 
 def test_outside_a_reply_there_is_nothing_and_never_zero() -> None:

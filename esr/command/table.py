@@ -25,6 +25,7 @@ def run(args: Namespace) -> int:
     from esr import params as parameters
     from esr.errors import DataError
     from esr.show import closing_table, dosed
+    from esr.show.moment import moment
     from esr.study.study import backend
 
     store = existing()  # before the flows are read, which make a folder for Prefect in it
@@ -36,7 +37,9 @@ def run(args: Namespace) -> int:
         judge = next(iter(sorted(there["judge"].to_pylist())), "")
     params = parameters.load(args.model, args.scale) if known else params
     chosen = experiment.selection(args.model, args.scale, judge, backend())
-    found = closing_table.lines(store, params, experiment, chosen)
+    with moment(store) as now:
+        found = closing_table.lines(now, params, experiment, chosen)
+        note, streams = closing_table.note(now, chosen, found), dosed.streams(now, chosen, [line.key for line in found])
     if not any(line.counted for line in found):
         raise DataError(
             f"{experiment.name} has no graded trials of {args.model!r} at scale {args.scale!r} by {judge or 'any judge'!r}; "
@@ -44,10 +47,8 @@ def run(args: Namespace) -> int:
         )
     told = {"experiment": experiment.name, "model": args.model, "scale": args.scale, "judge": judge}
     if args.json:
-        streams = dosed.streams(store, chosen, [line.key for line in found])
         sys.stdout.write(json.dumps({**told, "streams": streams, "arms": [_arm(line) for line in found]}, indent=1) + "\n")
     else:
-        note = closing_table.note(store, chosen, found)
         _show(f"{experiment.name} on {args.model}, scale {args.scale}, judge {judge}", found, note)
     return 0
 

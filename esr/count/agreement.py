@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from esr.count import intervals
 from esr.count.clusters import Clusters
@@ -293,6 +292,8 @@ def ranking(found: Sequence[Rate], metric: str = "esr_rate") -> dict[str, list[s
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Kendall's τ-b of two judges' rates of the same models."""
+    from scipy import stats  # takes most of a second to load, and few runs need it
+
     if len(a) < 2:
         return None
     value = stats.kendalltau(a, b).statistic

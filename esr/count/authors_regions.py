@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from esr.count.metrics import cliffs_delta, cohen_d_unpaired
+from esr.count.signed_ranks import wilcoxon
 
 Floats = NDArray[np.float64]
 ACTIVE = 0.01
@@ -59,13 +59,14 @@ def region(means: ArrayLike) -> Region:
 
 def tests(off: ArrayLike, on: ArrayLike) -> Tests:
     """Of two lists of means. Lists of unequal length raise an error that they catch: statistic 0, p 1."""
+    from scipy import stats  # takes most of a second to load, and few runs need it
+
     a, b = (np.asarray(x, dtype=float) for x in (off, on))
     a, b = a[~np.isnan(a)], b[~np.isnan(b)]
     w, w_p, t, t_p = 0.0, 1.0, 0.0, 1.0
     if len(a) == len(b) and len(a) > 1:
         if (a != b).any():
-            ranked = stats.wilcoxon(a, b, alternative="greater")
-            w, w_p = float(ranked.statistic), float(ranked.pvalue)
+            w, w_p = wilcoxon(a - b, "greater")
         paired = stats.ttest_rel(a, b)
         t, t_p = float(paired.statistic), float(paired.pvalue) / 2
     return Tests(w, w_p, t, t_p, cohen_d_unpaired(a, b) or 0.0, cliffs_delta(a, b) or 0.0)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from esr.count.clusters import Clusters
 from esr.count.metrics import cliffs_delta, cohen_d_paired, cohen_d_unpaired
 from esr.count.ratios import LATENTS, Found, Ratio, difference, estimate
+from esr.count.signed_ranks import wilcoxon
 from esr.count.statistics import Bounds
 
 Floats = NDArray[np.float64]
@@ -126,7 +127,9 @@ def signed_rank(differences: ArrayLike, latent: ArrayLike | None = None) -> floa
     if not (d != 0).any():
         return None
     if codes is None:
-        return float(stats.wilcoxon(d).pvalue)
+        return wilcoxon(d)[1]
+    from scipy import stats  # takes most of a second to load, and few runs need it
+
     codes, d = codes[d != 0], d[d != 0]
     ranks = np.sign(d) * stats.rankdata(np.abs(d))
     _, group = np.unique(codes, return_inverse=True)

@@ -11,7 +11,6 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from esr.count import intervals, metrics
 from esr.count.clusters import Clusters
@@ -88,6 +87,8 @@ def trend(levels: Sequence[tuple[float, pd.DataFrame]], *, confidence: float = 0
 
 def within(table: Floats, *, confidence: float = 0.95) -> Within:
     """Of mean scores [directions, levels], levels ascending; of a direction that is alike at all levels no rank is told."""
+    from scipy import stats  # takes most of a second to load, and few runs need it
+
     places = np.arange(table.shape[1])
     varied = table[np.ptp(table, axis=1) > 0]
     taus = np.array([stats.kendalltau(places, row).statistic for row in varied])
@@ -97,6 +98,8 @@ def within(table: Floats, *, confidence: float = 0.95) -> Within:
 
 
 def _explained(row: Floats) -> float:
+    from scipy import optimize  # as above
+
     fitted = optimize.isotonic_regression(row, increasing=False).x
     return 1 - float(((row - fitted) ** 2).sum() / ((row - row.mean()) ** 2).sum())
 

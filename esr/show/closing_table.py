@@ -9,7 +9,7 @@ from esr.show import dosed, words
 from esr.show.counted import Counted, arms
 from esr.show.dosed import Dose
 from esr.show.recorded import recorded
-from esr.show.tables import where
+from esr.show.tables import OUTCOMES, where
 from esr.store import Store
 from esr.types import BASELINE
 
@@ -77,7 +77,8 @@ def lines(store: Store, params: Params, experiment: Experiment, chosen: Selectio
     """The baseline and the experiment's arms, in their order."""
     beside = tuple(dict.fromkeys((BASELINE.key, *chosen.beside))) if chosen.experiment != BASELINE.experiment else chosen.beside
     wide = replace(chosen, beside=beside[:1])
-    found = {one.arm.key: one for one in arms(recorded(store, params, experiment, wide))} if _graded(store, wide) else {}
+    alone = replace(experiment, tables=tuple(one for one in experiment.tables if one.name == OUTCOMES.name))
+    found = {one.arm.key: one for one in arms(recorded(store, params, alone, wide))} if _graded(store, wide) else {}
     condition, asked = where(wide)
     rows = store.sql(
         "select s.experiment || '/' || s.arm as key, s.n_missing from summary s join current_arms a using (experiment, model, arm, scale) "

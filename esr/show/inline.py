@@ -15,6 +15,7 @@ from esr.show import tables
 from esr.show.closing_table import HEADER, Line
 from esr.show.counted import arms
 from esr.show.figures import rates, style
+from esr.show.moment import moment
 from esr.show.recorded import Recorded, recorded
 from esr.study.study import Study
 
@@ -72,4 +73,5 @@ def _recorded(study: Study, experiment: str, judge: str | None) -> Recorded:
         figures=(),
         endings=(),
     )
-    return recorded(study.store, study.params, undeclared, chosen)
+    with moment(study.store) as store:
+        return recorded(store, study.params, undeclared, chosen)

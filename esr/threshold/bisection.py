@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy import special
 
 from esr.errors import DataError
 from esr.threshold.curve import CurvePosterior
@@ -129,7 +129,7 @@ class Bisection:
 
     def _reference_update(self, at: float, score: float) -> None:
         """π(i) times p on the side where the root is believed to be, 1 − p on the other, √(p(1−p)) at the ask itself."""
-        below = float(beta.cdf(self.target, 0.5 + self.weight * score, 0.5 + self.weight * (1 - score)))
+        below = float(special.betainc(0.5 + self.weight * score, 0.5 + self.weight * (1 - score), self.target))
         right = score >= self.target
         p = 1 - below if right else below
         if p < 0.5:

@@ -14,6 +14,7 @@ from esr.experiment import Experiment, Figure, Selection
 from esr.params import Params
 from esr.show import counted, recorded
 from esr.show.figures import style
+from esr.show.moment import moment
 from esr.show.recorded import Recorded, anew
 from esr.store import Store
 
@@ -29,7 +30,8 @@ def draw(store: Store, params: Params, experiment: Experiment, chosen: Selection
 
 def export(store: Store, params: Params, experiment: Experiment, chosen: Selection) -> Path:
     """The folder into which it is written, with the stamp beside."""
-    found = recorded.recorded(store, params, experiment, chosen)
+    with moment(store) as now:
+        found = recorded.recorded(now, params, experiment, chosen)
     folder = recorded.place(store.root, params, chosen)
     recorded.write(found, folder)
     recorded.stamp(found, store.root / "recorded" / f"{chosen.experiment}-{folder.name}.json")

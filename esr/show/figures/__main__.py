@@ -13,6 +13,7 @@ from esr import experiment as experiments
 from esr import params
 from esr.errors import EsrError
 from esr.show import figures, recorded
+from esr.show.moment import moment
 from esr.store import Store
 from esr.study.study import backend
 
@@ -33,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
             p = params.load(asked.model, asked.scale)
             experiment = experiments.find(asked.experiment)
             chosen = experiment.selection(asked.model, asked.scale, asked.judge or p.model(asked.model).judge, backend())
-            recorded.write(recorded.recorded(Store(root), p, experiment, chosen), recorded.place(root, p, chosen))
+            with moment(Store(root)) as now:
+                found = recorded.recorded(now, p, experiment, chosen)
+            recorded.write(found, recorded.place(root, p, chosen))
         else:
             figures.redraw([_folder(root, asked, model) for model in asked.model], root / "figures")
     except EsrError as error:

@@ -8,6 +8,7 @@ from esr.experiment import Experiment, Selection
 from esr.params import Params
 from esr.show import recorded
 from esr.show.manuscript.exported import IMPORTED
+from esr.show.moment import moment
 from esr.show.recorded import Recorded
 from esr.store import Store
 
@@ -33,7 +34,8 @@ def export(store: Store, params: Params) -> dict[str, str]:
 
 
 def _export(store: Store, params: Params, experiment: Experiment, chosen: Selection) -> None:
-    found = recorded.recorded(store, params, experiment, chosen)
+    with moment(store) as now:
+        found = recorded.recorded(now, params, experiment, chosen)
     told: Mapping[str, object] = {**found.about, "imported": True}
     place = recorded.place(store.root, params, chosen)
     recorded.write(Recorded(found.tables, dict(told)), store.root / IMPORTED / place.parent.name / place.name)
