@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
 from pathlib import Path
@@ -291,11 +291,7 @@ def test_a_run_takes_its_engines_from_the_workers_of_a_pool(tmp_path: Path, pref
             words = ("exp01", "tiny", "--scale", "smoke", "--workers", "2", "--pool", pool)
             code, said = where.run(*words, PREFECT_API_URL=prefect_api)
         finally:
-            os.killpg(worker.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):  # Prefect's worker sometimes swallows it
-                worker.wait(20)
-            with suppress(ProcessLookupError):
-                os.killpg(worker.pid, signal.SIGKILL)
+            os.killpg(worker.pid, signal.SIGKILL)  # told to end, Prefect's worker sometimes waits for ever
             worker.wait()
     assert code == 0, said + (tmp_path / "worker.log").read_text()
     assert "exp01/baseline" in said
