@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from pathlib import Path
 from esr import params
 from esr.errors import StoreError
 from esr.remote.bucket import Bucket, Unreachable
+from esr.whole import place
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Mirror:
             )
         self.bucket.check()
         self.root.mkdir(parents=True, exist_ok=True)
-        _place(self._note, json.dumps({"of": self.bucket.url}).encode())
+        place(self._note, json.dumps({"of": self.bucket.url}).encode())
 
     def refresh(self, *, at_once: bool = False) -> None:
         with self._lock:
@@ -170,7 +170,9 @@ class Mirror:
             content = self.bucket.read(name)
         except FileNotFoundError:  # taken away since
             return
-        _place(self.root / name, content)
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place(path, content)
         self._share(name)
 
     def _sent(self, name: str) -> None:
@@ -191,7 +193,7 @@ class Mirror:
             if etag.strip('"') != hashlib.md5(ours, usedforsecurity=False).hexdigest():
                 content = self.bucket.read(name)
                 if content != ours:
-                    _place(path, content)
+                    place(path, content)
                     (self.root / "esr.duckdb").unlink(missing_ok=True)  # it may have taken in the other
             self._share(name)
 
@@ -208,14 +210,3 @@ def _plain(name: str) -> bool:
     """A file of a table, whatever else lies in a bucket."""
     parts = name.split("/")
     return len(parts) == 3 and not any(part.startswith(".") or not part for part in parts)
-
-
-def _place(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import re
-import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from esr.errors import StoreError
 from esr.remote import mirror
 from esr.store import schema
+from esr.whole import place
 
 log = logging.getLogger(__name__)
 
@@ -69,16 +69,14 @@ def write(root: Path, table: str, data: pa.Table, key: str, at: datetime) -> Pat
                 return path
             n += 1  # a torn file bears the name: it is left alone and these rows go beside it
             path = folder / f"{key}.{n}.parquet"
-        _place(_encoded(table, data, at), path)
-        mirror.send(root, path)
-        return path
-    except StoreError:
-        raise
+        place(path, _encoded(table, data, at))
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(
             f"{len(data)} rows for table {table!r} cannot be written to {str(folder)!r}: {reason}; nothing of them was kept"
         ) from None
+    mirror.send(root, path)
+    return path
 
 
 def _encoded(table: str, data: pa.Table, at: datetime) -> bytearray:
@@ -118,24 +116,6 @@ def _encoding(columns: pa.Schema) -> dict[str, Any]:
         "use_dictionary": [name for name in columns.names if name not in lists],
         "column_encoding": {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in lists},
     }
-
-
-def _place(content: bytes | bytearray, path: Path) -> None:
-    """Write, fsync, rename, fsync the folder; on any failure nothing is left behind."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def inspect(table: str, path: Path) -> Shard | None:
