@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deployments import catalogue, pools, service
-from esr import params
 from esr.errors import StoreError
 from esr.remote import mirror
-from esr.remote.bucket import Bucket
 from tasks import environment
 
 UP = "python -m deployments up"
@@ -64,14 +62,14 @@ def _store(home: Path) -> Found:
         where.unlink()
     except OSError as error:
         return Found("store", False, f"{home}: {error.strerror}", "set ESR_STORE to a folder that can be written and has flock")
-    if (url := params.remote()) is None:
-        return Found("store", True, f"{home} can be written and has flock")
     try:
-        Bucket(url).check()
-        mirror.settle(home)
+        if (copy := mirror.of(home)) is None:
+            return Found("store", True, f"{home} can be written and has flock")
+        copy.bucket.check()
+        copy.settle()
     except StoreError as error:
         return Found("store", False, str(error), "correct ESR_STORE, ESR_MIRROR, AWS_ENDPOINT_URL or the keys")
-    return Found("store", True, f"{url} can be written and keeps the first of two writers; {home} is its copy")
+    return Found("store", True, f"{copy.bucket.url} can be written and keeps the first of two writers; {home} is its copy")
 
 
 def _database(client: Any) -> Found:

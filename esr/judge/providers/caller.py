@@ -84,9 +84,7 @@ class Caller:
         self._client, self._tries, self._run = client, tries, run
         provider = judge.api_base or (judge.client if judge.client == "anthropic" else judge.model.partition("/")[0])
         self._machines = machines.Machines(answers.bucket, provider) if client and answers.bucket else None
-        sharing = self._machines
-        count = (lambda: sharing.asking) if sharing else (lambda: 1)
-        self._limits = Limits(provider, judge.concurrency, judge.per_minute, count) if client else None
+        self._limits = Limits(provider, judge.concurrency, judge.per_minute, self._sharing) if client else None
         self._reach = reach(judge)
         self._batches: BatchCaller | None = None
         if mode == "batch" and isinstance(client, BatchClient):
@@ -104,6 +102,10 @@ class Caller:
         self._fatal_kind: type[EsrError] = JudgeError
         self.calls = 0
         """Requests that went out."""
+
+    def _sharing(self) -> int:
+        """Machines that ask this provider now."""
+        return self._machines.asking if self._machines else 1
 
     def start_afresh(self) -> None:
         """Whoever starts afresh finds out afresh whether the provider is there."""
