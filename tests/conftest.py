@@ -23,6 +23,7 @@ import pytest
 from coverage import Coverage
 from hypothesis import settings
 from prefect_database import migrated
+from s3_server import Server, running
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -118,6 +119,13 @@ def pytest_sessionfinish() -> None:
     """What was measured is written before xdist ends this process, for which it gives it ten seconds."""
     if measured := Coverage.current():
         measured.save()
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Server]:
+    """An S3 server with a bucket."""
+    with running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import BUCKET, Server, running
+from s3_server import BUCKET, Server
 from store_rows import grade, member, one, reply
 
 from esr.errors import StoreError
@@ -23,12 +22,6 @@ from esr.store import Store
 from esr.store.locks import exclusive
 
 URL = f"s3://{BUCKET}/study"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Server]:
-    with running() as server:
-        yield server
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 import pytest
-from s3_server import BUCKET, Server, running
+from s3_server import BUCKET, Server
 
 from esr.judge.providers import machines
 from esr.judge.providers.machines import Machines
@@ -38,12 +37,6 @@ async def ask(until):
 asyncio.run(ask(time.time() + float(sys.argv[3])))
 there.close()
 """
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Server]:
-    with running() as server:
-        yield server
 
 
 def asking(served: Server, limits: Path, seconds: float) -> "subprocess.Popen[str]":

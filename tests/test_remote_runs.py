@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from flow_runs import Place, summary
-from s3_server import Server, running
+from s3_server import Server
 
 from esr.params import HOME
 from esr.remote import mirror
@@ -22,12 +22,6 @@ import kill_matrix
 
 IN_FLIGHT = kill_matrix.WORK["batch"] * kill_matrix.WORK["in_flight"] * 2
 EXPERIMENT = "exp01"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Server]:
-    with running() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
