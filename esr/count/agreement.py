@@ -288,13 +288,3 @@ def ranking(found: Sequence[Rate], metric: str = "esr_rate") -> dict[str, list[s
         ]
         for judge in judges
     }
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Kendall's τ-b of two judges' rates of the same models."""
-    from scipy import stats  # takes most of a second to load, and few runs need it
-
-    if len(a) < 2:
-        return None
-    value = stats.kendalltau(a, b).statistic
-    return None if np.isnan(value) else float(value)
