@@ -11,8 +11,8 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -48,6 +48,19 @@ CPU_OPTIONS: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 512}
 ONE_PROCESS = {"distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor"}
 """On a CPU vLLM would give even a single rank a process of its own: 14 s more to start, and an eighth of the speed lost waiting."""
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
+
+
+@contextmanager
+def _preloading() -> Iterator[None]:
+    """On a CPU vLLM has torch's OpenMP and an allocator loaded into its own processes; the other children of this process, now and later,
+    are not to begin with them."""
+    before = os.environ.get("LD_PRELOAD")
+    try:
+        yield
+    finally:
+        os.environ.pop("LD_PRELOAD", None)
+        if before is not None:
+            os.environ["LD_PRELOAD"] = before
 
 
 @dataclass(slots=True)
@@ -169,11 +182,12 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         asked = engine_options(self.block, self.sites) | options
-        if current_platform.is_cpu():
-            asked = CPU_OPTIONS | (ONE_PROCESS if asked["tensor_parallel_size"] == 1 else {}) | asked
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked))
-        # 1,024 sequences at once on an H100, as vLLM gives whole batches there; an engine of no named use gets 128
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked), usage_context=UsageContext.LLM_CLASS)
+        with _preloading():
+            if current_platform.is_cpu():
+                asked = CPU_OPTIONS | (ONE_PROCESS if asked["tensor_parallel_size"] == 1 else {}) | asked
+                return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked))
+            # 1,024 sequences at once on an H100, as vLLM gives whole batches there; an engine of no named use gets 128
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked), usage_context=UsageContext.LLM_CLASS)
 
     async def _end(self) -> None:
         self._engine.shutdown()
