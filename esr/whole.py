@@ -2,15 +2,20 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def place(path: Path, content: bytes | bytearray) -> None:
-    """Write, fsync, rename, fsync the folder; on any failure nothing is left behind."""
+@contextmanager
+def placing(path: Path) -> Iterator[BinaryIO]:
+    """What is written to it gets its name in one step at the end of the block, durable there; on any failure nothing is left behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
@@ -21,3 +26,8 @@ def place(path: Path, content: bytes | bytearray) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def place(path: Path, content: bytes | bytearray | str) -> None:
+    with placing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)

@@ -3,7 +3,6 @@
 No evaluation question is asked: a latent that is silent on them is not so because it was trained to be.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from esr.engine import Engine, Request
 from esr.params import Params, RecipeParams
 from esr.params.weights import identity
 from esr.types import content_id
+from esr.whole import placing
 
 BATCH = 4096
 """Replies that become durable at once."""
@@ -85,8 +85,7 @@ def _write(path: Path, replies: Sequence[Written]) -> None:
     def flat(parts: Iterator[tuple[int, ...]]) -> "np.ndarray[Any, np.dtype[np.uint32]]":
         return np.fromiter((token for part in parts for token in part), np.uint32)
 
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
+    with placing(path) as file:
         np.savez(
             file,
             prompts=flat(one.prompt_ids for one in replies),
@@ -94,7 +93,6 @@ def _write(path: Path, replies: Sequence[Written]) -> None:
             prompt_lengths=np.array([len(one.prompt_ids) for one in replies], np.int64),
             lengths=np.array([len(one.ids) for one in replies], np.int64),
         )
-    aside.replace(path)
 
 
 def _read(path: Path) -> list[Written]:

@@ -4,9 +4,7 @@ Whatever is done is kept as it is done, texts and readings in the store, a judge
 goes on where it was stopped.
 """
 
-import csv
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,10 +26,12 @@ from esr.labelling.score import Score
 from esr.labelling.texts import Text
 from esr.params import Params
 from esr.sae.content import content
+from esr.sae.labels import table
 from esr.study.batches import cut
 from esr.study.plan import stream
 from esr.study.progress import Tick
 from esr.types import content_id
+from esr.whole import place
 
 if TYPE_CHECKING:
     from esr.study.study import Study
@@ -200,15 +200,9 @@ def about(study: "Study", by: Labeller, of: Corpus, lines: Sequence[Line]) -> di
 
 def write(path: Path, made: Made) -> Path:
     """The labels, and what they were made from in a JSON beside them, which is returned; each put in place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside, beside = path.with_name(f".{path.name}.{os.getpid()}"), path.with_suffix(".json")
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(COLUMNS)
-        rows.writerows(_row(line) for line in made.lines)
-    os.replace(aside, path)
-    aside.write_text(json.dumps(made.about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, beside)
+    place(path, table(COLUMNS, (_row(line) for line in made.lines)))
+    beside = path.with_suffix(".json")
+    place(beside, json.dumps(made.about, indent=1, ensure_ascii=False) + "\n")
     return beside
 
 

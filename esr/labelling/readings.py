@@ -3,7 +3,6 @@
 A part holds, for each of its texts, the latents that were active in it, how strongly at their largest and at which of its tokens.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from esr.labelling.texts import Text
 from esr.study.batches import work
 from esr.study.progress import Tick
 from esr.types import Sampling
+from esr.whole import placing
 
 if TYPE_CHECKING:
     from esr.study.study import Study
@@ -82,10 +82,8 @@ def part(folder: Path, start: int) -> Path:
 
 
 def save(path: Path, found: Peaks) -> None:
-    """Written aside and put in place in one step."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez_compressed(aside, text=found.text, latent=found.latent, at=found.at, value=found.value)
-    os.replace(aside, path)
+    with placing(path) as file:
+        np.savez_compressed(file, text=found.text, latent=found.latent, at=found.at, value=found.value)
 
 
 def parts(folder: Path) -> Iterator[Peaks]:

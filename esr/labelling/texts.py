@@ -6,7 +6,6 @@ one subject, or answering one question, are a group; both halves have some of it
 
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from esr.errors import DataError
 from esr.study import steer
 from esr.study.plan import stream
 from esr.types import Trial, content_id
+from esr.whole import placing
 
 if TYPE_CHECKING:
     from esr.study.study import Study
@@ -152,14 +152,8 @@ def kept(path: Path) -> list[Text]:
 
 
 def keep(path: Path, texts: Iterable[Text]) -> None:
-    """Written aside and put in place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(asdict(text), ensure_ascii=False)}\n" for text in texts)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    with placing(path) as file:
+        file.writelines(f"{json.dumps(asdict(text), ensure_ascii=False)}\n".encode() for text in texts)
 
 
 def _text(row: dict[str, Any]) -> Text:

@@ -1,7 +1,6 @@
 """python -m esr.params new-model FOLDER_OR_HUB_ID: a model's block for params.yaml, printed, or added with --add."""
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from esr.errors import EsrError
 from esr.params.load import load, parse
 from esr.params.new_model import config_of, draft
 from esr.params.places import HOME, path
+from esr.whole import place
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,9 +42,7 @@ def new_model(args: argparse.Namespace) -> int:
     if not args.add:
         sys.stdout.write(made.text())
         return 0
-    aside = path().with_name(f".{path().name}.new")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path())
+    place(path(), text)
     sys.stdout.write("".join(f"{line}\n" for line in made.guessed) + f"{name} is in {path()}\n")
     return 0
 

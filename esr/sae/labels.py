@@ -1,13 +1,14 @@
 """What latents are said to stand for: a CSV with the columns index_in_sae and label, and perhaps concreteness, 0 to 100."""
 
 import csv
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 
 from esr.errors import SaeError
 from esr.params import resolve
 from esr.types import Latent
+from esr.whole import place
 
 COLUMNS = ("index_in_sae", "label")
 RATING = "concreteness"
@@ -65,14 +66,16 @@ def _rating(text: str, where: str) -> float:
 
 
 def write_labels(path: Path, labels: Mapping[int, str]) -> None:
-    """Written aside and put in place in one step, so that a reader never meets half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(COLUMNS)
-        rows.writerows(sorted(labels.items()))
-    os.replace(aside, path)
+    place(path, table(COLUMNS, sorted(labels.items())))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """As CSV."""
+    text = StringIO(newline="")
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(columns)
+    out.writerows(rows)
+    return text.getvalue()
 
 
 def _read(path: Path, d_sae: int | None) -> dict[int, str]:

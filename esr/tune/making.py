@@ -13,6 +13,7 @@ from esr.tune import mixtures, recipe, rows, writers
 from esr.tune.places import Places
 from esr.tune.settings import Tuning
 from esr.tune.split import split, wishes
+from esr.whole import place
 
 if TYPE_CHECKING:
     from esr.study.study import Study
@@ -32,7 +33,7 @@ def examples(study: "Study", places: Places) -> None:
         log.warning("%d of %d examples could not be written and are left out", len(written) - len(some), len(written))
     _lines(places.examples, (example.as_dict() for example in some))
     told = found.as_dict() | {"not_written": len(written) - len(some)}
-    _whole(places.split, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    place(places.split, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
 def mixed(study: "Study", places: Places) -> None:
@@ -52,7 +53,7 @@ def mixed(study: "Study", places: Places) -> None:
     for ratio, some in made.items():
         _lines(places.mixture(ratio), (rows.as_json(rows.row(example, family)) for example in some))
     for course in tuning.courses:
-        _whole(places.recipe(course), recipe.text(recipe.recipe(tuning, study.spec, places, course)))
+        place(places.recipe(course), recipe.text(recipe.recipe(tuning, study.spec, places, course)))
 
 
 def _directions(study: "Study", places: Places) -> None:
@@ -68,12 +69,4 @@ def _directions(study: "Study", places: Places) -> None:
 
 
 def _lines(path: Path, found: Iterable[Mapping[str, Any]]) -> None:
-    _whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
-
-
-def _whole(path: Path, text: str) -> None:
-    """Written aside and put in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    place(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
