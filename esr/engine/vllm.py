@@ -7,12 +7,11 @@ are taken from the worker: an intervention that was not applied as often as it w
 import asyncio
 import atexit
 import logging
-import os
 import signal
 import threading
 import uuid
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
-from esr.engine import Output, Reading, Request
+from esr.engine import Output, Reading, Request, surroundings
 from esr.engine import log as engine_log
 from esr.engine.adapter import Adapter
 from esr.engine.admission import Admission, fitting
@@ -41,26 +40,10 @@ from esr.types import Op
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-CPU_DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
-"""GiB of key-value cache: vLLM would take half the machine."""
 CPU_OPTIONS: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 512}
 """Compiling takes 20 s of every start and makes small models no faster; twice vLLM's sequences make a quarter more replies a second."""
 ONE_PROCESS = {"distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor"}
 """On a CPU vLLM would give even a single rank a process of its own: 14 s more to start, and an eighth of the speed lost waiting."""
-QUIET = {"VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
-
-
-@contextmanager
-def _preloading() -> Iterator[None]:
-    """On a CPU vLLM has torch's OpenMP and an allocator loaded into its own processes; the other children of this process, now and later,
-    are not to begin with them."""
-    before = os.environ.get("LD_PRELOAD")
-    try:
-        yield
-    finally:
-        os.environ.pop("LD_PRELOAD", None)
-        if before is not None:
-            os.environ["LD_PRELOAD"] = before
 
 
 @dataclass(slots=True)
@@ -79,8 +62,7 @@ class VllmEngine:
         self.block: ModelParams = params.model(name)
         sites = sites_for(params, name, saes=saes)
         self.sites = replace(sites, layers=tuple(sorted({*sites.layers, *layers})))
-        for key, value in QUIET.items():
-            os.environ.setdefault(key, value)
+        surroundings.settle()
         self.log = engine_log.new(name)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name=f"vllm-{name}", daemon=True)
@@ -172,8 +154,6 @@ class VllmEngine:
     async def _start(self, options: dict[str, Any]) -> Any:
         from esr.engine.plugin import register
 
-        for key, value in CPU_DEFAULTS.items():
-            os.environ.setdefault(key, value)
         engine_log.into(self.log)
         register()
         from vllm import AsyncEngineArgs
@@ -182,7 +162,7 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         asked = engine_options(self.block, self.sites) | options
-        with _preloading():
+        with surroundings.preloading():
             if current_platform.is_cpu():
                 asked = CPU_OPTIONS | (ONE_PROCESS if asked["tensor_parallel_size"] == 1 else {}) | asked
                 return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked))
