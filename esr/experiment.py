@@ -108,6 +108,8 @@ class Experiment:
     """Whether trials that replay experiment 1's have seeds of their own."""
     baseline: bool = True
     """Whether it carries out experiment 1's trials first, to replay them."""
+    siblings: bool = False
+    """Whether its engine serves further models beside this one, which are known only once it runs."""
     discovery: bool = False
     """Whether it reads the unsteered replies that detectors are found in."""
     named: Callable[[Params], str] | None = None

@@ -36,6 +36,7 @@ EXPERIMENT = Experiment(
     settings=Tuning,
     size=size,
     baseline=False,
+    siblings=True,
     beside=(),
     tables=(tables.OUTCOMES,),
     figures=(

@@ -71,9 +71,9 @@ def said(there: There, trials: int) -> str:
 
 
 def head_start(run: Run, there: There) -> None:
-    """The engine opens while the run's own server starts, where replies are certain to be missing; one of a pool's workers is called by
-    the flow."""
-    if os.environ.get(POOL):
+    """The engine opens while the run's own server starts, where replies are certain to be missing and it is known what it serves; one of
+    a pool's workers is called by the flow."""
+    if os.environ.get(POOL) or run.experiment.siblings:
         return
     if not there.known or there.replies < max(there.trials, 1):
         _aside(lambda: run.study.engine)

@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any
@@ -58,17 +58,18 @@ def run(experiment: Experiment, model: str, scale: str, judge: str | None) -> It
     this.flow_run = runtime.flow_run.id
     page.told()
     page.tag(experiment.name, model, scale)
-    try:
-        this.row = record.begun(this, started)
-        yield this
-        for ending in experiment.endings:
-            ending(this)
-    except BaseException as error:
-        this.progress.stop()  # tasks still at work keep what they have and begin no further batch
-        with suppress(EsrError, OSError):  # what stopped the run may stop this too, and is what should be told
-            record.ended(this, started, f"failed: {type(error).__name__}", this.row)
-        raise
-    record.ended(this, started, "completed", this.row)
+    with closing(this):
+        try:
+            this.row = record.begun(this, started)
+            yield this
+            for ending in experiment.endings:
+                ending(this)
+        except BaseException as error:
+            this.progress.stop()  # tasks still at work keep what they have and begin no further batch
+            with suppress(EsrError, OSError):  # what stopped the run may stop this too, and is what should be told
+                record.ended(this, started, f"failed: {type(error).__name__}", this.row)
+            raise
+        record.ended(this, started, "completed", this.row)
 
 
 def latents(run: Run) -> list[Latent]:

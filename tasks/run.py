@@ -65,8 +65,14 @@ class Run:
         return other
 
     def extend(self, params: Params) -> None:
-        """From now on with these params, which hold further models of the same engine."""
+        """From now on with these params, which hold further models of the same engine. One without them makes room: a GPU holds no two."""
+        self.study.close()
         self.params, self.study = params, replace(self.study, params=params)
+
+    def close(self) -> None:
+        """What served this run alone makes room for the next one's engine."""
+        if self.experiment.siblings:
+            self.study.close()
 
     def of_model(self, model: str) -> "Run":
         """The same run's work on another model of its params: one progress, one budget."""

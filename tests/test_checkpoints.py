@@ -25,6 +25,7 @@ from esr.params import HOME, Params, load
 from esr.params.weights import identity
 from esr.store import Store
 from esr.study.readings import READ
+from esr.study.workload import UNKNOWN
 from esr.tune import checkpoint, environment, evaluate, fetch, making, stages, together, train
 from esr.tune.places import Course, Places
 from esr.tune.recipe import recipe
@@ -262,3 +263,26 @@ def test_checkpoints_that_dvc_has_not_got_are_not_trained(tmp_path: Path) -> Non
         fetch.checkpoints(found, Places("tiny-plain", tmp_path))
     assert "`dvc repro checkpoints/dvc.yaml:checkpoint@tiny-plain-10-1` makes one" in str(said.value)
     assert not (tmp_path / "checkpoints" / "tiny-plain").exists()
+
+
+def test_the_engine_that_serves_checkpoints_makes_room_and_has_room_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A GPU holds no two: neither one opened ahead, nor that of the experiment before or after."""
+    from flows import foreground
+    from tasks.run import Run
+
+    monkeypatch.setenv("ESR_ENGINE", "hf")
+    monkeypatch.setenv("ESR_STORE", str(tmp_path / "store"))
+    ahead: list[Any] = []
+    monkeypatch.setattr(foreground, "_aside", ahead.append)
+    for name in ("exp01", "exp04"):
+        foreground.head_start(Run.of(name, "tiny-plain", "smoke"), UNKNOWN)
+    assert len(ahead) == 1
+    run = Run.of("exp04", "tiny-plain", "smoke")
+    before = Run.of("exp01", "tiny-plain", "smoke").study.engine
+    found = [checkpoint.Checkpoint("tiny-plain:50-1", HALF, str(adapter(tmp_path) / "adapter"))]
+    run.extend(checkpoint.with_checkpoints(run.params, "tiny-plain", found))
+    assert before.closed
+    serving = run.study.engine
+    assert run.of_model("tiny-plain:50-1").study.engine.engine is serving  # type: ignore[attr-defined]  # Adapted
+    run.close()
+    assert serving.closed
