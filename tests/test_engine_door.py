@@ -303,7 +303,11 @@ def test_the_command_line_of_a_server_gets_the_middleware_once(tmp_path: Path) -
 
 def test_a_line_of_a_batch_is_judged_as_a_request_is(tmp_path: Path) -> None:
     from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.entrypoints.launchers.run_batch import BatchRequestInput
+
+    try:
+        from vllm.entrypoints.launchers.run_batch import BatchRequestInput
+    except ImportError:  # vLLM 0.26
+        from vllm.entrypoints.openai.run_batch import BatchRequestInput
 
     from esr.engine.plugin import register
 
