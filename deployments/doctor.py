@@ -33,7 +33,7 @@ class Found:
 
 
 def found() -> Iterator[Found]:
-    service._settle()
+    service.settle()
     yield _store(environment.home())
     answering = service.answers(service.PROMPT)
     yield Found("server", answering, f"{'answers' if answering else 'does not answer'} at {service.url()}", UP)

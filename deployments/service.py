@@ -64,7 +64,7 @@ def answers(seconds: float = 0.0) -> bool:
 
 def reach(address: str, patience: float = 60.0) -> None:
     """A server that was started in the line before takes some seconds."""
-    _settle()
+    settle()
     if not answers():
         print(f"waiting up to {patience:.0f} s for the Prefect server at {address}", file=sys.stderr)
         if not answers(patience):
@@ -73,7 +73,7 @@ def reach(address: str, patience: float = 60.0) -> None:
 
 def up(gpus: Sequence[str] = ()) -> Iterator[str]:
     """Makes what is missing and leaves what works; a line for each part."""
-    _settle()
+    settle()
     from prefect.client.orchestration import get_client
 
     with _alone(folder()):
@@ -93,7 +93,7 @@ def up(gpus: Sequence[str] = ()) -> Iterator[str]:
 
 def status() -> tuple[list[str], bool]:
     """A line for each part, and whether all is well."""
-    _settle()
+    settle()
     from prefect.client.orchestration import get_client
 
     answering = answers(PROMPT if SERVER in processes.living(folder()) else 0.0)
@@ -120,7 +120,7 @@ def status() -> tuple[list[str], bool]:
 
 def down() -> list[str]:
     """Workers first, so that the runs under them can still say how they ended."""
-    _settle()
+    settle()
     home = folder()
     with _alone(home):
         there = sorted(processes.started(home), key=lambda process: process.name == SERVER)
@@ -132,7 +132,7 @@ def down() -> list[str]:
     return lines
 
 
-def _settle() -> None:
+def settle() -> None:
     """Before Prefect is first imported: it reads its settings from the environment."""
     os.environ.setdefault("PREFECT_API_URL", url())
     environment.prepare()

@@ -26,13 +26,15 @@ def load(model: str | None = None, scale: str = "full", *, file: Path | None = N
     return checkpoint(params, base, tag) if tag else params
 
 
+COURSE = re.compile(r"(?P<steered>steered-)?(?P<ratio>\d+)-(?P<seed>\d+)")
+"""How a training is named."""
 ADAPTER = "checkpoints/{base}/{tag}/adapter"
 """Where the adapter of a checkpoint lies, by its base and by ratio and seed (`50-1`)."""
 
 
 def checkpoint(params: Params, base: str, tag: str) -> Params:
     """Params in which the checkpoint is a model beside its base."""
-    if not re.fullmatch(r"(steered-)?\d+-\d+", tag):
+    if not COURSE.fullmatch(tag):
         raise ParamsError(f"{base}:{tag} names no checkpoint; ratio and seed would, such as {base}:50-1")
     return adapted(params, base, f"{base}:{tag}", ADAPTER.format(base=base, tag=tag))
 

@@ -1,15 +1,14 @@
 """Where examples, mixtures and checkpoints lie: under checkpoints/ of the checkout, where DVC keeps them."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from esr.errors import DataError
 from esr.params import HOME
+from esr.params.load import COURSE
 
 FOLDER = "checkpoints"
 STEERED = "steered-"
-NAMED = re.compile(rf"(?P<steered>{STEERED})?(?P<ratio>\d+)-(?P<seed>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Course:
     @classmethod
     def of(cls, text: str) -> "Course":
         """As `str` writes it."""
-        found = NAMED.fullmatch(text)
+        found = COURSE.fullmatch(text)
         if found is None:
             raise DataError(f"a training is named by its ratio and seed, such as 50-1 or steered-50-1, and {text!r} is not")
         return cls(int(found["ratio"]), int(found["seed"]), bool(found["steered"]))
