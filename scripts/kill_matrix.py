@@ -2,7 +2,7 @@
 
     python scripts/kill_matrix.py --moments 10 --out docs/benchmarks/kill_matrix.json
 
-For each experiment on `tiny` (fake engine with a delay, or `--engine vllm`; provider judge on a local server): SIGKILL of the flow process, of the
+For each experiment on `tiny` or another `--model` (fake engine with a delay, or `--engine vllm`; provider judge on a local server): SIGKILL of the flow process, of the
 worker with its flow process, of the judge server, of one of two workers of a fleet, and of the process that asks these, each at a moment
 drawn evenly over the length of an uninterrupted run. With `--bucket` results lie in a bucket of an S3 server on this machine, and the whole
 machine is killed too: the flow process with the folder in which it kept its copy. After each the same line is run again to its end. Written down: whether the summary equals the uninterrupted run's, how many
@@ -90,10 +90,10 @@ class Round:
     """One experiment in a fresh place."""
 
     def __init__(
-        self, folder: Path, experiment: str, api: str, engine: str = "fake", bucket: "s3_server.Server | None" = None
+        self, folder: Path, experiment: str, model: str, api: str, engine: str = "fake", bucket: "s3_server.Server | None" = None
     ) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        self.experiment, self.api = experiment, api
+        self.experiment, self.model, self.api = experiment, model, api
         limits = {"haiku-4.5": {"per_minute": 0, "concurrency": CONCURRENCY}}
         base = place(folder.parent / "params", limits, once=True, fake=engine == "fake")
         shutil.copytree(base.root, folder)
@@ -111,7 +111,7 @@ class Round:
             self.env |= {**bucket.env, "ESR_STORE": self.url, "ESR_MIRROR": str(self.where.store)}
 
     def words(self) -> list[str]:
-        return [self.experiment, "tiny", "--scale", "smoke", "--judge", "haiku-4.5"]
+        return [self.experiment, self.model, "--scale", "smoke", "--judge", "haiku-4.5"]
 
     def finish(self) -> tuple[int, str]:
         return self.where.run(*self.words(), **self.env)
@@ -155,7 +155,7 @@ def kill_worker(r: Round, after: float) -> None:
     entry = f"flows/{r.experiment}.py:{r.experiment}"
     subprocess.run([prefect, "--no-prompt", "deploy", entry, "--name", pool, "--pool", pool], check=True, **quiet)
     worker = subprocess.Popen([prefect, "worker", "start", "--pool", pool], start_new_session=True, **quiet)
-    given = ["--param", "model=tiny", "--param", "scale=smoke", "--param", "judge=haiku-4.5"]
+    given = ["--param", f"model={r.model}", "--param", "scale=smoke", "--param", "judge=haiku-4.5"]
     subprocess.run([prefect, "deployment", "run", f"{r.experiment}/{pool}", *given], check=True, **quiet)
     time.sleep(after + 4)
     for pid in children(worker.pid):
@@ -209,6 +209,7 @@ def main() -> None:
     words.add_argument("--moments", type=int, default=10, help="moments at which each experiment's flow process is killed")
     words.add_argument("--others", type=int, default=3, help="moments at which its worker and its judge server are killed")
     words.add_argument("--experiments", nargs="*", default=list(EXPERIMENTS))
+    words.add_argument("--model", default="tiny")
     words.add_argument("--kinds", nargs="*", choices=list(KILLS), help="what is killed; default: all")
     words.add_argument("--bucket", action="store_true", help="results lie in a bucket")
     words.add_argument("--jobs", type=int, default=2, help="rounds at a time")
@@ -224,14 +225,16 @@ def main() -> None:
         s3_server.running() if asked.bucket else nullcontext() as bucket,
     ):
         whole = {
-            experiment: uninterrupted(Path(name) / f"{experiment}-whole", experiment, api, asked.engine)
+            experiment: uninterrupted(Path(name) / f"{experiment}-whole", experiment, asked.model, api, asked.engine)
             for experiment in asked.experiments
         }
 
         def round_of(experiment: str, kind: str, i: int) -> dict[str, Any]:
             expected, seconds = whole[experiment]
             after = random.Random(f"{asked.seed}/{experiment}/{kind}/{i}").uniform(0.5, seconds)
-            return one(Path(name) / f"{experiment}-{kind}-{i}", experiment, api, kind, after, expected, asked.engine, bucket)
+            return one(
+                Path(name) / f"{experiment}-{kind}-{i}", experiment, asked.model, api, kind, after, expected, asked.engine, bucket
+            )
 
         most = {kind: asked.moments if kind == "flow" else asked.others for kind in kinds}
         every = [(e, kind, i) for i in range(max(most.values())) for e in asked.experiments for kind in kinds if i < most[kind]]
@@ -243,8 +246,8 @@ def main() -> None:
                     asked.out.write_text(json.dumps(report(rounds), indent=1) + "\n")
 
 
-def uninterrupted(folder: Path, experiment: str, api: str, engine: str = "fake") -> tuple[list[dict[str, Any]], float]:
-    r = Round(folder, experiment, api, engine)
+def uninterrupted(folder: Path, experiment: str, model: str, api: str, engine: str = "fake") -> tuple[list[dict[str, Any]], float]:
+    r = Round(folder, experiment, model, api, engine)
     start = time.monotonic()
     code, said = r.finish()
     seconds = time.monotonic() - start
@@ -254,10 +257,10 @@ def uninterrupted(folder: Path, experiment: str, api: str, engine: str = "fake")
 
 
 def one(
-    folder: Path, experiment: str, api: str, kind: str, after: float, whole: list[dict[str, Any]], engine: str = "fake",
+    folder: Path, experiment: str, model: str, api: str, kind: str, after: float, whole: list[dict[str, Any]], engine: str = "fake",
     bucket: "s3_server.Server | None" = None,
 ) -> dict[str, Any]:  # fmt: skip
-    r = Round(folder, experiment, api, engine, bucket)
+    r = Round(folder, experiment, model, api, engine, bucket)
     KILLS[kind](r, after)
     before, paid = r.where.generated(), r.judge.paid()
     code, said = r.finish()
@@ -269,7 +272,7 @@ def one(
     if code == 0 and equal:
         shutil.rmtree(folder)
     return {
-        "experiment": experiment, "killed": kind, "after_s": round(after, 2), "resumed_exit": code, "summary_equal": equal,
+        "experiment": experiment, "model": model, "killed": kind, "after_s": round(after, 2), "resumed_exit": code, "summary_equal": equal,
         "engine": engine, "replies_at_kill": sum(before.values()), "answers_at_kill": sum(paid.values()), "replies_in_all": in_all,
         "generated_twice": sum(twice) if engine == "fake" else None, "paid_twice": sum(paid_twice), "said": said[-400:] if code else "",
     }  # fmt: skip

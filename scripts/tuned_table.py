@@ -1,0 +1,83 @@
+"""docs/finetuning.md's table of experiment 4 from the recorded exports: every number with its n and its interval.
+
+python scripts/tuned_table.py            write it between the page's marks
+python scripts/tuned_table.py --show     print it
+"""
+
+import sys
+from pathlib import Path
+
+from esr.count import trainings
+from esr.count.trainings import Pooled
+from esr.show import recorded, words
+from esr.show.counted import Counted, arms
+from esr.show.figures.tuned import pooled
+
+HOME = Path(__file__).resolve().parent.parent
+PAGE = HOME / "docs" / "finetuning.md"
+MARKS = "<!-- results -->", "<!-- /results -->"
+MULTI, IMPROVED, ESR = "multi_attempt_rate", "improvement_rate", "esr_rate"
+HEAD = "| | second attempts | above base, in pairs | corrected (ESR) | above base | better, of second attempts | n | not steered: second attempts | n |"
+
+
+def told(one: Pooled) -> str:
+    if one.value is None:
+        return words.NOTHING
+    by, span = words.scale(one.metric), one.interval
+    return words.value(one.metric, one.value) + (f" [{by * span.low:.1f}, {by * span.high:.1f}]" if span else "")
+
+
+def difference(one: Pooled) -> str:
+    if one.value is None:
+        return words.NOTHING
+    by, span = words.scale(one.metric), one.interval
+    return f"{by * one.value:+.1f}" + (f" [{by * span.low:+.1f}, {by * span.high:+.1f}]" if span else "")
+
+
+def single(name: str, one: Counted, quiet: Counted | None) -> str:
+    """An arm that no training is behind."""
+    e, d = one.estimates, one.differences
+    alarms = [words.estimate(quiet.estimates[MULTI]), f"{quiet.estimates[MULTI].n:,}"] if quiet else [words.NOTHING, ""]
+    cells = [
+        words.estimate(e[MULTI]), words.difference(d.get(MULTI)), words.estimate(e[ESR]), words.difference(d.get(ESR)), words.estimate(e[IMPROVED]),
+        f"{e[MULTI].n:,}", *alarms,
+    ]  # fmt: skip
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def table(model: str) -> str:
+    found = arms(recorded.read(HOME / "store" / "export" / "exp04" / model))
+    named = {one.name: one for one in found}
+    base = named["base"].rows
+    lines = [HEAD, "|" + "---|" * 9, single(f"`{model}`", named["base"], named.get("base-unsteered"))]
+    lines.append(single("told to watch itself (`self_monitor`)", named["self_monitor"], None))
+    for kind, says in (("tuned", "{:g} % masked"), ("tuned-live", "{:g} % masked, trained under live steering")):
+        quiet = pooled(found, {"tuned": "unsteered", "tuned-live": "unsteered-live"}[kind])
+        for ratio, rows in pooled(found, kind).items():
+            rate = {metric: trainings.rate(rows, metric) for metric in (MULTI, IMPROVED, ESR)}
+            above = {metric: trainings.above(rows, base, metric) for metric in (MULTI, ESR)}
+            alarms = trainings.rate(quiet[ratio], MULTI)
+            cells = [
+                told(rate[MULTI]), difference(above[MULTI]), told(rate[ESR]), difference(above[ESR]), told(rate[IMPROVED]), f"{rate[MULTI].n:,}",
+                told(alarms), f"{alarms.n:,}",
+            ]  # fmt: skip
+            lines.append(f"| {says.format(ratio)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def tables() -> str:
+    """Of every model whose run is recorded."""
+    there = sorted(folder.name for folder in (HOME / "store" / "export" / "exp04").iterdir() if folder.is_dir())
+    return "\n\n".join(table(model) for model in there if not model.endswith("-smoke"))
+
+
+def page() -> str:
+    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
+    return f"{before}{MARKS[0]}\n{tables()}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--show"]:
+        sys.stdout.write(tables() + "\n")
+    else:
+        PAGE.write_text(page(), encoding="utf-8")
