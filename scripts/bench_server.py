@@ -1,6 +1,7 @@
 """What does a Prefect server take? SQLite as `python -m deployments up` has it, and Postgres with and without Redis.
 
-    python scripts/bench_server.py --rounds 3 --out docs/benchmarks/server.json
+    python scripts/bench_server.py --rounds 3 --tasks 600 --out docs/benchmarks/server.json
+    python scripts/bench_server.py --rounds 1 --tasks 5000 --only SQLite --out docs/benchmarks/server.json   # adds to the file
 
 Postgres, Redis and the package prefect-redis have to be on the machine. Of each server, begun with an empty database, in turn and so often:
 
@@ -13,6 +14,7 @@ Postgres, Redis and the package prefect-redis have to be on the machine. Of each
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import json
 import os
@@ -32,16 +34,31 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from team_stack import AUTH, Stack, healthy, lacking, stack  # noqa: E402  # the tests' folder is not a package
 
-SERVERS = ("SQLite", "Postgres", "Postgres and Redis", "Postgres and Redis, two API processes")
+from deployments.server import RECORDER  # noqa: E402  # as above
+
+BATCHES = ", in batches"
+SERVERS = (
+    "SQLite",
+    "SQLite, in batches",
+    "Postgres",
+    "Postgres and Redis",
+    "Postgres and Redis, in batches",
+    "Postgres and Redis, two API processes, in batches",
+)
+"""In batches: Prefect's recorder writes so many reports of task runs in one statement, and not each by itself."""
 CONNECTIONS = 4
 CLIENTS = 8
+AT_ONCE = 700
+"""Events between two times that Prefect's client asks whether all has arrived."""
 QUIET = 20.0
 """Seconds without anything new after which nothing more is expected: Redis hands messages on at the latest after ten."""
 USER, WORD = AUTH.split(":", 1)
 
 
 def begin(here: Stack, server: str) -> None:
-    if server == "SQLite":
+    batch = RECORDER if server.endswith(BATCHES) else {}
+    kind = server.removesuffix(BATCHES)
+    if kind == "SQLite":
         line = [sys.executable, "-m", "uvicorn", "--app-dir", str(ROOT), "--factory", "deployments.server:create_app"]
         line += [
             "--host",
@@ -53,27 +70,29 @@ def begin(here: Stack, server: str) -> None:
             "--log-level",
             "warning",
         ]
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-        env = {"PREFECT_HOME": str(here.folder / "home"), "PREFECT_SERVER_API_AUTH_STRING": AUTH, "PREFECT__SERVER_FINAL": "1"}
-        here.start("server", line, functools.partial(healthy, here.url), env=clean | env, cwd=ROOT)
+        env = {"PREFECT_SERVER_API_AUTH_STRING": AUTH, "PREFECT__SERVER_FINAL": "1", **batch}
+        here.start("server", line, functools.partial(healthy, here.url), env=here.clean("server") | env, cwd=ROOT)
         return
     here.postgres()
-    if server == "Postgres":
+    if kind != "Postgres":
+        here.redis()
+    plain = {key: value for key, value in here.environment().items() if key not in RECORDER}
+    if kind == "Postgres":
         messages = ("PREFECT_MESSAGING_", "PREFECT_REDIS_", "PREFECT_SERVER_EVENTS_CAUSAL_")
-        here.server(env={key: value for key, value in here.environment().items() if not key.startswith(messages)})
+        here.server(env={key: value for key, value in plain.items() if not key.startswith(messages)} | batch)
         return
-    here.redis()
-    if server == "Postgres and Redis":
-        here.server()
+    env = plain | batch
+    if kind == "Postgres and Redis":
+        here.server(env=env)
         return
-    apart = here.environment() | {
+    env |= {
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
         "PREFECT_SERVER_DOCKET_URL": f"redis://127.0.0.1:{here.ports['redis']}/1",
         "PREFECT_API_DATABASE_MIGRATE_ON_START": "false",  # two that do it at once fail
     }
-    here.once(["server", "database", "upgrade", "-y"], apart)
-    here.server("--workers", "2", env=apart)
-    here.prefect("services", ["server", "services", "start"], apart, lambda: True)
+    here.once(["server", "database", "upgrade", "-y"], env)
+    here.server("--workers", "2", env=env)
+    here.prefect("services", ["server", "services", "start"], env, lambda: True)
     time.sleep(10)
 
 
@@ -114,15 +133,22 @@ def reports(flow_run: str, tasks: int) -> list[str]:
 
 
 async def send(url: str, lines: list[str]) -> None:
+    """What has not been answered for when the connection breaks is said again, as Prefect's client does; the server knows an event by its id."""
     from websockets.asyncio.client import connect
+    from websockets.exceptions import ConnectionClosed
 
     where = url.replace("http://", "ws://") + "/events/in"
-    async with connect(where, subprotocols=["prefect"]) as socket:  # type: ignore[list-item]  # its type is a str to the type checker alone
-        await socket.send(json.dumps({"type": "auth", "token": AUTH}))
-        assert json.loads(await socket.recv())["type"] == "auth_success"
-        for line in lines:
-            await socket.send(line)
-        await (await socket.ping())
+    left = [lines[i : i + AT_ONCE] for i in range(0, len(lines), AT_ONCE)]
+    while left:
+        with contextlib.suppress(ConnectionClosed):
+            async with connect(where, subprotocols=["prefect"], ping_interval=None) as socket:  # type: ignore[list-item]  # a str to mypy alone
+                await socket.send(json.dumps({"type": "auth", "token": AUTH}))
+                assert json.loads(await socket.recv())["type"] == "auth_success"
+                while left:
+                    for line in left[0]:
+                        await socket.send(line)
+                    await (await socket.ping())
+                    left.pop(0)
 
 
 async def burst(here: Stack, tasks: int) -> dict[str, Any]:
@@ -258,7 +284,12 @@ def measured(server: str, tasks: int, seconds: float) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians and spreads of each server, and of the ratios to SQLite within a round."""
+    """Median, least and most of each server and size of burst, and of the ratios to SQLite within a round."""
+    sizes = sorted({row["burst"]["task runs"] for row in rows})
+    return {f"{size} task runs": of_size([row for row in rows if row["burst"]["task runs"] == size]) for size in sizes}
+
+
+def of_size(rows: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     values = {
         "recorded share": lambda row: row["burst"]["recorded as completed"] / row["burst"]["task runs"],
@@ -294,8 +325,9 @@ def main() -> int:
     if why := lacking():
         print(f"error: {why}", file=sys.stderr)
         return 2
-    rows: list[dict[str, Any]] = []
-    for turn in range(asked.rounds):
+    rows: list[dict[str, Any]] = json.loads(asked.out.read_text())["runs"] if asked.out and asked.out.exists() else []
+    first = 1 + max((row["round"] for row in rows), default=-1)
+    for turn in range(first, first + asked.rounds):
         order = asked.only[turn % len(asked.only) :] + asked.only[: turn % len(asked.only)]
         for server in order:
             rows.append({"round": turn} | measured(server, asked.tasks, asked.seconds))

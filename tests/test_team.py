@@ -16,8 +16,10 @@ from prefect_database import migrated
 from pydantic import AliasChoices, BaseModel
 from team_stack import AUTH, Stack, services, stack
 
-from deployments import doctor, pools, service
+from deployments import catalogue, doctor, pools, service
+from deployments.server import RECORDER
 from esr.params import HOME
+from tasks.environment import HEARTBEAT
 
 FOLDER = HOME / "deployments"
 
@@ -28,6 +30,7 @@ def test_the_compose_file_has_the_server_of_the_pinned_version_on_postgres_and_r
     assert services["server"]["image"] == f"prefecthq/prefect:{pinned['prefect']}-python3.11"
     assert set(services["server"]["depends_on"]) == {"postgres", "redis"} == set(services) - {"server"}
     assert services["server"]["environment"]["PREFECT_REDIS_MESSAGING_HOST"] == "redis"
+    assert RECORDER.items() <= services["server"]["environment"].items()
 
 
 def settings_of(model: type[BaseModel]) -> Iterator[str]:
@@ -60,6 +63,11 @@ def test_the_compose_file_asks_for_what_the_example_names_and_says_so_where_it_l
         if "${" in str(text):
             with pytest.raises(LookupError, match=r"set it in \.env"):
                 team_stack.filled(str(text), {})
+
+
+def test_a_run_says_three_times_that_it_lives_before_it_is_taken_for_dead_whoever_started_its_worker() -> None:
+    for row in catalogue.declared(service.FILE):
+        assert 3 * float(row["job_variables"]["env"][HEARTBEAT]) <= pools.SILENCE.total_seconds()
 
 
 def test_the_slurm_script_is_bash_and_says_what_it_lacks() -> None:
