@@ -5,8 +5,8 @@
 The server is the one of deployments/compose.yaml, as processes of this machine (tests/team_stack.py), with its password. From a checkout: `python -m
 deployments up` for pools, deployments and a worker, a second worker, `doctor`; then exp01 and exp08 at once, of small size with the fake engine.
 The summary of each is compared with that of a run of its own without this server. With `--kills`, further pairs of runs, each in a store of its
-own, meet a SIGKILL of the server after some seconds, which is started again five seconds later; where a run has failed of that, the same line
-is said once more.
+own, meet a SIGKILL of the server when so many replies have been generated; five seconds later it is started again, and where a run has failed
+of that, the same line is said once more.
 """
 
 import argparse
@@ -29,6 +29,8 @@ from team_stack import Stack, lacking, stack  # noqa: E402  # as above
 WORDS = ("exp01/tiny", "exp08/tiny")
 DELAY = "1.0"
 DOWN = 5.0
+REPLIES = 100
+"""Of the two runs together there are more."""
 
 
 class Checkout:
@@ -59,10 +61,10 @@ class Checkout:
             worker.wait(timeout=60)
 
 
-def pair(here: Stack, root: Path, wanted: list[dict[str, Any]], kill_after: float | None) -> dict[str, Any]:
+def pair(here: Stack, root: Path, wanted: list[dict[str, Any]], kill_at: int | None) -> dict[str, Any]:
     where = place(root)
     checkout = Checkout(here, where)
-    found: dict[str, Any] = {"server killed after s": kill_after}
+    found: dict[str, Any] = {"server killed at reply": kill_at}
     try:
         up = checkout.say("deployments", "up")
         assert up.returncode == 0, up.stdout + up.stderr
@@ -73,9 +75,9 @@ def pair(here: Stack, root: Path, wanted: list[dict[str, Any]], kill_after: floa
         ]
         began, since = time.monotonic(), datetime.now(UTC).isoformat()
         runs = {name: checkout.run(name) for name in WORDS}
-        if kill_after is not None:
-            time.sleep(kill_after)
-            found["replies when it was killed"] = sum(where.generated().values())
+        if kill_at is not None:
+            while sum(where.generated().values()) < kill_at and any(process.poll() is None for process in runs.values()):
+                time.sleep(0.2)
             here.kill("server")
             time.sleep(DOWN)
             here.server()
@@ -114,6 +116,7 @@ def ended(checkout: Checkout, since: str, patience: float = 400.0) -> dict[str, 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plain", type=int, default=1, help="pairs of runs that nothing happens to")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -131,7 +134,7 @@ def main() -> int:
         here.postgres()
         here.redis()
         here.server()
-        for i, kill in enumerate([None, *(round(dice.uniform(15, 45), 1) for _ in range(asked.kills))]):
+        for i, kill in enumerate([*[None] * asked.plain, *(dice.randint(1, REPLIES) for _ in range(asked.kills))]):
             found.append(pair(here, Path(folder) / str(i), wanted, kill))
             print(json.dumps(found[-1]), flush=True)
     if asked.out:
