@@ -11,6 +11,8 @@ from deployments.pools import pools
 from esr import params
 from esr.experiment import known
 from esr.params.places import HOME, experiments
+from tasks import environment
+from tasks.environment import HEARTBEAT
 
 FILE = HOME / "deployments" / "prefect.yaml"
 HEAD = """\
@@ -23,11 +25,14 @@ prefect-version: 3.7.7
 
 definitions:                    # a pool by what its workers hold: CUDA_VISIBLE_DEVICES=0 prefect worker start --pool gpu1 --limit 1
 """
+BEAT = environment.settings(HOME)[HEARTBEAT]
+"""Said by the deployment, however its worker was started: at Prefect's own pace of 180 s a run would be taken for dead between two beats."""
 POOL = """\
   {name}: &{name}
     schedules: []
     concurrency_limit: {{limit: 1, collision_strategy: ENQUEUE}}
     work_pool: {{name: {name}}}
+    job_variables: {{env: {{{HEARTBEAT}: "{BEAT}"}}}}
 """
 
 
@@ -47,7 +52,13 @@ def text() -> str:
         for model, pool in models.items():
             given = f"tags: [{name}, {model}], parameters: {{model: {model}}}"
             lines.append(f"  - {{<<: *{pool}, name: {model}, entrypoint: {place}:{name}, {given}}}")
-    return HEAD + "".join(POOL.format(name=name) for name in pools()) + "\ndeployments:\n" + "\n".join(lines) + "\n"
+    return (
+        HEAD
+        + "".join(POOL.format(name=name, HEARTBEAT=HEARTBEAT, BEAT=BEAT) for name in pools())
+        + "\ndeployments:\n"
+        + "\n".join(lines)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

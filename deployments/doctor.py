@@ -3,8 +3,10 @@
 import fcntl
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from esr.remote import mirror
 from tasks import environment
 
 UP = "python -m deployments up"
+COMPOSE = "on the server's machine: docker compose -f deployments/compose.yaml up -d"
+WRITTEN = 15.0
+"""Seconds after which an event that the server has taken is in its database; five where it has nothing else to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +40,16 @@ class Found:
 def found() -> Iterator[Found]:
     service.settle()
     yield _store(environment.home())
-    answering = service.answers(service.PROMPT)
-    yield Found("server", answering, f"{'answers' if answering else 'does not answer'} at {service.url()}", UP)
-    if not answering:
+    yield (server := _server())
+    if not server.well:
         return
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        yield _database(client)
+        yield (database := _database(client))
+        if not database.well:
+            return
+        yield _messages(client)
         yield from _pools(client)
         yield _deployments(client)
         there = bool(client.read_automations_by_name(pools.AUTOMATION))
@@ -72,14 +79,47 @@ def _store(home: Path) -> Found:
     return Found("store", True, f"{copy.bucket.url} can be written and keeps the first of two writers; {home} is its copy")
 
 
+def _server() -> Found:
+    if not service.answers(service.PROMPT):
+        mend = UP if service.here() else "start it there, or correct PREFECT_API_URL"
+        return Found("server", False, f"does not answer at {service.url()}", mend)
+    if why := service.refused():
+        return Found("server", False, why, service.PASSWORD)
+    return Found("server", True, f"answers at {service.url()}")
+
+
 def _database(client: Any) -> Found:
-    """SQLite does for one machine."""
-    url = str(client._client.get("/admin/settings").json().get("server", {}).get("database", {}).get("connection_url") or "")
-    named = os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL", "")
-    sqlite = "postgres" not in url + named
+    """Asked before all that a server without one fails at. SQLite does for one machine."""
+    if service.status_of("/ready") != 200:
+        return Found("database", False, "the server does not reach it", f"{COMPOSE} postgres")
+    settings = client._client.get("/admin/settings").json()
+    if settings.get("server", {}).get("database", {}).get("driver") == "postgresql+asyncpg":
+        return Found("database", True, "answers, Postgres")
+    sqlite = (Path(settings.get("home") or "/nowhere") / "prefect.db").is_file()
     return Found(
-        "database", True, "SQLite, which does for one machine; deployments/compose.yaml has Postgres" if sqlite else "Postgres"
+        "database", True, "answers" + ", SQLite, which does for one machine; deployments/compose.yaml has Postgres" * sqlite
     )
+
+
+def _messages(client: Any) -> Found:
+    """A server without its Redis says that it is healthy, and writes down neither task runs nor signs of life."""
+    import httpx
+
+    name = f"esr.doctor.{uuid.uuid4()}"
+    event = {
+        "id": str(uuid.uuid4()),
+        "event": name,
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": "esr.doctor"},
+    }
+    filtered = {"filter": {"event": {"name": [name]}}, "limit": 1}
+    try:
+        client._client.post("/events", json=[event])
+        there = service.wait(lambda: client._client.post("/events/filter", json=filtered).json()["total"] > 0, WRITTEN)
+    except httpx.HTTPError:
+        there = False
+    said = "are written down" if there else "the server does not write them down, so task runs and signs of life are lost"
+    return Found("messages", there, said, f"{COMPOSE} redis")
 
 
 def _pools(client: Any) -> Iterator[Found]:

@@ -1,4 +1,5 @@
-"""The Prefect server that `python -m deployments up` starts: Prefect's own, whose transactions on SQLite wait for their turn.
+"""The Prefect server that `python -m deployments up` starts: Prefect's own, whose transactions on SQLite wait for their turn, and which
+writes down many task runs at once.
 
 Prefect begins a transaction as a reader and writes later in it. Where somebody else has written in between, SQLite refuses that at
 once with "database is locked", whatever the busy time-out; with a worker that polls this happens every few seconds. A transaction that
@@ -8,6 +9,14 @@ begins as a writer waits instead, up to Prefect's busy time-out of 60 s. Postgre
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
+
+RECORDER = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+"""Its environment: reports of task runs are written down a hundred at a time, or those of a second. By itself Prefect gives each a transaction of
+its own, which takes several times as much of the processor. A server that is killed loses those of its last second."""
 
 
 def create_app() -> Any:

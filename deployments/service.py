@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from deployments import catalogue, pools, processes
 from deployments.processes import wait
+from deployments.server import RECORDER
 from esr.errors import EsrError
 from esr.params import HOME
 from tasks import environment
@@ -28,6 +29,7 @@ PROMPT = 5.0
 """Seconds in which a server that has started answers."""
 FILE = HOME / "deployments" / "prefect.yaml"
 EXAMPLE = "exp05/tiny"
+PASSWORD = "export PREFECT_API_AUTH_STRING=user:password, as PREFECT_SERVER_API_AUTH_STRING of the server has it"
 
 
 class ServiceError(EsrError, ConnectionError):
@@ -62,6 +64,37 @@ def answers(seconds: float = 0.0) -> bool:
         return wait(lambda: client.api_healthcheck() is None, seconds)
 
 
+def status_of(path: str) -> int:
+    """Of the server's answer, at once; 0 where there is none."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        try:
+            with get_client(httpx_settings={"timeout": PROMPT}, sync_client=True) as client:
+                return int(client._client.get(path).status_code)
+        except httpx.HTTPStatusError as error:
+            return error.response.status_code
+        except httpx.HTTPError:
+            return 0
+
+
+def refused() -> str:
+    """Why a server that answers does not let us in, or nothing: that it is healthy, it says to everybody."""
+    if status_of("/admin/version") != 401:
+        return ""
+    given = os.environ.get("PREFECT_API_AUTH_STRING")
+    return f"the Prefect server at {url()} " + (
+        "refuses the password of PREFECT_API_AUTH_STRING" if given else "wants a password and PREFECT_API_AUTH_STRING is not set"
+    )
+
+
+def here() -> bool:
+    """Whether the address is one of this machine."""
+    return urlsplit(url()).hostname in HERE
+
+
 def reach(address: str, patience: float = 60.0) -> None:
     """A server that was started in the line before takes some seconds."""
     settle()
@@ -69,6 +102,7 @@ def reach(address: str, patience: float = 60.0) -> None:
         print(f"waiting up to {patience:.0f} s for the Prefect server at {address}", file=sys.stderr)
         if not answers(patience):
             raise ServiceError(f"no Prefect server answers at {address}; start one with `python -m deployments up`")
+    _let_in()
 
 
 def up(gpus: Sequence[str] = ()) -> Iterator[str]:
@@ -78,6 +112,7 @@ def up(gpus: Sequence[str] = ()) -> Iterator[str]:
 
     with _alone(folder()):
         yield _server()
+        _let_in()
         pools.make()
         with get_client(sync_client=True) as client:
             names = catalogue.deploy(client, FILE, HOME)
@@ -101,6 +136,7 @@ def status() -> tuple[list[str], bool]:
     healthy = answering
     online = set()
     if answering:
+        _let_in()
         with get_client(sync_client=True) as client:
             online = _online(client)
             lines.append(f"deployments: {client._client.post('/deployments/count', json={}).json()}")
@@ -138,6 +174,11 @@ def settle() -> None:
     environment.prepare()
 
 
+def _let_in() -> None:
+    if why := refused():
+        raise ServiceError(f"{why}; {PASSWORD}")
+
+
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
     """Two that start or end the service at once take turns."""
@@ -156,7 +197,7 @@ def _server() -> str:
             _same_store(home)
         return f"server: is there, {url()}"
     where = urlsplit(url())
-    if where.hostname not in HERE:
+    if not here():
         raise ServiceError(
             f"no Prefect server answers at {url()}, which is not on this machine; start it there, or unset PREFECT_API_URL"
         )
@@ -167,7 +208,7 @@ def _server() -> str:
     _port_is_free(host, port)
     line = [sys.executable, "-m", "uvicorn", "--app-dir", str(HOME), "--factory", "deployments.server:create_app"]
     line += ["--host", host, "--port", str(port), "--timeout-keep-alive", "5", "--log-level", "warning"]
-    process = processes.start(home, SERVER, line, url(), os.environ | {"PREFECT__SERVER_FINAL": "1"}, HOME)
+    process = processes.start(home, SERVER, line, url(), RECORDER | os.environ | {"PREFECT__SERVER_FINAL": "1"}, HOME)
     if not wait(lambda: not process.lives or answers(), START) or not process.lives:
         said = processes.last_words(home, SERVER)
         processes.end(home, process)
@@ -176,14 +217,15 @@ def _server() -> str:
 
 
 def _same_store(home: Path) -> None:
-    """A server that another store has started would send its runs to this store's worker, or ours to its."""
+    """A server that another store's `up` has started would send its runs to this store's worker, or ours to its."""
     from prefect.client.orchestration import get_client
 
-    if urlsplit(url()).hostname not in HERE:
+    if not here():
         return
+    _let_in()
     with get_client(sync_client=True) as client:
         other = client._client.get("/admin/settings").json().get("home")
-    if other and Path(other).absolute() != home:
+    if other and Path(other).absolute() != home and (Path(other) / processes.FILE).is_file():
         raise ServiceError(
             f"the Prefect server at {url()} keeps its runs in {other}, not in {home}; end it with the ESR_STORE that started it, "
             "or choose another port with PREFECT_API_URL"
