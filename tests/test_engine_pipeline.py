@@ -28,7 +28,7 @@ from esr.engine.plugin.desk import Desk
 from esr.engine.plugin.records import BROKEN
 from esr.engine.vllm import VllmEngine
 from esr.errors import EngineError
-from esr.types import Op
+from esr.types import Op, Sampling
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +109,14 @@ def test_readings_and_single_ops_of_either_stage(two: Pipeline, op: Op) -> None:
     assert np.array_equal(got.positions, want.positions)
     assert np.abs(got.values - want.values).max() < 1e-4
     two.same([request], two.engine.generate([request]))
+
+
+def test_a_seed_draws_the_same_tokens_whatever_else_is_under_way(two: Pipeline) -> None:
+    drawn = Sampling(temperature=0.8, top_p=1, repetition_penalty=1.1, max_tokens=16)
+    requests = [replace(request, sampling=drawn, seed=i, capture=None) for i, request in enumerate(mixed(9, seed=11))]
+    together = [output.token_ids for output in two.engine.generate(requests)]
+    assert [two.engine.generate([request])[0].token_ids for request in reversed(requests)] == together[::-1]
+    assert len(set(together)) == len(requests)
 
 
 def test_a_stream_that_breaks_at_the_first_stage_ends_its_request_and_no_other(two: Pipeline) -> None:
