@@ -8,6 +8,7 @@ python scripts/gpu_engine.py OUT --phases soak                      also on a CP
 parity   64 mixed requests, token by token against transformers; with graphs, eagerly, Gemma-2; bfloat16 against float32
 rich     208 requests over every op, scope, schedule and condition, and conversations that share prefixes, token by token
 tp       parity and rich under tensor parallel 2
+pp       parity and rich over two pipeline stages, which also want two GPUs
 soak     20,000 short requests over every op with aborts: counts, tables and memory along the way
 8b, 70b-quarter, 70b-tp2   throughput with and without the plugin: gpu_throughput.py
 
@@ -62,10 +63,12 @@ def correctness(phases: list[str], out: Path, gpus: int) -> dict[str, Child]:
         grid += [("soak", ["soak", "graphs" if gpus else "eager", "400" if small else "20000"])]
     if "tp" in phases:
         grid += [(f"{what}/{a}/graphs/tp2", [what, a, "graphs", "2"]) for what in ("parity", "rich") for a in ("llama", "gemma2")]
+    if "pp" in phases:
+        grid += [(f"{what}/{a}/graphs/pp2", [what, a, "graphs", "pp2"]) for what in ("parity", "rich") for a in ("llama", "gemma2")]
     last = {"CUDA_VISIBLE_DEVICES": str(gpus - 1)} if gpus > 1 else {}
     both = {"CUDA_VISIBLE_DEVICES": "0,1"}
     return {
-        name: Child("gpu_parity.py", *args, env=ENVIRONMENT | IEEE | (both if name.endswith("tp2") else last))
+        name: Child("gpu_parity.py", *args, env=ENVIRONMENT | IEEE | (both if name.endswith(("tp2", "pp2")) else last))
         for name, args in grid
     }
 
@@ -85,7 +88,7 @@ def main(out: Path, phases: list[str], only: list[str], budget: float, gpus: int
             save()
 
     beside = correctness(phases, out, gpus)
-    collect({name: beside.pop(name) for name in list(beside) if gpus < 2 or name.endswith("tp2")})
+    collect({name: beside.pop(name) for name in list(beside) if gpus < 2 or name.endswith(("tp2", "pp2"))})
     for shape in [shape for shape in SHAPES if shape in phases]:
         if time.time() - START > budget - 90:
             note(shape, "is left out: the budget is spent")

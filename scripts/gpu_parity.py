@@ -1,9 +1,9 @@
 """One engine against the reference, or soaked; started by gpu_engine.py, prints one answer.
 
-gpu_parity.py parity ARCHITECTURE graphs|eager TP     64 mixed requests, twice in different orders, token by token
-gpu_parity.py rich ARCHITECTURE graphs|eager TP [N]   208 requests over all there is, and conversations, token by token
-gpu_parity.py noise                                   bfloat16 against float32, steered and plain
-gpu_parity.py soak graphs|eager N                     N short requests over all there is, a tenth of them aborted
+gpu_parity.py parity ARCHITECTURE graphs|eager TP|ppN     64 mixed requests, twice in different orders, token by token
+gpu_parity.py rich ARCHITECTURE graphs|eager TP|ppN [N]   208 requests over all there is, and conversations, token by token
+gpu_parity.py noise                                       bfloat16 against float32, steered and plain
+gpu_parity.py soak graphs|eager N                         N short requests over all there is, a tenth of them aborted
 """
 
 import asyncio
@@ -47,30 +47,36 @@ def mixed(n: int) -> list[Request]:
     return out
 
 
-def opened(toy: Toy, kind: str, tp: int) -> tuple[Any, dict[str, Any]]:
+def opened(toy: Toy, kind: str, shared: str) -> tuple[Any, dict[str, Any]]:
+    from esr.engine.options import sites_for
+    from esr.engine.plugin import KEY
     from esr.engine.vllm import VllmEngine
 
     options: dict[str, Any] = SMALL | {"max_num_seqs": 64, "max_num_batched_tokens": 512, "kv_cache_memory_bytes": 1 << 30}
     options |= {"enforce_eager": True} if kind == "eager" else {"enforce_eager": False, "compilation_config": GRAPHS}
+    stages, tp = (int(shared[2:]), 1) if shared.startswith("pp") else (1, int(shared))
     if tp > 1:
         os.environ["VLLM_ALLREDUCE_USE_SYMM_MEM"] = "0"
         options |= QUIET_LINKS | {"tensor_parallel_size": tp}
+    if stages > 1:
+        allowed = sites_for(toy.params, toy.name).as_config() | {"allow_untested_vllm": True}
+        options |= {"pipeline_parallel_size": stages, "additional_config": {KEY: allowed}}
     started = time.time()
     engine = VllmEngine(toy.params, toy.name, **options)
     config = engine._engine.vllm_config
     return engine, {
-        "kind": kind, "tp": tp, "ready": time.time() - started, "v2": bool(getattr(config, "use_v2_model_runner", False)),
+        "kind": kind, "tp": tp, "stages": stages, "ready": time.time() - started, "v2": bool(getattr(config, "use_v2_model_runner", False)),
         "graphs": str(config.compilation_config.cudagraph_mode),
     }  # fmt: skip
 
 
-def parity(architecture: str, kind: str, tp: int) -> dict[str, Any]:
+def parity(architecture: str, kind: str, shared: str) -> dict[str, Any]:
     import numpy as np
 
     from esr.engine.hf import HfEngine
 
     toy = make_toy(Path(tempfile.mkdtemp()), architecture)  # type: ignore[arg-type]  # one of the literals
-    engine, answer = opened(toy, kind, tp)
+    engine, answer = opened(toy, kind, shared)
     requests = mixed(64)
     found = engine.generate(requests)
     again = engine.generate(list(reversed(requests)))[::-1]
@@ -97,7 +103,7 @@ def alike(architecture: str, found: list[Output], again: list[Output], wanted: l
     }
 
 
-def rich(architecture: str, kind: str, tp: int, n: int = 208) -> dict[str, Any]:
+def rich(architecture: str, kind: str, shared: str, n: int = 208) -> dict[str, Any]:
     import numpy as np
     from mixed_requests import rich as requests_over_all
     from mixed_requests import write_moods
@@ -108,7 +114,7 @@ def rich(architecture: str, kind: str, tp: int, n: int = 208) -> dict[str, Any]:
 
     folder = Path(tempfile.mkdtemp())
     toy = make_toy(folder, architecture)  # type: ignore[arg-type]  # one of the literals
-    engine, answer = opened(toy, kind, tp)
+    engine, answer = opened(toy, kind, shared)
     reference = HfEngine.open(toy.params, toy.name)
     for one in (engine, reference):
         one.load_directions("moods", write_moods(folder))
@@ -138,7 +144,7 @@ def soak(kind: str, n: int) -> dict[str, Any]:
     from mixed_requests import write_moods
 
     folder = Path(tempfile.mkdtemp())
-    engine, answer = opened(make_toy(folder, "llama"), kind, 1)
+    engine, answer = opened(make_toy(folder, "llama"), kind, "1")
     engine.load_directions("moods", write_moods(folder))
     base = requests_over_all(256)
     rng = random.Random(3)
@@ -224,9 +230,9 @@ def noise() -> dict[str, Any]:
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     if what == "parity":
-        say(parity(rest[0], rest[1], int(rest[2])))
+        say(parity(*rest))
     elif what == "rich":
-        say(rich(rest[0], rest[1], *map(int, rest[2:])))
+        say(rich(*rest[:3], *map(int, rest[3:])))
     elif what == "soak":
         say(soak(rest[0], int(rest[1])))
     else:

@@ -29,13 +29,19 @@ N_PROMPT, N_REPLY = 5, 4
 DUE = N_PROMPT + N_REPLY - 1
 
 
+def two_ranks(additional: Any) -> Any:
+    """Tensor parallel; the second one's answers count for nothing."""
+    parallel = SimpleNamespace(tensor_parallel_size=2, pipeline_parallel_size=1)
+    return SimpleNamespace(additional_config=additional, parallel_config=parallel)
+
+
 class Core:
     """An engine of as many data-parallel ones as asked for; each request is known to the last only."""
 
     def __init__(self, engines: int = 1, **counts: Any) -> None:
         self.core_engines = list(range(engines))
         self.engine_core = self
-        self.vllm_config: Any = None
+        self.vllm_config: Any = two_ranks(None)
         self.counts = {"request": "r0", "executed": DUE, "expected": DUE, "stays": 1, "error": None} | counts
         self.calls: list[tuple[Any, ...]] = []
 
@@ -179,7 +185,7 @@ def test_a_rank_is_not_an_engine() -> None:
 
     for engines in (1, 3):
         core = Core(engines)
-        core.vllm_config = SimpleNamespace(additional_config=None)
+        core.vllm_config = two_ranks(None)
         assert asyncio.run(Desk(core).limits())["now"] == {"live": 2 * engines}
 
 
@@ -335,7 +341,7 @@ def test_directions_come_over_http_only_where_they_were_allowed(allowed: int, se
     from esr.engine.plugin.endpoint import load
 
     core = Core()
-    core.vllm_config = SimpleNamespace(additional_config={KEY: {"layers": [1], "http_directions": allowed}})
+    core.vllm_config = two_ranks({KEY: {"layers": [1], "http_directions": allowed}})
     app = FastAPI()
     app.state.engine_client, app.state.args = core, SimpleNamespace(api_server_count=servers)
     app.add_api_route("/v1/sae/directions", load, methods=["POST"], response_model=None)

@@ -9,13 +9,15 @@ import pytest
 import torch
 import vllm
 from vllm import SamplingParams
-from vllm.config import CacheConfig, ModelConfig, ParallelConfig, VllmConfig
+from vllm.config import CacheConfig, ModelConfig, ParallelConfig, SchedulerConfig, VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine import EngineCoreRequest
 
 from esr.engine.plugin import EXTENSION, FIELD, KEY, Sites, _admitting, _configuring, mark, register
+from esr.engine.plugin import table as tables
 from esr.engine.plugin.admission import admit, recheck
+from esr.engine.plugin.ranks import Rank
 from esr.engine.plugin.refusals import check, check_keys
 from esr.engine.plugin.worker import SteeringWorker, _warming
 from esr.errors import EngineError, SpecError
@@ -38,6 +40,7 @@ def config(
     }  # fmt: skip
     plain_parallel = {
         "pipeline_parallel_size": 1, "prefill_context_parallel_size": 1, "use_ubatching": False, "enable_dbo": False,
+        "distributed_executor_backend": "mp",
     }  # fmt: skip
     plain: dict[str, Any] = {
         "model_config": SimpleNamespace(**plain_model | (model or {})),
@@ -47,7 +50,8 @@ def config(
             pass_config=SimpleNamespace(**{"enable_sp": False, "fuse_gemm_comms": False} | (passes or {})),
             static_forward_context={},
         ),
-        "scheduler_config": SimpleNamespace(max_num_batched_tokens=128),
+        "scheduler_config": SimpleNamespace(max_num_batched_tokens=128, async_scheduling=True),
+        "use_v2_model_runner": True,
         "speculative_config": None,
         "kv_transfer_config": None,
         "additional_config": {KEY: BLOCK},
@@ -67,6 +71,10 @@ def test_an_engine_with_nothing_against_it_starts() -> None:
     check(config(), sites())
     check(config(model=named("Something", "Qwen3ForCausalLM")), sites())
     check(config(model={"get_total_num_hidden_layers": lambda: 2}), sites())
+    check(config(use_v2_model_runner=False), sites())
+    check(config(parallel={"pipeline_parallel_size": 2}), sites(allow_untested_vllm=True))
+    in_turn = SimpleNamespace(async_scheduling=False)
+    check(config(parallel={"pipeline_parallel_size": 2}, use_v2_model_runner=False, scheduler_config=in_turn), sites())
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,12 @@ def test_an_engine_with_nothing_against_it_starts() -> None:
         (config(model={"runner_type": "pooling"}), "this engine's runner is 'pooling'"),
         (config(model={"get_total_num_hidden_layers": lambda: 1}), "no block 1 to hook; the model has 1"),
         (config(model={"get_hidden_size": lambda: 32}), "SAE 'early' reads 64 dimensions and the model has 32"),
-        (config(parallel={"pipeline_parallel_size": 2}), "not work with pipeline parallelism"),
+        (
+            config(parallel={"pipeline_parallel_size": 2, "distributed_executor_backend": "ray"}),
+            "is 'ray' and 'mp' would do",
+        ),
+        (config(parallel={"pipeline_parallel_size": 2}), "VLLM_USE_V2_MODEL_RUNNER=0, or set allow_untested_vllm"),
+        (config(parallel={"pipeline_parallel_size": 2}, use_v2_model_runner=False), "start the engine with async_scheduling=False"),
         (config(parallel={"prefill_context_parallel_size": 2}), "not work with prefill context parallelism"),
         (config(parallel={"use_ubatching": True}), "not work with dual-batch overlap"),
         (config(parallel={"enable_dbo": True}), "not work with dual-batch overlap"),
@@ -102,8 +115,18 @@ def test_an_engine_that_would_be_steered_wrong_does_not_start(changed: Any, says
 @pytest.mark.parametrize(
     ("owner", "names"),
     [
-        (ParallelConfig, ("pipeline_parallel_size", "prefill_context_parallel_size", "use_ubatching", "enable_dbo")),
-        (VllmConfig, ("speculative_config", "kv_transfer_config")),
+        (
+            ParallelConfig,
+            (
+                "pipeline_parallel_size",
+                "prefill_context_parallel_size",
+                "use_ubatching",
+                "enable_dbo",
+                "distributed_executor_backend",
+            ),
+        ),
+        (SchedulerConfig, ("async_scheduling",)),
+        (VllmConfig, ("speculative_config", "kv_transfer_config", "use_v2_model_runner")),
         (CacheConfig, ("kv_sharing_fast_prefill",)),
         (ModelConfig, ("uses_mrope", "enable_prompt_embeds", "enable_sleep_mode")),
     ],
@@ -171,14 +194,14 @@ def test_an_engine_with_sites_has_the_plugin_s_worker_and_is_checked() -> None:
     for _ in range(2):
         _configuring(lambda self: config())(args)
         assert args.worker_extension_cls == EXTENSION
-    with pytest.raises(EngineError, match="pipeline parallelism"):
-        _configuring(lambda self: config(parallel={"pipeline_parallel_size": 2}))(args)
+    with pytest.raises(EngineError, match="prefill context parallelism"):
+        _configuring(lambda self: config(parallel={"prefill_context_parallel_size": 2}))(args)
 
 
 @pytest.mark.parametrize("additional", [None, {}, {"another": {}}])
 def test_an_engine_without_sites_is_left_alone(additional: dict[str, Any] | None) -> None:
     args = SimpleNamespace(worker_extension_cls="mine.Extension", additional_config=additional)
-    _configuring(lambda self: config(parallel={"pipeline_parallel_size": 2}))(args)
+    _configuring(lambda self: config(parallel={"prefill_context_parallel_size": 2}))(args)
     assert args.worker_extension_cls == "mine.Extension"
 
 
@@ -187,20 +210,19 @@ class Hooked:
 
     def __init__(self, passes: Callable[[int], int], additional: dict[str, Any] | None = None) -> None:
         self.vllm_config = config(additional_config={KEY: BLOCK} if additional is None else additional)
-        self.model_runner, self.sites = self, sites(layers=[1, 2])
-        self.passes, self.count, self.runs = passes, 0, list[int]()
+        self.model_runner, self.rank, self.site, self.max_ops = self, Rank((1, 2)), {1: 0, 2: 1}, 4
+        self.table, self.probe = torch.zeros(1, tables.row_width(2, 4), dtype=torch.int32), 0
+        self.applied = torch.zeros(1, dtype=torch.int32)
+        self.passes, self.runs = passes, list[int]()
 
     def esr_state(self) -> "Hooked":
         return self
 
-    def begin_probe(self) -> None:
-        self.count = 0
-
-    def end_probe(self) -> int:
-        return self.count
+    def rest(self) -> None:
+        pass
 
     def _dummy_run(self, tokens: int) -> None:
-        self.count += self.passes(tokens)
+        self.applied += self.passes(tokens)
         self.runs.append(tokens)
 
 
@@ -227,6 +249,13 @@ def test_a_worker_whose_hooks_do_not_run_is_refused(passes: Callable[[int], int]
 
 def test_a_worker_without_sites_is_not_tested() -> None:
     worker = Hooked(lambda n: 0, additional={})
+    assert start(worker) == "warm"
+    assert worker.runs == []
+
+
+def test_a_stage_of_a_pipeline_without_a_hooked_block_starts() -> None:
+    worker = Hooked(lambda n: 0)
+    worker.rank = Rank(())
     assert start(worker) == "warm"
     assert worker.runs == []
 

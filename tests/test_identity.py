@@ -87,7 +87,9 @@ def test_shuffled_decoder_rows_are_other_trials_and_unsteered_ones_the_same(here
     assert carried_out(study({"repo": str(same)})) == 0, "a place is no content"
 
 
-@pytest.mark.parametrize("changed", [{"tensor_parallel": 2}, {"max_model_len": 500}, {"tokens_per_second": 1.0}])
+@pytest.mark.parametrize(
+    "changed", [{"tensor_parallel": 2}, {"pipeline_parallel": 2}, {"max_model_len": 500}, {"tokens_per_second": 1.0}]
+)
 def test_what_changes_no_token_changes_no_trial(here: Path, changed: dict[str, Any]) -> None:
     assert {m.trial.id for m in members(study(**changed))} == {m.trial.id for m in members(study())}
 

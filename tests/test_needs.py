@@ -105,7 +105,9 @@ def test_a_gemma_scope_sae_is_looked_up_where_saelens_puts_it(alone: Path) -> No
 @pytest.mark.parametrize(
     ("name", "gpus", "change", "there", "mend"),
     [("8b", [H100], {}, True, ""), ("70b", [H100], {}, False, "more GPU memory"), ("70b", [H100] * 2, {}, False, "tensor_parallel: 2"),
-     ("70b", [H100] * 2, {"tensor_parallel": 2}, True, ""), ("8b", [], {}, False, "more GPU memory"), ("tiny", [], {}, True, "")],
+     ("70b", [H100] * 2, {"tensor_parallel": 2}, True, ""), ("70b", [H100] * 2, {"pipeline_parallel": 2}, True, ""),
+     ("70b", [H100] * 2, {"tensor_parallel": 2, "pipeline_parallel": 2}, False, "more GPU memory"),
+     ("8b", [], {}, False, "more GPU memory"), ("tiny", [], {}, True, "")],
 )  # fmt: skip
 def test_gpu_memory_is_held_against_a_stated_estimate(
     name: str, gpus: list[str], change: dict[str, object], there: bool, mend: str

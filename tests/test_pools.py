@@ -8,11 +8,15 @@ from esr.params import load
 
 
 @pytest.mark.parametrize(
-    ("revision", "together", "pool"), [("main", 1, "gpu1"), ("main", 2, "gpu2tp"), ("local", 1, "cpu"), ("local", 4, "gpu4tp")]
-)
-def test_a_model_says_by_its_weights_and_its_tensor_parallel_which_it_needs(revision: str, together: int, pool: str) -> None:
-    model = load().models["70b"].model_copy(update={"revision": revision, "tensor_parallel": together})
-    assert model.pool == pool
+    ("revision", "together", "stages", "pool"),
+    [("main", 1, 1, "gpu1"), ("main", 2, 1, "gpu2tp"), ("main", 1, 2, "gpu2tp"), ("main", 2, 2, "gpu4tp"), ("local", 1, 1, "cpu"),
+     ("local", 4, 1, "gpu4tp")],
+)  # fmt: skip
+def test_a_model_says_by_its_weights_and_how_many_gpus_share_it_which_it_needs(
+    revision: str, together: int, stages: int, pool: str
+) -> None:
+    share = {"revision": revision, "tensor_parallel": together, "pipeline_parallel": stages}
+    assert load().models["70b"].model_copy(update=share).pool == pool
 
 
 def test_a_worker_is_of_the_pool_of_so_many_devices_as_it_sees() -> None:

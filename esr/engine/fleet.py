@@ -111,7 +111,7 @@ class Fleet:
         self._hands: dict[int, Hand] = {}
         with self._lock:
             if summons is None:
-                for number, share in enumerate(shares(n, params.model(model).tensor_parallel, backend), 1):
+                for number, share in enumerate(shares(n, params.model(model).gpus, backend), 1):
                     self._start(started(number, share, engine_log.new(f"{model}-worker-{number}"), self._heard))
         self._door = None if summons is None else Door(summons, n, self._joined)
         try:

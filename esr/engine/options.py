@@ -47,8 +47,8 @@ def engine_options(block: ModelParams, sites: Sites) -> dict[str, Any]:
     local = resolve(block.hub)
     options: dict[str, Any] = {
         "model": str(local) if local.is_dir() else block.hub, "dtype": block.dtype, "max_model_len": block.max_model_len,
-        "tensor_parallel_size": block.tensor_parallel, "generation_config": "vllm", "enable_log_requests": False,
-        "disable_log_stats": True, "additional_config": {KEY: sites.as_config()},
+        "tensor_parallel_size": block.tensor_parallel, "pipeline_parallel_size": block.pipeline_parallel, "generation_config": "vllm",
+        "enable_log_requests": False, "disable_log_stats": True, "additional_config": {KEY: sites.as_config()},
     }  # fmt: skip
     if not local.is_dir():
         options["revision"] = block.revision

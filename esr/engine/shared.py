@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from esr.params import Params
 
 SET_APART = ("hub", "revision", "family", "layers", "width", "dtype", "quantization", "max_model_len", "sae", "steer_layer",
-             "read_layer", "ablate_layer", "allow_layer_mismatch", "tensor_parallel")  # fmt: skip
+             "read_layer", "ablate_layer", "allow_layer_mismatch", "tensor_parallel", "pipeline_parallel")  # fmt: skip
 """Fields of a model's block that make another engine."""
 
 

@@ -73,7 +73,7 @@ def report(found: Verified) -> str:
     who = found.fingerprint
     lines = [
         f"esr.engine verify: {'right' if found.right else 'WRONG'}",
-        f"model      {who['model']} ({who['dtype']}, quantization {who['quantization']}, tensor parallel {who['tensor_parallel']})",
+        f"model      {who['model']} ({who['dtype']}, quantization {who['quantization']}, tensor parallel {who['tensor_parallel']}, pipeline {who['pipeline_parallel']})",
         f"versions   vLLM {who['vllm_version']}, torch {who['torch_version']}, transformers {who['transformers_version']}",
         f"machine    {found.machine}",
         f"sites      blocks {who['layers']}, {who['sites'][:16]}",

@@ -29,6 +29,7 @@ from esr.engine.intervention import Intervention
 from esr.engine.options import engine_options, sites_for
 from esr.engine.plugin.admission import sites_of
 from esr.engine.plugin.loading import load_directions
+from esr.engine.plugin.ranks import ask_stages, fullest, joined
 from esr.engine.plugin.spec import FIELD, Spec
 from esr.engine.scope import END, span
 from esr.engine.taken import Taken, applied, reading
@@ -121,6 +122,7 @@ class VllmEngine:
             "backend": "vllm", "vllm_version": _vllm_version(), "model": self.block.weights, "dtype": self.block.dtype,
             "quantization": self.block.quantization or "none", "layers": ",".join(map(str, self.sites.layers)),
             "sites": self.sites.digest, "tensor_parallel": str(self.block.tensor_parallel),
+            "pipeline_parallel": str(self.block.pipeline_parallel),
         }  # fmt: skip
 
     @property
@@ -144,10 +146,9 @@ class VllmEngine:
         del self._engine
 
     def stats(self) -> dict[str, int]:
-        """What the worker holds; all zero counts when idle."""
+        """What a worker holds, where several are a pipeline the one that holds most; all zero counts when idle."""
         self._check_open()
-        found: dict[str, int] = self._call(self._engine.collective_rpc("esr_stats"))[0]
-        return found
+        return fullest(self._call(ask_stages(self._engine, "esr_stats")))
 
     # inside the loop
 
@@ -164,7 +165,8 @@ class VllmEngine:
         asked = engine_options(self.block, self.sites) | options
         with surroundings.preloading():
             if current_platform.is_cpu():
-                asked = CPU_OPTIONS | (ONE_PROCESS if asked["tensor_parallel_size"] == 1 else {}) | asked
+                one = asked["tensor_parallel_size"] == asked["pipeline_parallel_size"] == 1
+                asked = CPU_OPTIONS | (ONE_PROCESS if one else {}) | asked
                 return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked))
             # 1,024 sequences at once on an H100, as vLLM gives whole batches there; an engine of no named use gets 128
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked), usage_context=UsageContext.LLM_CLASS)
@@ -290,13 +292,14 @@ class VllmEngine:
             tickets, self._tickets = self._tickets[:256], self._tickets[256:]
             args = ([ticket.id for ticket in tickets], [ticket.rows for ticket in tickets])
             try:
-                answers = (await self._engine.collective_rpc("esr_take", args=args))[0]
+                stages = await ask_stages(self._engine, "esr_take", *args)
             except Exception as error:  # handed to whoever waits
                 for ticket in tickets:
                     if not ticket.future.done():
                         ticket.future.set_exception(engine_log.failure(f"the worker did not answer: {error!r:.200}", self.log))
                 continue
-            for ticket, answer in zip(tickets, answers, strict=True):
+            for i, ticket in enumerate(tickets):
+                answer = joined([stage[i] for stage in stages])
                 if not ticket.future.done():
                     ticket.future.set_result(
                         Taken(**answer) if answer else Taken(0, 0, 0, "the worker does not know this request", None)

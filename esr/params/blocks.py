@@ -173,6 +173,9 @@ class ModelParams(Block):
     adapter: str | None = None
     """Folder of a LoRA adapter served on top."""
     tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs that have a part of every block."""
+    pipeline_parallel: int = Field(default=1, ge=1)
+    """Stages that have some of the blocks whole, each on `tensor_parallel` GPUs."""
     protocol: dict[str, Any] = {}
     """Overlay on `protocol` for this model."""
     tokens_per_second: float | None = Field(default=None, gt=0)
@@ -180,10 +183,16 @@ class ModelParams(Block):
 
     @property
     def pool(self) -> str:
-        """Whose workers hold what it needs: `cpu` where the weights are a folder, `gpu1`, or `gpu2tp` for two GPUs in one engine."""
-        if self.revision == "local" and self.tensor_parallel == 1:
+        """Whose workers hold what it needs: `cpu` where the weights are a folder, `gpu1`, or `gpu2tp` for two GPUs in one engine, however
+        they share the model."""
+        if self.revision == "local" and self.gpus == 1:
             return "cpu"
-        return "gpu1" if self.tensor_parallel == 1 else f"gpu{self.tensor_parallel}tp"
+        return "gpu1" if self.gpus == 1 else f"gpu{self.gpus}tp"
+
+    @property
+    def gpus(self) -> int:
+        """Of one engine."""
+        return self.tensor_parallel * self.pipeline_parallel
 
     @property
     def weights(self) -> str:

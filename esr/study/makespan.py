@@ -98,7 +98,7 @@ def load_of(params: Params, model: str, experiments: Sequence[Experiment], judge
         + sum(w.own + w.search - (shared if e.searched is None else 0) for e, w in zip(experiments, asked.values(), strict=True))
     )
     return Load(
-        model, block.tokens_per_second or 0.0, block.tensor_parallel, spec.name, spec.per_minute, judging.cost, replies,
+        model, block.tokens_per_second or 0.0, block.gpus, spec.name, spec.per_minute, judging.cost, replies,
         max(ceil(latents * p.samples_per_step / FULL), 1), kept,
     )  # fmt: skip
 

@@ -179,7 +179,7 @@ def _counted(config: dict[str, Any]) -> float:
 def gpu_bytes(model: ModelParams, sae: SaeParams) -> float:
     """Of one GPU: the model's share of the weights, the SAE, and a quarter more."""
     each = BYTES.get(model.quantization, 0.5) if model.quantization else BYTES[model.dtype]
-    return BESIDE * (parameters(model)[0] * each / model.tensor_parallel + 2 * sae.d_in * sae.d_sae * 4)
+    return BESIDE * (parameters(model)[0] * each / model.gpus + 2 * sae.d_in * sae.d_sae * 4)
 
 
 def _gpu(model: ModelParams, sae: SaeParams, gpus: Sequence[str]) -> Need:
@@ -187,17 +187,18 @@ def _gpu(model: ModelParams, sae: SaeParams, gpus: Sequence[str]) -> Need:
     if wanted < 1 << 30:
         return Need("GPU", True, "none is needed")
     count, by = parameters(model)
-    many = f"{model.tensor_parallel} GPUs of " if model.tensor_parallel > 1 else ""
+    many = f"{model.gpus} GPUs of " if model.gpus > 1 else ""
     told = f"about {many}{wanted / 2**30:.0f} GiB ({count / 1e9:.3g} billion parameters {by}, {model.quantization or model.dtype}, SAE, a quarter more)"
     memory = [float(found[1]) * 2**20 for gpu in gpus if (found := re.search(r"(\d+)\s*MiB", gpu))]
     have = "; ".join(gpus) or "none here"
-    if len([size for size in memory if size >= wanted]) >= model.tensor_parallel:
+    if len([size for size in memory if size >= wanted]) >= model.gpus:
         return Need("GPU", True, f"{told}; {have}")
     share = next(
         (
             n
             for n in (2, 4, 8)
-            if len(memory) >= n and gpu_bytes(model.model_copy(update={"tensor_parallel": n}), sae) <= min(memory)
+            if len(memory) >= n * model.pipeline_parallel
+            and gpu_bytes(model.model_copy(update={"tensor_parallel": n}), sae) <= min(memory)
         ),
         0,
     )

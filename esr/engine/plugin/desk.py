@@ -2,10 +2,10 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 from esr.engine.plugin.admission import sites_of
+from esr.engine.plugin.ranks import ask_stages, by_stage, fullest, joined
 from esr.engine.plugin.spec import KEY
 
 BATCH = 256
@@ -30,13 +30,12 @@ class Desk:
         }
         known = sites_of(config).known if steering else {}
         steering["directions"] = {name: {"layers": shape.layers, "sha256": shape.sha256} for name, shape in known.items()}
-        held = [ranks[0] for ranks in await self.ask("esr_stats")]
+        held = [fullest(stages) for stages in await self.ask("esr_stats")]
         return {"saes": saes, **steering, "now": {key: sum(engine[key] for engine in held) for key in held[0]}}
 
     async def take(self, id: str, rows: int | None) -> dict[str, Any] | None:
-        answers = chain.from_iterable(await self.ask("esr_take", [id], [rows]))
-        found: list[dict[str, Any]] = [answer[0] for answer in answers if answer and answer[0]]
-        return next((answer for answer in found if answer.get("capture")), found[0] if found else None)
+        engines = [joined([answer[0] for answer in stages]) for stages in await self.ask("esr_take", [id], [rows])]
+        return next((answer for answer in engines if answer is not None), None)
 
     async def forget(self, ids: list[str]) -> None:
         await self.ask("esr_forget", ids)
@@ -53,8 +52,7 @@ class Desk:
         while self.waiting:
             batch, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
             try:
-                asked = [id for id, _, _ in batch], [keep for _, keep, _ in batch]
-                answers = list(chain.from_iterable(await self.ask("esr_count", *asked)))
+                engines = await self.ask("esr_count", [id for id, _, _ in batch], [keep for _, keep, _ in batch])
             except Exception as error:  # handed to whoever waits
                 for _, _, future in batch:
                     if not future.done():
@@ -62,13 +60,15 @@ class Desk:
                 continue
             for i, (_, _, future) in enumerate(batch):
                 if not future.done():
-                    future.set_result(next((answer[i] for answer in answers if answer and answer[i] is not None), None))
+                    found = (joined([answer[i] for answer in stages]) for stages in engines)
+                    future.set_result(next((answer for answer in found if answer is not None), None))
 
     async def ask(self, method: str, *args: object) -> list[list[Any]]:
-        """Every engine's answers, rank by rank: vLLM's own call hands back those of one data-parallel engine only."""
+        """Every engine's answers, stage by stage of its pipeline: vLLM's own call hands back those of one data-parallel engine only."""
         core = self.client.engine_core
         engines = getattr(core, "core_engines", ())
         if len(engines) < 2:
-            return [list(await self.client.collective_rpc(method, args=args))]
+            return [await ask_stages(self.client, method, *args)]
         calls = (core._call_utility_async("collective_rpc", method, None, args, None, engine=engine) for engine in engines)
-        return list(await asyncio.gather(*calls))
+        parallel = self.client.vllm_config.parallel_config
+        return [by_stage(parallel, answers) for answers in await asyncio.gather(*calls)]

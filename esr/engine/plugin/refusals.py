@@ -25,6 +25,8 @@ def check(config: Any, sites: Sites) -> None:
     _version(sites)
     _model(config, sites)
     _engine(config, sites)
+    if config.parallel_config.pipeline_parallel_size > 1:
+        _pipeline(config, sites)
 
 
 def _version(sites: Sites) -> None:
@@ -62,7 +64,6 @@ def _engine(config: Any, sites: Sites) -> None:
     parallel, compilation = config.parallel_config, config.compilation_config
     passes = compilation.pass_config
     for bad, what in (
-        (parallel.pipeline_parallel_size > 1, "pipeline parallelism"),
         (getattr(parallel, "prefill_context_parallel_size", 1) > 1, "prefill context parallelism"),
         (getattr(parallel, "use_ubatching", False) or getattr(parallel, "enable_dbo", False), "dual-batch overlap"),
         (config.speculative_config is not None, "speculative decoding, whose rejected tokens would be counted"),
@@ -78,6 +79,25 @@ def _engine(config: Any, sites: Sites) -> None:
     ):
         if bad:
             raise EngineError(f"steering does not work with {what}; start the engine without it")
+
+
+def _pipeline(config: Any, sites: Sites) -> None:
+    backend = config.parallel_config.distributed_executor_backend
+    if backend != "mp":
+        raise EngineError(
+            f"the stages of a steered pipeline tell one another of failures, which is tested between vLLM's own processes; this engine's "
+            f"distributed_executor_backend is {backend!r} and 'mp' would do"
+        )
+    if config.use_v2_model_runner and not sites.allow_untested_vllm:
+        raise EngineError(
+            "steering over a pipeline is tested in vLLM's V1 model runner only and this engine has the V2 runner; start it with "
+            "VLLM_USE_V2_MODEL_RUNNER=0, or set allow_untested_vllm to try"
+        )
+    if config.scheduler_config.async_scheduling and not config.use_v2_model_runner:
+        raise EngineError(
+            "under asynchronous scheduling the V1 runner's earlier stages do not know what was generated, so no marker would be found; "
+            "start the engine with async_scheduling=False"
+        )
 
 
 def _env(name: str) -> bool:

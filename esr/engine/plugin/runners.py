@@ -57,13 +57,11 @@ class SteerModelState(DefaultModelState):
 
 
 def prepare_v1(state: "SteerState", runner: Any, count: np.ndarray) -> None:
-    """What the V1 runner's `_prepare_inputs` has just laid out."""
+    """What the V1 runner's `_prepare_inputs` has just laid out. A request that is not in this step stays: of a pipeline's steps under way
+    each has some of the requests."""
     batch = runner.input_batch
     n = batch.num_reqs
     ids = list(batch.req_ids[:n])
-    present = set(ids)
-    for request in [r for r in state.slots if r not in present]:
-        state.leave(request, pooled=True)
     for i, request in enumerate(ids):
         if request not in state.slots:
             params = runner.requests[request].sampling_params

@@ -5,6 +5,7 @@ add-and-norm, or the last norm, carries it on. Only the chosen blocks change cla
 """
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from esr.engine.plugin import ops
 from esr.engine.plugin.bank import load_bank
+from esr.engine.plugin.ranks import Rank
 from esr.engine.plugin.spec import KEY, Sites
 from esr.engine.plugin.state import SteerState
 from esr.errors import EngineError, one_of
@@ -44,18 +46,36 @@ def install(model: nn.Module, config: "VllmConfig", block: object) -> None:
     for layer in sites.layers:
         if layer >= len(layers):
             raise EngineError(f"no block {layer} to hook; {architecture} has {len(layers)} here, from 0")
+    rank = rank_of(layers, sites)
     device = next(model.parameters()).device
     ops.register()
     bank = load_bank(
-        sites, config.model_config.get_hidden_size(), device, dummy=config.load_config.load_format == "dummy",
-        halved=device.type == "cuda" and config.model_config.dtype != torch.float32 and sites.capture and config.parallel_config.rank == 0,
+        needed_at(sites, rank.layers), config.model_config.get_hidden_size(), device, dummy=config.load_config.load_format == "dummy",
+        halved=device.type == "cuda" and config.model_config.dtype != torch.float32 and sites.capture and rank.reads,
     )  # fmt: skip
-    state = SteerState(sites, bank, config, device)
+    state = SteerState(sites, bank, config, device, rank)
     config.compilation_config.static_forward_context[ops.CONTEXT] = cast("Any", state)
-    for layer in sites.layers:
+    for layer in rank.layers:
         hook(layers[layer], layer, whole=architecture == BACKEND)
     cast("Any", model).get_model_state_cls = lambda: SteerModelState
-    log.info("hooked blocks %s of %s for SAEs %s", list(sites.layers), architecture, ", ".join(sites.saes))
+    log.info("hooked blocks %s of %s for SAEs %s", list(rank.layers), architecture, ", ".join(sites.saes))
+
+
+def rank_of(layers: Any, sites: Sites) -> Rank:
+    """This worker, whose model has the blocks of its stage of the pipeline at their numbers and place-holders elsewhere."""
+    from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
+    from vllm.model_executor.models.utils import PPMissingLayer
+
+    own = tuple(layer for layer in sites.layers if not isinstance(layers[layer], PPMissingLayer))
+    return Rank(own, reads=get_tensor_model_parallel_rank() == 0, last=get_pp_group().is_last_rank)
+
+
+def needed_at(sites: Sites, layers: tuple[int, ...]) -> Sites:
+    """Without the SAEs that no request can name at these blocks: a stage of the pipeline has no memory to spare for another's."""
+    needed = {
+        name: sae for name, sae in sites.saes.items() if layers and (sites.allow_layer_mismatch or sae.layer in layers)
+    }  # fmt: skip
+    return replace(sites, saes=needed)
 
 
 def hook(block: nn.Module, layer: int, *, whole: bool = False) -> None:

@@ -20,6 +20,7 @@ from esr.engine.plugin import mark
 from esr.engine.plugin import table as tables
 from esr.engine.plugin.bank import Bank
 from esr.engine.plugin.capture import Holding, Slice
+from esr.engine.plugin.ranks import Rank
 from esr.engine.plugin.records import BROKEN, Check, Record, Stay
 from esr.engine.plugin.spec import FIELD, Admitted, Sites, Spec
 from esr.engine.plugin.staging import RING, Staging
@@ -42,22 +43,25 @@ MARGIN = 512
 class SteerState:
     """The steering state of one worker."""
 
-    def __init__(self, sites: Sites, bank: Bank, config: "VllmConfig", device: torch.device) -> None:
+    def __init__(
+        self, sites: Sites, bank: Bank, config: "VllmConfig", device: torch.device, rank: Rank | None = None
+    ) -> None:  # fmt: skip
         self.sites, self.bank, self.device = sites, bank, device
-        self.site = {layer: i for i, layer in enumerate(sites.layers)}
+        self.rank = rank or Rank(sites.layers)
+        self.site = {layer: i for i, layer in enumerate(self.rank.layers)}
         self.max_ops = sites.max_ops
         self.exact = config.model_config.dtype == torch.float32
-        self.reads = sites.capture and config.parallel_config.rank == 0
+        self.reads = sites.capture and self.rank.reads
         n, tokens = config.scheduler_config.max_num_seqs, config.scheduler_config.max_num_batched_tokens + MARGIN
         self.none, self.probe = n, n + 1
         width = bank.W_enc.shape[1]
         with torch.device(device):
-            self.table = torch.zeros(n + 2, tables.row_width(len(sites.layers), sites.max_ops), dtype=torch.int32)
+            self.table = torch.zeros(n + 2, tables.row_width(len(self.site), sites.max_ops), dtype=torch.int32)
             self.applied = torch.zeros(n + 2, dtype=torch.int32)
             self.broken = torch.zeros(n + 2, dtype=torch.int32)
             self.since = torch.full((n + 2,), END, dtype=torch.int32)
             self.tok2slot = torch.full((tokens,), n, dtype=torch.int32)
-            self.rows = torch.zeros(tokens if sites.capture else 1, width, dtype=torch.float32)
+            self.rows = torch.zeros(tokens if sites.capture and self.site else 1, width, dtype=torch.float32)
         self.staging = Staging(device, back=3 * (n + 2))
         self.begin, self.end = np.full(n + 2, -1, np.int64), np.zeros(n + 2, np.int64)
         """Positions of the slot's request computed in this stay."""
@@ -108,7 +112,7 @@ class SteerState:
             spec = admitted.spec
             if admitted.n_prompt != n_prompt:
                 raise EngineError(f"the steering spec was admitted for {admitted.n_prompt} prompt tokens and comes with {n_prompt}")
-            entries = spec.entries(n_prompt)
+            entries = tuple(entry for entry in spec.entries(n_prompt) if entry.layer in self.site)
             where = windows(entries)
             row = self._row(spec, entries, where, n_prompt)
         except Exception as error:  # whatever has gone round admission ends this request and no other
@@ -156,7 +160,7 @@ class SteerState:
             return Record(spec.id, request)
         if record is None:
             record = Record(spec.id or request, request)
-            if spec.capture is not None and self.reads:
+            if spec.capture is not None and self.reads and spec.capture.layer in self.site:
                 record.holding = Holding(spec.capture, n_prompt, *spec.captured(n_prompt))
             if spec.id:
                 self._sweep()
@@ -176,7 +180,7 @@ class SteerState:
 
     def _row(self, spec: Spec, entries: Sequence[Entry], where: Windows, n_prompt: int) -> np.ndarray:
         row = np.zeros(self.table.shape[1], np.int32)
-        if spec.capture is not None:
+        if spec.capture is not None and spec.capture.layer in self.site:
             row[2] = self.site[spec.capture.layer] + 1
             row[3] = tables.AFTER if spec.capture.stage == "after" else tables.BEFORE
             row[4], row[5] = spec.captured(n_prompt)
@@ -201,6 +205,8 @@ class SteerState:
         self.flush()
         self._write()
         self._follow()
+        if self.failed and self.rank.last:  # whom alone the engine hears; the others tell the next rank
+            raise EngineError(self.failed)
         if not self.live:
             self.rest()
             return
@@ -306,8 +312,6 @@ class SteerState:
             seen = self.mirrors.fetch(self.broken, len(self.looks))
             self.looks.append((seen, self.owners, self.staging.event()))
         self._settle()
-        if self.failed:
-            raise EngineError(self.failed)
 
     def _settle(self) -> None:
         while self.checks and self.checks[0].arrived():
@@ -372,29 +376,11 @@ class SteerState:
         """What is held; the counts of the last requests, which no step follows, are compared here."""
         self.synchronize()
         self._follow()
+        if self.failed:
+            raise EngineError(self.failed)
         asked = [*range(tables.HEAD), *(tables.offset(i, self.max_ops) for i in range(len(self.site)))]
         return {
             "live": len(self.live), "records": len(self.records), "held_bytes": self.held, "pending": len(self.pending),
             "nonzero": int(self.table[: self.none, asked].count_nonzero()), "free": len(self.free), "unchecked": len(self.checks),
             "directions": len(self.bank.loaded),
         }  # fmt: skip
-
-    def begin_probe(self) -> None:
-        """Steer every token of the next dummy run by nothing at all, and count."""
-        row = torch.zeros_like(self.table[self.probe])
-        row[1] = END
-        for i in range(len(self.sites.layers)):
-            at = tables.offset(i, self.max_ops)
-            row[at], row[at + 1 + 4] = 1, END  # an entry: add nothing of row 0, at every position
-        self.table[self.probe] = row
-        self.applied[self.probe] = 0
-        self.probing = True
-
-    def end_probe(self) -> int:
-        """Times that an op was applied since."""
-        self.probing = False
-        self.rest()
-        count = int(self.applied[self.probe])
-        self.table[self.probe] = 0
-        self.applied[self.probe] = 0
-        return count

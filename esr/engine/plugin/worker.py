@@ -17,6 +17,8 @@ import numpy as np
 from esr.engine.plugin import FAILED
 from esr.engine.plugin.bare_rows import leave_bare
 from esr.engine.plugin.loading import unpacked
+from esr.engine.plugin.probe import self_test
+from esr.engine.plugin.relay import relaying
 from esr.engine.plugin.site import install, state_of
 from esr.engine.plugin.spec import KEY
 from esr.errors import EngineError
@@ -90,26 +92,10 @@ def _warming(plain: Any) -> Any:
     def compile_or_warm_up_model(self: Any, *args: Any, **kwargs: Any) -> Any:
         out = plain(self, *args, **kwargs)
         if (self.vllm_config.additional_config or {}).get(KEY):
-            _self_test(self)
+            self_test(self)
         return out
 
     return compile_or_warm_up_model
-
-
-def _self_test(worker: Any) -> None:
-    """A dummy run through the compiled model must pass every hook: a stale compiled graph, or a loader that went past the plugin,
-    is found here and not in results."""
-    state = worker.esr_state()
-    for tokens in sorted({1, min(32, worker.vllm_config.scheduler_config.max_num_batched_tokens)}):
-        state.begin_probe()
-        worker.model_runner._dummy_run(tokens)
-        count, due = state.end_probe(), tokens * len(state.sites.layers)
-        if count < due or count % len(state.sites.layers):
-            raise EngineError(
-                f"the self-test steered {count} of {due} tokens times blocks; the compiled model was made without the hooks, so clear "
-                "vLLM's compile cache (VLLM_CACHE_ROOT) and start again"
-            )
-    log.info("self-test passed: blocks %s are hooked", list(state.sites.layers))
 
 
 def _preparing(plain: Any) -> Any:
@@ -131,7 +117,7 @@ def _updating(plain: Any) -> Any:
     def _update_states(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         state = state_of(self.vllm_config)
         if state is not None:
-            for request in scheduler_output.finished_req_ids:
+            for request in (*scheduler_output.finished_req_ids, *(scheduler_output.preempted_req_ids or ())):
                 state.leave(request, pooled=True)
         return plain(self, scheduler_output, *args, **kwargs)
 
@@ -155,7 +141,7 @@ def _telling(plain: Any) -> Any:
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         out = plain(self, *args, **kwargs)
         state = state_of(self.vllm_config)
-        if out is None or state is None or not state.failing:
+        if out is None or state is None or not (state.failing and state.rank.last):
             return out
         failed = state.failures()
         log.warning("%d requests end in an error: %s", len(failed), next(iter(failed.values())))
@@ -184,10 +170,13 @@ def _patch() -> None:
     _wrapped(GPUModelRunner, "_update_states", _updating)
     _wrapped(GPUModelRunner, "_prepare_inputs", _preparing)
     _wrapped(GPUModelRunner, "_dummy_run", _resting)
+    _wrapped(GPUModelRunner, "execute_model", relaying)
     for name in ("execute_model", "sample_tokens"):
         _wrapped(Worker, name, _telling)
     if current_platform.is_cpu():
         leave_bare()
+    else:
+        _wrapped(import_module("vllm.v1.worker.gpu.model_runner").GPUModelRunner, "execute_model", relaying)
     module, name = ("cpu_worker", "CPUWorker") if current_platform.is_cpu() else ("gpu_worker", "Worker")
     _wrapped(getattr(import_module(f"vllm.v1.worker.{module}"), name), "compile_or_warm_up_model", _warming)
 
