@@ -1,5 +1,4 @@
-"""The Prefect server that `python -m deployments up` starts: Prefect's own, whose transactions on SQLite wait for their turn, and which
-writes down many task runs at once.
+"""The Prefect server that `python -m deployments up` starts: Prefect's own, whose transactions wait for their turn and are fewer.
 
 Prefect begins a transaction as a reader and writes later in it. Where somebody else has written in between, SQLite refuses that at
 once with "database is locked", whatever the busy time-out; with a worker that polls this happens every few seconds. A transaction that
