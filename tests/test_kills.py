@@ -20,7 +20,7 @@ IN_FLIGHT = kill_matrix.WORK["batch"] * kill_matrix.WORK["in_flight"] * 2
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> tuple[list[dict[str, Any]], float]:
-    return kill_matrix.uninterrupted(tmp_path_factory.mktemp("whole") / "p", "exp10", prefect_api)
+    return kill_matrix.uninterrupted(tmp_path_factory.mktemp("whole") / "p", "exp10", "tiny", prefect_api)
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ def test_a_killed_run_resumes_to_the_same_summary(
 ) -> None:
     expected, seconds = whole
     after = random.Random(f"{SEED}/{kind}").uniform(0.4, 0.9) * seconds
-    found = kill_matrix.one(tmp_path / "p", "exp10", prefect_api, kind, after, expected)
+    found = kill_matrix.one(tmp_path / "p", "exp10", "tiny", prefect_api, kind, after, expected)
     assert found["resumed_exit"] == 0, found["said"]
     assert found["summary_equal"]
     assert found["generated_twice"] <= IN_FLIGHT
