@@ -27,13 +27,13 @@ EXPERIMENT = "exp01"
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> list[dict[str, Any]]:
     """What a run on one machine with a folder says."""
-    return kill_matrix.uninterrupted(tmp_path_factory.mktemp("whole") / "p", EXPERIMENT, prefect_api)[0]
+    return kill_matrix.uninterrupted(tmp_path_factory.mktemp("whole") / "p", EXPERIMENT, "tiny", prefect_api)[0]
 
 
 @pytest.fixture
 def study(tmp_path: Path, prefect_api: str, served: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[kill_matrix.Round]:
     """In a bucket, with a judge; this process sees the bucket too."""
-    one = kill_matrix.Round(tmp_path / "p", EXPERIMENT, prefect_api, bucket=served)
+    one = kill_matrix.Round(tmp_path / "p", EXPERIMENT, "tiny", prefect_api, bucket=served)
     for name, value in {**served.env, "ESR_STORE": one.url}.items():
         monkeypatch.setenv(name, value)
     yield one
