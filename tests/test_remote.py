@@ -93,7 +93,6 @@ def test_a_shard_that_another_machine_wrote_first_stands(url: str, tmp_path: Pat
     with late as store:
         put(store, 1, "second")
         assert (tmp_path / "there" / name).read_bytes() == before == Bucket(url).read(name)
-    monkeypatch.undo()
 
 
 def test_while_the_bucket_is_away_work_goes_on_and_is_sent_afterwards(
