@@ -257,12 +257,14 @@ def test_where_dvc_is_not_installed_a_checkpoint_s_own_note_is_held_against_what
 
 def test_checkpoints_that_dvc_has_not_got_are_not_trained(tmp_path: Path) -> None:
     shutil.copytree(HOME / "checkpoints", tmp_path / "checkpoints", ignore=shutil.ignore_patterns("tiny-plain"))
+    shutil.copy(HOME / "params.yaml", tmp_path)
+    fetch._dvc(Places("tiny-plain", tmp_path), "init", "-q", "--no-scm")
     params = load("tiny-plain")
     found = replace(study(Store(tmp_path / "store")), params=params)
-    with pytest.raises(DataError, match="DVC has not got them") as said:
+    with pytest.raises(DataError, match=r"20 checkpoints .* are not here and DVC has not got them \(failed to pull data") as said:
         fetch.checkpoints(found, Places("tiny-plain", tmp_path))
     assert "`dvc repro checkpoints/dvc.yaml:checkpoint@tiny-plain-10-1` makes one" in str(said.value)
-    assert not (tmp_path / "checkpoints" / "tiny-plain").exists()
+    assert not list((tmp_path / "checkpoints").glob("tiny-plain/*/about.json"))
 
 
 def test_the_engine_that_serves_checkpoints_makes_room_and_has_room_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -61,13 +61,18 @@ def _dvc(places: Places, *words: str) -> "subprocess.CompletedProcess[str]":
 
 def _pull(places: Places, stages: Sequence[str]) -> None:
     log.info("%d checkpoints are asked of DVC", len(stages))
-    done = _dvc(places, "pull", "--quiet", *stages)
+    done = _dvc(places, "pull", *stages)
     if done.returncode:
-        said = " ".join(done.stderr.split())[:300]
         raise DataError(
-            f"{len(stages)} checkpoints of {places.model!r} are not here and DVC has not got them ({said}); `dvc repro {stages[0]}` makes one, "
+            f"{len(stages)} checkpoints of {places.model!r} are not here and DVC has not got them{_reason(done.stderr)}; `dvc repro {stages[0]}` makes one, "
             f"`dvc repro {FOLDER}/dvc.yaml` all, or give DVC the remote that holds them"
         )
+
+
+def _reason(stderr: str) -> str:
+    """DVC's own first word of what went wrong, in brackets."""
+    errors = [line.removeprefix("ERROR: ").strip(" :") for line in stderr.splitlines() if line.startswith("ERROR: ")]
+    return f" ({errors[0][:300]})" if errors else ""
 
 
 def _as_recorded(places: Places, stages: Sequence[str]) -> None:
