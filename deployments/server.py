@@ -5,8 +5,10 @@ once with "database is locked", whatever the busy time-out; with a worker that p
 begins as a writer waits instead, up to Prefect's busy time-out of 60 s. Postgres is not concerned.
 """
 
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 RECORDER = {
@@ -16,6 +18,13 @@ RECORDER = {
 }
 """Its environment: reports of task runs are written down a hundred at a time, or those of a second. By itself Prefect gives each a transaction of
 its own, which takes several times as much of the processor. A server that is killed loses those of its last second."""
+
+
+def command(host: str, port: int) -> list[str]:
+    """The line that starts it."""
+    line = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(__file__).resolve().parent.parent)]
+    line += ["--factory", "deployments.server:create_app", "--host", host, "--port", str(port)]
+    return [*line, "--timeout-keep-alive", "5", "--log-level", "warning"]
 
 
 def create_app() -> Any:

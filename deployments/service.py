@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from deployments import catalogue, pools, processes
 from deployments.processes import wait
-from deployments.server import RECORDER
+from deployments.server import RECORDER, command
 from esr.errors import EsrError
 from esr.params import HOME
 from tasks import environment
@@ -206,9 +206,9 @@ def _server() -> str:
     _forget_dead_pid(home)
     host, port = where.hostname, where.port or 4200
     _port_is_free(host, port)
-    line = [sys.executable, "-m", "uvicorn", "--app-dir", str(HOME), "--factory", "deployments.server:create_app"]
-    line += ["--host", host, "--port", str(port), "--timeout-keep-alive", "5", "--log-level", "warning"]
-    process = processes.start(home, SERVER, line, url(), RECORDER | os.environ | {"PREFECT__SERVER_FINAL": "1"}, HOME)
+    process = processes.start(
+        home, SERVER, command(host, port), url(), RECORDER | os.environ | {"PREFECT__SERVER_FINAL": "1"}, HOME
+    )
     if not wait(lambda: not process.lives or answers(), START) or not process.lives:
         said = processes.last_words(home, SERVER)
         processes.end(home, process)

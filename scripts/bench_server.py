@@ -26,6 +26,7 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -34,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from team_stack import AUTH, Stack, healthy, lacking, stack  # noqa: E402  # the tests' folder is not a package
 
-from deployments.server import RECORDER  # noqa: E402  # as above
+from deployments.server import RECORDER, command  # noqa: E402  # as above
 
 BATCHES = ", in batches"
 SERVERS = (
@@ -59,17 +60,7 @@ def begin(here: Stack, server: str) -> None:
     batch = RECORDER if server.endswith(BATCHES) else {}
     kind = server.removesuffix(BATCHES)
     if kind == "SQLite":
-        line = [sys.executable, "-m", "uvicorn", "--app-dir", str(ROOT), "--factory", "deployments.server:create_app"]
-        line += [
-            "--host",
-            "127.0.0.1",
-            "--port",
-            here.url.split(":")[2].split("/")[0],
-            "--timeout-keep-alive",
-            "5",
-            "--log-level",
-            "warning",
-        ]
+        line = command("127.0.0.1", urlsplit(here.url).port or 0)
         env = {"PREFECT_SERVER_API_AUTH_STRING": AUTH, "PREFECT__SERVER_FINAL": "1", **batch}
         here.start("server", line, functools.partial(healthy, here.url), env=here.clean("server") | env, cwd=ROOT)
         return

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from esr.count import trainings
+from esr.count.metrics import Difference, Estimate
 from esr.count.trainings import Pooled
 from esr.show import recorded, words
 from esr.show.counted import Counted, arms
@@ -21,17 +22,15 @@ HEAD = "| | second attempts | above base, in pairs | corrected (ESR) | above bas
 
 
 def told(one: Pooled) -> str:
-    if one.value is None:
-        return words.NOTHING
-    by, span = words.scale(one.metric), one.interval
-    return words.value(one.metric, one.value) + (f" [{by * span.low:.1f}, {by * span.high:.1f}]" if span else "")
+    return words.estimate(
+        Estimate(one.metric, one.value, one.n, None, one.interval, one.method, one.method, one.latents, None, None)
+    )
 
 
 def difference(one: Pooled) -> str:
-    if one.value is None:
-        return words.NOTHING
-    by, span = words.scale(one.metric), one.interval
-    return f"{by * one.value:+.1f}" + (f" [{by * span.low:+.1f}, {by * span.high:+.1f}]" if span else "")
+    return words.difference(
+        Difference(one.metric, one.value, one.n, one.interval, one.method, one.method, one.latents, None, None, None)
+    )
 
 
 def single(name: str, one: Counted, quiet: Counted | None) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from s3_server import free_port
 
 from esr.params import HOME
 
@@ -42,13 +43,6 @@ def lacking(*, redis: bool = True) -> str:
     if redis and importlib.util.find_spec("prefect_redis") is None:
         missing.append("the package prefect-redis")
     return f"not here: {', '.join(missing)}" if missing else ""
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def filled(text: str, given: Mapping[str, str]) -> str:
