@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from esr.command.sae import part
 from esr.dictionary import corpus, recipe_of, training
 from esr.dictionary.corpus import Written
+from esr.engine.fake import FakeEngine
 from esr.errors import ParamsError
-from esr.params import HOME, load
+from esr.params import HOME, RecipeParams, load
 from esr.prompts import evaluation
 from esr.sae import folder
 
@@ -66,6 +69,32 @@ def test_replies_come_back_as_they_were_kept(tmp_path: Path) -> None:
     replies = [Written((1, 2), (3, 4, 5)), Written((1,), ()), Written((1, 9, 9), (70000,))]
     corpus._write(tmp_path / "00000.npz", replies)
     assert corpus._read(tmp_path / "00000.npz") == replies
+
+
+def test_processes_that_share_the_text_write_each_batch_once_and_the_whole_finds_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "BATCH", 16)
+    params, said = load(), list[str]()
+    recipe = RecipeParams(replies=2, every=60, max_tokens=24, held_out=0.2, k=12, steps=1, batch=128, lr=1e-3, pool=1024, seed=1)
+    engine = FakeEngine.open(params, "tiny")
+    for third in ((1, 3), (0, 3), (2, 3)):
+        corpus.made(engine, params, "tiny", recipe, tmp_path, said.append, third)
+        written = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("dictionaries/*/*.npz")}
+        assert len(written) == len(said), "a batch is written once"
+    engine.close()
+    whole = corpus.made(engine, params, "tiny", recipe, tmp_path, said.append)
+    assert len(written) == whole.batches > 3
+    assert {path.name: path.stat().st_mtime_ns for path in whole.folder.glob("*.npz")} == written
+    assert whole.tokens == sum(len(one.ids) for number in range(whole.batches) for one in whole.batch(number))
+
+
+def test_a_part_is_counted_from_one() -> None:
+    assert part("1/1") == (0, 1)
+    assert part("2/4") == (1, 4)
+    for wrong in ("0/4", "5/4", "2", "a/b", "1/0"):
+        with pytest.raises(ArgumentTypeError, match="the second of four is 2/4"):
+            part(wrong)
 
 
 def test_batches_hold_every_row_of_the_pool_mixed() -> None:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esr import params as places
 from esr.dictionary import corpus, training
@@ -36,6 +36,20 @@ def recipe_of(params: Params, model: str) -> tuple[ModelParams, SaeParams, Recip
             f"SAE {sae.name!r} of {model!r} has no recipe; an SAE of our own is a folder with a `recipe` in params.yaml, as smollm2-l18 is"
         )
     return block, sae, sae.recipe
+
+
+def write(
+    params: Params, model: str, root: Path, backend: "Backend", say: Callable[[str], object], part: corpus.Part, **options: Any
+) -> None:
+    """A part of the text alone, for processes that share the work; `make` goes on from what they wrote. `options`: of the engine."""
+    from esr.engine.open import close_engine, open_engine
+
+    _, _, recipe = recipe_of(params, model)
+    engine = open_engine(params, model, backend, saes=False, **options)
+    try:
+        corpus.made(engine, params, model, recipe, root, say, part)
+    finally:
+        close_engine(engine)
 
 
 def make(

@@ -53,8 +53,15 @@ def asked(requests: Sequence[str], subjects: Sequence[str]) -> list[str]:
     return [prompts.fill(request, subject=subject) for request in requests for subject in subjects]
 
 
-def made(engine: Engine, params: Params, model: str, recipe: RecipeParams, root: Path, say: Callable[[str], object]) -> Corpus:
-    """The corpus of this model and recipe; batches that are there are not generated again."""
+Part = tuple[int, int]
+"""Of so many equal parts the how manyth, from 0."""
+WHOLE: Part = (0, 1)
+
+
+def made(
+    engine: Engine, params: Params, model: str, recipe: RecipeParams, root: Path, say: Callable[[str], object], part: Part = WHOLE
+) -> Corpus:
+    """The corpus of this model and recipe; batches that are there are not generated again. Of a part, its batches alone."""
     questions = [
         *asked([*prompts.lines("label_requests"), *prompts.lines("sae_requests")], prompts.lines("label_subjects")),
         *prompts.discovery(),
@@ -67,11 +74,11 @@ def made(engine: Engine, params: Params, model: str, recipe: RecipeParams, root:
     folder.mkdir(parents=True, exist_ok=True)
     batches = -(-len(every) // BATCH)
     tokens = 0
-    for number in range(batches):
+    for number in range(part[0], batches, part[1]):
         path = folder / f"{number:05}.npz"
         if not path.is_file():
-            part = every[number * BATCH : (number + 1) * BATCH]
-            outputs = engine.generate([Request(prompt=questions[at], sampling=sampling, seed=seed) for at, seed in part])
+            asks = every[number * BATCH : (number + 1) * BATCH]
+            outputs = engine.generate([Request(prompt=questions[at], sampling=sampling, seed=seed) for at, seed in asks])
             _write(path, [Written(one.prompt_token_ids, one.token_ids) for one in outputs])
         with np.load(path) as there:
             tokens += int(there["lengths"].sum())
