@@ -66,7 +66,7 @@ def correctness(phases: list[str], out: Path, gpus: int) -> dict[str, Child]:
     if "pp" in phases:
         grid += [(f"{what}/{a}/graphs/pp2", [what, a, "graphs", "pp2"]) for what in ("parity", "rich") for a in ("llama", "gemma2")]
     last = {"CUDA_VISIBLE_DEVICES": str(gpus - 1)} if gpus > 1 else {}
-    both = {"CUDA_VISIBLE_DEVICES": "0,1"}
+    both = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0,1")}
     return {
         name: Child("gpu_parity.py", *args, env=ENVIRONMENT | IEEE | (both if name.endswith(("tp2", "pp2")) else last))
         for name, args in grid
