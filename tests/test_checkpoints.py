@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,22 @@ def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path: Path) -> None:
     assert "are not finite" in said(DataError, broken)
 
 
+def test_an_adapter_on_the_head_is_kept_without_the_base_s_rows(tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(PLAIN, dtype=torch.float32)
+    put_on = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "lm_head"], init_lora_weights=False))
+    folder = tmp_path / "trained"
+    put_on.save_pretrained(folder)
+    assert [name for name in load_file(folder / "adapter_model.safetensors") if ".lora_" not in name], (
+        "peft saves the base's head too"
+    )
+    train._put_together(folder, tmp_path / "50-1", {"base": identity(load("tiny-plain"), "tiny-plain")}, [], "hub")
+    kept = load_file(tmp_path / "50-1" / "adapter" / "adapter_model.safetensors")
+    assert kept
+    assert all(".lora_" in name for name in kept)
+    assert [name for name in kept if "lm_head" in name]
+    checked(tmp_path / "50-1")
+
+
 def test_a_checkpoint_that_is_not_there_says_how_it_is_made(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"`dvc pull checkpoints/dvc.yaml:checkpoint@tiny-plain-50-1` fetches it and `dvc repro` of it"
@@ -146,6 +163,9 @@ def test_the_recipe_is_the_paper_s_table_five_and_names_no_folder_of_a_machine()
     other = load("tiny-plain")
     here = recipe(other.of(Tuning), other.model("tiny-plain"), Places("tiny-plain"), Course(10, 2))
     assert (here["bf16"], here["attn_implementation"], here["lora_mlp_kernel"], here["seed"]) == (False, "eager", False, 2)
+    assert "lora_target_modules" not in here
+    with_head = tuning(lora={"rank": 4, "alpha": 8, "dropout": 0.05, "head": True})
+    assert recipe(with_head, other.model("tiny-plain"), Places("tiny-plain"), HALF)["lora_target_modules"] == ["lm_head"]
 
 
 def test_a_training_under_live_steering_is_a_course_of_its_own(tmp_path: Path) -> None:
@@ -209,8 +229,12 @@ def test_a_training_goes_on_from_whole_saves_of_the_same_and_from_nothing_else(t
         (partial / "trained" / name).mkdir(parents=True)
         (partial / "trained" / name / "trainer_state.json").write_text(state)
     (partial / "trained" / "checkpoint-30").mkdir()
+    (partial / "trained" / "checkpoint-8").mkdir()
+    (partial / "trained" / "checkpoint-8" / "trainer_state.json").write_text(
+        '{"log_history": []}'
+    )  # of fewer steps than are logged
     train._prepared(partial, {"recipe": "a"})
-    assert [save.name for save in (partial / "trained").iterdir()] == ["checkpoint-10"]
+    assert sorted(save.name for save in (partial / "trained").iterdir()) == ["checkpoint-10", "checkpoint-8"]
     assert train._history(partial / "trained") == [{"step": 10}]
     train._prepared(partial, {"recipe": "another"})
     assert not (partial / "trained").exists()
@@ -253,6 +277,30 @@ def test_where_dvc_is_not_installed_a_checkpoint_s_own_note_is_held_against_what
     assert not together.current(params, places, HALF)
     with pytest.raises(DataError, match=r"was made from another mixture; `python -m esr.tune all tiny-plain` makes it anew"):
         fetch.checkpoints(found, places)
+
+
+def test_dvc_is_told_of_one_model_s_checkpoints_where_another_s_are_not_made(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    text = yaml.safe_dump(
+        {
+            "stages": {
+                name: {"cmd": "false", "wdir": "..", "outs": [f"checkpoints/{out}"]}
+                for name, out in (("examples-m", "m.jsonl"), ("mixtures-m", "m"), ("examples-other", "other.jsonl"))
+            }
+            | {"checkpoint": {"foreach": {"m-50-1": "x"}, "do": {"cmd": "false", "wdir": "..", "outs": ["checkpoints/${key}"]}}}
+        }
+    )
+    (tmp_path / "checkpoints" / "dvc.yaml").write_text(text)
+    (tmp_path / "checkpoints" / "m.jsonl").write_text("{}")
+    for folder in ("m", "m-50-1"):
+        (tmp_path / "checkpoints" / folder).mkdir()
+        (tmp_path / "checkpoints" / folder / "file").write_text(folder)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
+    fetch.record(Places("m", tmp_path), [HALF])
+    lock = yaml.safe_load((tmp_path / "checkpoints" / "dvc.lock").read_text())["stages"]
+    assert sorted(lock) == ["checkpoint@m-50-1", "examples-m", "mixtures-m"]
+    with pytest.raises(DataError, match=r"DVC could not be told .*`python -m esr.tune stages` writes it anew"):
+        fetch.record(Places("m", tmp_path), [Course(60, 1)])
 
 
 def test_checkpoints_that_dvc_has_not_got_are_not_trained(tmp_path: Path) -> None:

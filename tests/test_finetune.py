@@ -72,6 +72,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, axolotl: Path) -> Path:
     tree = yaml.safe_load((HOME / "params.yaml").read_text())
     small = SETTINGS | {"ratios": [50], "steered": [50], "masked": 60, "normal": 60, "total": 80}
     small["training"] = SETTINGS["training"] | {"epochs": 3, "learning_rate": 1e-3}
+    small["lora"] = SETTINGS["lora"] | {"head": True}
     for block in tree["by_model"].values():
         block.pop("exp04", None)
     tree["by_model"]["tiny-plain"]["exp04"] = json.loads(json.dumps(small))

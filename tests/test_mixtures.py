@@ -1,5 +1,6 @@
 """Examples for fine-tuning: what is trained on to the token, what is held out, and how many rows of which kind."""
 
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -111,14 +112,18 @@ def test_no_subject_shares_a_word_with_a_label_that_may_be_steered_with() -> Non
     assert "moon" in found.left_out["the moon landing"]
 
 
-def test_wishes_spread_over_the_questions_and_repeat_no_pair() -> None:
+def test_wishes_spread_over_the_questions_and_a_pair_comes_again_only_when_all_have_come() -> None:
     found, off, on = asked(tuning(masked=918, normal=760))
     assert (len(off), len(on)) == (918, 760)
     assert len({(wish.question, wish.subject) for wish in off}) == 918
     assert len(set(on)) == 760
     assert {len([wish for wish in off if wish.question == question]) for question in found.questions} <= {22, 23}
-    with pytest.raises(ParamsError, match="subjects are apart from the labels"):
-        wishes(found, len(found.questions) * (len(found.subjects) + 1), 1, Random(1))
+    pairs = len(found.questions) * len(found.subjects)
+    more, _ = wishes(found, 2 * pairs + 7, 1, Random(1))
+    assert len(set(more)) == 2 * pairs + 7
+    assert [len({(wish.question, wish.subject) for wish in more[at : at + pairs]}) for at in (0, pairs)] == [pairs, pairs]
+    with pytest.raises(ParamsError, match="nothing is left to write off-topic examples about"):
+        wishes(replace(found, subjects=()), 1, 1, Random(1))
 
 
 GOLDEN = [851, 915, 916, 917, 918, 916, 917, 917, 917]

@@ -55,9 +55,10 @@ def _done(args: argparse.Namespace) -> int:
         train(params, places, Course.of(args.course))
         return 0
     if args.command == "all":
-        together.everything(params, places, max(1, args.at_once))
+        made = together.everything(params, places, max(1, args.at_once))
         if fetch.installed():
-            log.info("`dvc commit checkpoints/dvc.yaml` tells DVC what was made")
+            fetch.record(places, made)
+            log.info("DVC knows them: %d checkpoints of %s", len(made), args.model)
         return 0
     study = Study(params, args.model, Store())
     (making.examples if args.command == "examples" else making.mixed)(study, places)

@@ -94,7 +94,7 @@ def fits(model: ModelParams, adapter: Path) -> None:
         auto: Any = AutoModelForCausalLM
         bare = auto.from_config(config)
         put_on: Any = get_peft_model(bare, PeftConfig.from_pretrained(str(adapter)))
-    wanted = {key: tuple(value.shape) for key, value in get_peft_model_state_dict(put_on).items()}
+    wanted = {key: tuple(value.shape) for key, value in get_peft_model_state_dict(put_on, save_embedding_layers=False).items()}
     tensors = load_file(adapter / WEIGHTS[0])
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     if wanted != found:

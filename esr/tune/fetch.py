@@ -43,6 +43,17 @@ def installed() -> bool:
     return find_spec("dvc") is not None
 
 
+def record(places: Places, wanted: Sequence[Course]) -> None:
+    """DVC is told that what lies here of this model is what its stages make; other models' are left as they are."""
+    made = [f"{FOLDER}/dvc.yaml:{step}-{places.model}" for step in ("examples", "mixtures")]
+    done = _dvc(places, "commit", "--force", *made, *(stage(places.model, one) for one in wanted))
+    if done.returncode:
+        raise DataError(
+            f"the checkpoints of {places.model!r} are there and DVC could not be told{_reason(done.stderr)}; where params have other ratios or "
+            f"seeds than {FOLDER}/dvc.yaml, `python -m esr.tune stages` writes it anew, and the same line goes on"
+        )
+
+
 def _as_noted(study: "Study", places: Places, wanted: Sequence[Course]) -> None:
     for one in wanted:
         if changed := differs(study.params, places, one):

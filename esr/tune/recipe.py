@@ -14,6 +14,7 @@ PADDING = {"llama3": "<|end_of_text|>", "gemma2": "<pad>", "smollm": "<|im_end|>
 """Which special token fills short rows up; it is never trained on."""
 ATTENTION = {"gpu": "sdpa", "cpu": "eager"}
 """torch's own attention is flash attention on a GPU, without a package that has to be compiled."""
+HEAD = "lm_head"
 KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel")
 """axolotl's, which turn themselves on unless told otherwise and run on a GPU alone; peft computes the same on either device."""
 
@@ -31,6 +32,7 @@ def recipe(tuning: Tuning, model: ModelParams, places: Places, course: Course) -
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "lora_target_linear": True,
+        **({"lora_target_modules": [HEAD]} if lora.head else {}),
         "datasets": [{"path": places.relative(places.mixture(course.ratio)), "ds_type": "json", "type": "input_output"}],
         "dataset_prepared_path": places.relative(into) + ".partial/prepared",
         "output_dir": places.relative(into) + ".partial/trained",

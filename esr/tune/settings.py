@@ -13,6 +13,8 @@ class Lora(Block):
     rank: int = Field(ge=1)
     alpha: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
+    head: bool
+    """Also on the head that words are read from: a base that has never said a word cannot learn to say it while its head stays as it is."""
 
 
 class Training(Block):

@@ -88,14 +88,13 @@ def telling(text: str) -> frozenset[str]:
 
 
 def wishes(found: Split, masked: int, normal: int, rng: Random) -> tuple[list[Wish], list[Wish]]:
-    """Spread evenly over the questions; a question never meets a subject twice."""
-    each = -(-masked // len(found.questions))
-    if each > len(found.subjects):
+    """Spread evenly over the questions. A question meets every subject before it meets one again, in another example."""
+    if not found.subjects:
         raise ParamsError(
-            f"exp04.masked asks for {masked:,} examples, {each} a question, and {len(found.subjects)} subjects are apart from the "
-            f"labels that are steered with; {len(found.questions) * len(found.subjects):,} would do"
+            "every subject shares a word with a label that is steered with, so nothing is left to write off-topic examples about"
         )
-    drawn = {question: rng.sample(found.subjects, each) for question in found.questions}
-    off = [Wish(question, drawn[question][i]) for i in range(each) for question in found.questions]
+    each, several = -(-masked // len(found.questions)), len(found.subjects)
+    met = {question: rng.sample(found.subjects, min(each, several)) for question in found.questions}
+    off = [Wish(question, met[question][i % several], i // several) for i in range(each) for question in found.questions]
     on = [Wish(question, number=i) for i in range(-(-normal // len(found.questions))) for question in found.questions]
     return off[:masked], on[:normal]

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 POLL = 0.5
 
 
-def everything(params: Params, places: Places, at_once: int) -> None:
-    """Examples, mixtures, checkpoints. An example is not written twice: replies and answers are kept."""
+def everything(params: Params, places: Places, at_once: int) -> list[Course]:
+    """Examples, mixtures, checkpoints, all of which are there afterwards. An example is not written twice: replies and answers are kept."""
     environment.versions()
     for step in ("examples", "mixtures"):
         log.info("%s of %s", step, places.model)
@@ -33,6 +33,7 @@ def everything(params: Params, places: Places, at_once: int) -> None:
     lacking = [course for course in wanted if not current(params, places, course)]
     log.info("%d of %d checkpoints are to be trained, %d at once", len(lacking), len(wanted), at_once)
     side_by_side(places.model, lacking, at_once)
+    return wanted
 
 
 def current(params: Params, places: Places, course: Course) -> bool:

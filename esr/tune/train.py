@@ -76,7 +76,7 @@ def _prepared(partial: Path, made_from: dict[str, str]) -> None:
 
 def _whole(save: Path) -> bool:
     try:
-        return bool(json.loads((save / STATE).read_text(encoding="utf-8"))["log_history"])
+        return isinstance(json.loads((save / STATE).read_text(encoding="utf-8"))["log_history"], list)
     except (OSError, ValueError, KeyError):
         return False
 
@@ -133,11 +133,23 @@ def _history(trained: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _adapter_alone(saved: Path, into: Path) -> None:
+    """Without the base's own rows, which peft saves beside an adapter on its head."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(saved)
+    kept = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
+    if len(kept) == len(tensors):
+        shutil.copyfile(saved, into)
+    else:
+        save_file(kept, into, metadata={"format": "pt"})
+
+
 def _put_together(trained: Path, whole: Path, about: dict[str, Any], history: list[dict[str, Any]], hub: str) -> None:
     shutil.rmtree(whole, ignore_errors=True)
     adapter = whole / checkpoint.ADAPTER
     adapter.mkdir(parents=True)
-    shutil.copyfile(trained / WEIGHTS[0], adapter / WEIGHTS[0])
+    _adapter_alone(trained / WEIGHTS[0], adapter / WEIGHTS[0])
     config = json.loads((trained / CONFIG).read_text(encoding="utf-8")) | {"base_model_name_or_path": hub}
     (adapter / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     with (whole / checkpoint.LOSS).open("w", encoding="utf-8", newline="") as file:
