@@ -15,7 +15,7 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from tuning_setup import study, tuning
 
 from esr.engine import Capture, Request
@@ -27,7 +27,7 @@ from esr.params.weights import identity
 from esr.store import Store
 from esr.study.readings import READ
 from esr.study.workload import UNKNOWN
-from esr.tune import checkpoint, environment, evaluate, fetch, making, stages, together, train
+from esr.tune import checkpoint, environment, evaluate, fetch, live, making, stages, together, train
 from esr.tune.places import Course, Places
 from esr.tune.recipe import recipe
 from esr.tune.settings import Tuning
@@ -220,6 +220,33 @@ def test_examples_mixtures_and_recipes_are_written_with_what_was_held_out(tmp_pa
             yaml.safe_load(places.recipe(Course(ratio, 1)).read_text())["datasets"][0]["path"]
             == f"checkpoints/tiny-plain/mixtures/{ratio}.jsonl"
         )
+
+
+def test_along_subjects_every_masked_row_has_the_direction_of_what_its_passage_is_about(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ESR_ENGINE", "hf")
+    places, whole = Places("tiny-plain", tmp_path), study(Store(tmp_path / "store"))
+    pushed = {"along": "subjects", "share": 0.6, "directions": 1, "doses": [0.4, 1.4]}
+    found = replace(whole, params=small(steered=(50,), live=pushed))
+    making.examples(found, places)
+    making.mixed(found, places)
+    found.close()
+    kept, tokenizer = load_file(places.directions), AutoTokenizer.from_pretrained(PLAIN)
+    written = [json.loads(line) for line in places.examples.read_text().splitlines()]
+    assert kept["rows"].shape == (len({one["subject"] for one in written if one["subject"]}), 192)
+    about = dict(zip(kept["keys"].tolist(), kept["about"].tolist(), strict=True))
+    seen: dict[str, set[int]] = {}
+    for line in places.mixture(50).read_text().splitlines():
+        read, trained = json.loads(line)["segments"]
+        direction = about.get(live.key(tokenizer(read["text"], add_special_tokens=False)["input_ids"]))
+        assert (direction is None) == ("Let me" not in trained["text"])
+        for one in written:
+            if direction is not None and one["passage"] and read["text"].endswith(one["passage"]):
+                seen.setdefault(one["subject"], set()).add(direction)
+    assert seen
+    assert all(len(directions) == 1 for directions in seen.values())
+    assert yaml.safe_load(places.recipe(LIVE).read_text())["live_steering"]["share"] == 0.6
 
 
 def test_a_training_goes_on_from_whole_saves_of_the_same_and_from_nothing_else(tmp_path: Path) -> None:

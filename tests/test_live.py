@@ -15,7 +15,7 @@ from esr.errors import DataError
 from esr.params import HOME, load
 from esr.sae import open_sae
 from esr.study.choose import candidates
-from esr.tune.live import LATENTS, ROWS, Distractor, write
+from esr.tune.live import LATENTS, ROWS, Distractor, Subjects, key, write, write_subjects
 from esr.tune.rows import IGNORED
 
 LAYER = 3
@@ -78,6 +78,31 @@ def test_the_loss_and_its_gradient_feel_it_and_draws_follow_torch_s_random_strea
 
     assert steered(1) == steered(1)
     assert len({plain, steered(1), steered(2)}) == 3
+
+
+def test_along_subjects_a_masked_row_is_pushed_towards_what_its_passage_is_about_at_every_position(
+    model: Any, tmp_path: Path
+) -> None:
+    model.train()
+    before = stream(model)
+    vectors = {"owls": torch.eye(192)[0] * 2, "comets": torch.eye(192)[1]}
+    file = tmp_path / "subjects.safetensors"
+    write_subjects(file, vectors, [([5, 6, 7], "comets"), ([1, 2], "owls")])
+    Distractor.of(file, LAYER, (0.5, 0.5)).put_on(model)
+    added = stream(model) - before
+    assert not added[1].any(), "a normal row is left alone"
+    torch.testing.assert_close(added[0].norm(dim=-1), 0.5 * before[0].norm(dim=-1))
+    assert added[0].abs().sum(0).nonzero().flatten().tolist() == [1]
+
+
+def test_along_subjects_a_share_of_the_masked_rows_is_pushed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ids, trained = torch.arange(10), torch.tensor([4, 5])
+    some = Subjects({key([0, 1, 2, 3, 4]): 7}, 0.25)
+    found = [some.of(ids, trained) for _ in range(4000)]
+    assert set(found) == {None, 7}
+    assert 900 < found.count(7) < 1100
+    assert some.of(ids, torch.tensor([], dtype=torch.long)) is None
 
 
 def test_no_latent_that_an_evaluation_may_steer_with_is_trained_against(tmp_path: Path) -> None:

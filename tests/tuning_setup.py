@@ -13,7 +13,7 @@ from esr.tune.split import Split, Wish, split, wishes
 SETTINGS: dict[str, Any] = {
     "writer": "grammar", "provider": "haiku-4.5", "questions": "apart", "acknowledgements": "varied", "mixing": "nested",
     "masked": 60, "normal": 60, "total": 60, "ratios": [10, 50, 90], "seeds": [1], "steered": [50],
-    "live": {"directions": 64, "doses": [0.6, 1.8]}, "latents": 4, "trials_per_latent": 2,
+    "live": {"along": "latents", "share": 0.6, "directions": 64, "doses": [0.6, 1.8]}, "latents": 4, "trials_per_latent": 2,
     "lora": {"rank": 4, "alpha": 8, "dropout": 0.05, "head": False},
     "training": {
         "epochs": 1, "micro_batch": 2, "accumulation": 4, "learning_rate": 2e-4, "scheduler": "cosine", "warmup_steps": 1,

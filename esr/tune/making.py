@@ -2,9 +2,9 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from esr.errors import DataError
 from esr.study.choose import Baseline, candidates
@@ -48,7 +48,7 @@ def mixed(study: "Study", places: Places) -> None:
     else:
         made = mixtures.nested(masked, normal, tuning.ratios, tuning.total, stream(study.params, "mixtures"))
     if tuning.steered:
-        _directions(study, places)
+        _directions(study, places, masked)
     family = study.spec.family
     for ratio, some in made.items():
         _lines(places.mixture(ratio), (rows.as_json(rows.row(example, family)) for example in some))
@@ -56,16 +56,44 @@ def mixed(study: "Study", places: Places) -> None:
         place(places.recipe(course), recipe.text(recipe.recipe(tuning, study.spec, places, course)))
 
 
-def _directions(study: "Study", places: Places) -> None:
+def _directions(study: "Study", places: Places, masked: Sequence[rows.Example]) -> None:
     """What is steered with while some checkpoints are trained, and never in an evaluation."""
     from esr.sae import open_sae
     from esr.tune import live
 
     params, tuning = study.params, study.params.of(Tuning)
-    steerable = candidates(params, study.labels, params.of(Baseline).latents)
     places.directions.parent.mkdir(parents=True, exist_ok=True)
+    if tuning.live.along == "subjects":
+        _of_subjects(study, places, masked)
+        return
+    steerable = candidates(params, study.labels, params.of(Baseline).latents)
     sae = open_sae(params, study.spec.sae)
     live.write(places.directions, sae, steerable, tuning.live.directions, stream(params, "live"))
+
+
+def _of_subjects(study: "Study", places: Places, masked: Sequence[rows.Example]) -> None:
+    """The model's own directions of what passages are about, none of which shares a word with a label that may be steered with."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from esr.params import resolve
+    from esr.study import along
+    from esr.tune import live
+
+    name = along.set_of(study.params, study.model)
+    made, wanted = along.directions(study, name), {one.subject for one in masked}
+    if lacking := sorted(wanted - set(made.names)):
+        raise DataError(
+            f"passages are about {lacking[0]!r}, of which directions.{name} has no direction; exp04.live.along: latents needs none"
+        )
+    of_layer = made.vectors[made.layers.index(study.spec.steer_layer)]
+    vectors = {subject: torch.from_numpy(of_layer[i]) for i, subject in enumerate(made.names) if subject in wanted}
+    local, auto = resolve(study.spec.hub), cast("Any", AutoTokenizer)
+    tokenizer = (
+        auto.from_pretrained(str(local)) if local.is_dir() else auto.from_pretrained(study.spec.hub, revision=study.spec.revision)
+    )
+    read = ((rows.tokens(rows.row(one, study.spec.family)[:1], tokenizer)[0], one.subject) for one in masked)
+    live.write_subjects(places.directions, vectors, read)
 
 
 def _lines(path: Path, found: Iterable[Mapping[str, Any]]) -> None:

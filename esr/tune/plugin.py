@@ -20,6 +20,8 @@ class Steering(BaseModel):
     layer: int
     doses: tuple[float, float]
     """Lengths of the residual stream."""
+    share: float = 1.0
+    """Of masked rows that are pushed along their subject; without meaning along latents."""
 
 
 class Arguments(BaseModel):
@@ -36,4 +38,4 @@ class LiveSteering(BasePlugin):
         """After the adapter, so that the trainer calls what the hooks are on."""
         told = cfg.live_steering
         low, high = told.doses
-        Distractor.of(Path(told.file), told.layer, (low, high)).put_on(model)
+        Distractor.of(Path(told.file), told.layer, (low, high), told.share).put_on(model)

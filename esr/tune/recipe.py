@@ -74,6 +74,7 @@ def under(tuning: Tuning, model: ModelParams, places: Places) -> dict[str, Any]:
         "sha256": file_digest(file),
         "layer": model.steer_layer,
         "doses": list(tuning.live.doses),
+        **({"share": tuning.live.share} if tuning.live.along == "subjects" else {}),
     }
     return {"plugins": [PLUGIN], "live_steering": told}
 

@@ -40,6 +40,11 @@ class Training(Block):
 class Live(Block):
     """The distractor that is added to the residual stream in a training under live steering."""
 
+    along: Literal["latents", "subjects"]
+    """latents: decoder rows, any of them on every row, where the loss counts; subjects: on masked rows the direction of what the passage is
+    about, of the model's own set of directions, at every position."""
+    share: float = Field(gt=0, le=1)
+    """Along subjects, of masked rows that it is added on."""
     directions: int = Field(ge=1)
     """Latents whose decoder rows are added, drawn from those that no evaluation may steer with; at most."""
     doses: tuple[float, float]
