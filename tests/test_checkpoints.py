@@ -256,10 +256,9 @@ def test_a_training_goes_on_from_whole_saves_of_the_same_and_from_nothing_else(t
         (partial / "trained" / name).mkdir(parents=True)
         (partial / "trained" / name / "trainer_state.json").write_text(state)
     (partial / "trained" / "checkpoint-30").mkdir()
-    (partial / "trained" / "checkpoint-8").mkdir()
-    (partial / "trained" / "checkpoint-8" / "trainer_state.json").write_text(
-        '{"log_history": []}'
-    )  # of fewer steps than are logged
+    of_few_steps = partial / "trained" / "checkpoint-8"
+    of_few_steps.mkdir()
+    (of_few_steps / "trainer_state.json").write_text('{"log_history": []}')
     train._prepared(partial, {"recipe": "a"})
     assert sorted(save.name for save in (partial / "trained").iterdir()) == ["checkpoint-10", "checkpoint-8"]
     assert train._history(partial / "trained") == [{"step": 10}]

@@ -12,7 +12,7 @@ def arguments(parser: ArgumentParser) -> None:
         "text", help="the text alone, or a part of it, for processes that write it together, each on a GPU of its own"
     )
     text.add_argument(
-        "--part", type=part, default=(0, 1), metavar="I/N", help="the I-th of N parts; `make` then finds them all there"
+        "--part", type=part, default="1/1", metavar="I/N", help="the I-th of N parts; `make` then finds them all there"
     )
     for command in (make, text):
         command.add_argument("model", help="a model of params.yaml whose SAE has a `recipe`")

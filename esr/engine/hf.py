@@ -26,7 +26,7 @@ from esr.engine.intervention import Intervention, place
 from esr.engine.sampling import next_token
 from esr.engine.scope import Span, span
 from esr.errors import EngineError, Halted, SpecError
-from esr.params import Params, resolve
+from esr.params import Params, resolve, source
 from esr.sae import Sae, open_sae
 from esr.types import Op, Sampling
 
@@ -152,12 +152,10 @@ class HfEngine:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         block = params.model(name)
-        local = resolve(block.hub)
-        source = str(local) if local.is_dir() else block.hub
-        revision = {} if local.is_dir() else {"revision": block.revision}
+        where, revision = source(block.hub, block.revision)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, **revision)
-            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="eager", **revision)
+            tokenizer = AutoTokenizer.from_pretrained(where, **revision)
+            model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, attn_implementation="eager", **revision)
         except OSError as error:
             raise EngineError(
                 f"model {name!r} is neither a folder nor on the hub as {block.hub!r}: {' '.join(str(error).split())[:200]}"

@@ -6,7 +6,7 @@ from typing import Any
 from esr.engine.adapter import Adapter
 from esr.engine.plugin.spec import KEY, Sites
 from esr.errors import EngineError
-from esr.params import ModelParams, Params, resolve
+from esr.params import ModelParams, Params, resolve, source
 from esr.sae import open_sae
 
 
@@ -44,14 +44,12 @@ def _absolute_repo(repo: str | None) -> str | None:
 
 def engine_options(block: ModelParams, sites: Sites) -> dict[str, Any]:
     """AsyncEngineArgs for a model of params.yaml."""
-    local = resolve(block.hub)
+    where, revision = source(block.hub, block.revision)
     options: dict[str, Any] = {
-        "model": str(local) if local.is_dir() else block.hub, "dtype": block.dtype, "max_model_len": block.max_model_len,
+        "model": where, **revision, "dtype": block.dtype, "max_model_len": block.max_model_len,
         "tensor_parallel_size": block.tensor_parallel, "pipeline_parallel_size": block.pipeline_parallel, "generation_config": "vllm",
         "enable_log_requests": False, "disable_log_stats": True, "additional_config": {KEY: sites.as_config()},
     }  # fmt: skip
-    if not local.is_dir():
-        options["revision"] = block.revision
     if block.quantization:
         options["quantization"] = block.quantization
     if block.adapter:

@@ -34,7 +34,7 @@ from esr.engine.plugin.spec import FIELD, Spec
 from esr.engine.scope import END, span
 from esr.engine.taken import Taken, applied, reading
 from esr.errors import EngineError, EsrError, Halted, SpecError
-from esr.params import ModelParams, Params, resolve
+from esr.params import ModelParams, Params, source
 from esr.sae import open_sae
 from esr.types import Op
 
@@ -364,10 +364,8 @@ class VllmEngine:
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        local = resolve(self.block.hub)
-        if local.is_dir():
-            return AutoTokenizer.from_pretrained(str(local))
-        return AutoTokenizer.from_pretrained(self.block.hub, revision=self.block.revision)
+        where, revision = source(self.block.hub, self.block.revision)
+        return AutoTokenizer.from_pretrained(where, **revision)
 
 
 def _succeeded(task: "asyncio.Task[Any]") -> bool:

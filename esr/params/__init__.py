@@ -21,9 +21,9 @@ from esr.params.blocks import (
     Work,
 )
 from esr.params.load import load, parse
-from esr.params.places import HOME, path, remote, resolve, store
+from esr.params.places import HOME, path, remote, resolve, source, store
 
 __all__ = [
     "HOME", "Block", "DirectionsParams", "JudgeParams", "Judging", "ModelParams", "PackageParams", "Params", "Protocol", "RecipeParams", "SaeParams", "Search", "Settings", "Work",
-    "load", "parse", "path", "remote", "resolve", "store",
+    "load", "parse", "path", "remote", "resolve", "source", "store",
 ]  # fmt: skip

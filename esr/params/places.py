@@ -29,6 +29,12 @@ def resolve(relative: str) -> Path:
     return Path(relative) if Path(relative).is_absolute() else HOME / relative
 
 
+def source(hub: str, revision: str) -> tuple[str, dict[str, str]]:
+    """What a model's files are asked for by: its folder, or its name on the hub, with the revision that is meant there."""
+    local = resolve(hub)
+    return (str(local), {}) if local.is_dir() else (hub, {"revision": revision})
+
+
 def experiments() -> dict[str, Path]:
     """The file of each experiment by its name: exp*.py in flows/ and in the folders that $ESR_EXPERIMENTS names."""
     further = [Path(name) for name in os.environ.get("ESR_EXPERIMENTS", "").split(os.pathsep) if name]

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from esr.errors import DataError
 from esr.study.choose import Baseline, candidates
@@ -76,7 +76,7 @@ def _of_subjects(study: "Study", places: Places, masked: Sequence[rows.Example])
     import torch
     from transformers import AutoTokenizer
 
-    from esr.params import resolve
+    from esr.params import source
     from esr.study import along
     from esr.tune import live
 
@@ -88,10 +88,9 @@ def _of_subjects(study: "Study", places: Places, masked: Sequence[rows.Example])
         )
     of_layer = made.vectors[made.layers.index(study.spec.steer_layer)]
     vectors = {subject: torch.from_numpy(of_layer[i]) for i, subject in enumerate(made.names) if subject in wanted}
-    local, auto = resolve(study.spec.hub), cast("Any", AutoTokenizer)
-    tokenizer = (
-        auto.from_pretrained(str(local)) if local.is_dir() else auto.from_pretrained(study.spec.hub, revision=study.spec.revision)
-    )
+    auto: Any = AutoTokenizer
+    where, revision = source(study.spec.hub, study.spec.revision)
+    tokenizer = auto.from_pretrained(where, **revision)
     read = ((rows.tokens(rows.row(one, study.spec.family)[:1], tokenizer)[0], one.subject) for one in masked)
     live.write_subjects(places.directions, vectors, read)
 
