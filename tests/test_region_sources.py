@@ -38,7 +38,7 @@ def test_what_a_judge_quotes_is_located_and_held_against_the_rule(tmp_path: Path
         study.store.put_replies(
             [Reply(trial_id=member.trial.id, text=TEXT, token_ids=ids, n_prompt_tokens=n_prompt, finish_reason="stop", applied=9)]
         )
-        assert steer.texts(study, [member.trial.id]) == {member.trial.id: TEXT}
+        assert study.store.texts([member.trial.id]) == {member.trial.id: TEXT}
         judge = opened(params_at(server.url, "sonnet-4.5"), "sonnet-4.5", store=tmp_path)
         quoted = regions.asked(study.store, [member], judge)
         (one,) = quoted

@@ -6,24 +6,22 @@ store.sql("from summary")                         # a pyarrow.Table that sees th
 """
 
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from esr import params
 from esr.remote import mirror
-from esr.store import check, database, rows, schema, shards
+from esr.store import database, rows, schema, shards
 from esr.store.audit import Audit
 from esr.store.audit import audit as check_all
 from esr.store.clock import Clock
 from esr.store.database import Ingested
+from esr.store.index import Index
 from esr.store.query import Ask, asking
 from esr.store.query import query as answer
 from esr.types import Grade, Member, Reply, content_id
@@ -38,8 +36,7 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = Path(root or params.store()).absolute()
-        self._ids: dict[str, tuple[set[str], set[str]]] = {}
-        self._lock = threading.Lock()
+        self._index = Index(self.root)
         self._clock = Clock(self.root)
 
     @property
@@ -158,19 +155,15 @@ class Store:
 
     def known(self, table: str, ids: Sequence[str]) -> set[str]:
         """Which of these ids are durable in the table, its newest shards included."""
-        spec = schema.table(table)
-        with self._lock:
-            read, have = self._ids.setdefault(table, (set(), set()))
-            new = {name: path for name, path in shards.files(self.root, table).items() if name not in read}
-            if len(new) > 1:
-                with ThreadPoolExecutor(4) as pool:
-                    found = list(pool.map(lambda path: _ids(table, path, spec.id), new.values()))
-            else:
-                found = [_ids(table, path, spec.id) for path in new.values()]
-            for name, some in zip(new, found, strict=True):
-                read.add(name)
-                have.update(some)
-            return have.intersection(ids)
+        return self._index.known(table, ids)
+
+    def texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """Of these trials, the replies that are durable."""
+        found = self._index.column("replies", "text", ids)
+        if found is not None:
+            return found
+        table = self.sql("select trial_id, text from replies where trial_id in (select unnest(?))", [list(ids)])
+        return dict(zip(table["trial_id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
     def ingest(self) -> Ingested:
         """Brings the DuckDB file up to date; deferred when somebody holds it."""
@@ -193,11 +186,3 @@ class Store:
     def sql(self, query: str, params: Sequence[object] = (), *, as_of: datetime | None = None) -> pa.Table:
         """The answer of tables and views that hold every shard durable now. `as_of`: with each arm's plan as it stood then (UTC)."""
         return answer(self.root, query, params, as_of)
-
-
-def _ids(table: str, path: Path, column: str) -> list[str]:
-    shard = shards.inspect(table, path)
-    if shard is None or not check.sound(shard):
-        return []
-    ids: list[str] = pq.ParquetFile(path).read(columns=[column])[column].to_pylist()
-    return ids

@@ -29,6 +29,9 @@ OURS = f"{schema.VERSION}:{hashlib.sha256((schema.sql('tables') + schema.sql('vi
 MEMORY = "192.0 MiB"
 """What DuckDB may take to bring its file up to date, as it writes sizes itself; more only when that is not enough."""
 
+ALONE = {"threads": 1}
+"""To bring it up to date: a second thread takes as much CPU again as it saves, and memory."""
+
 SLICE, ROWS = 32 << 20, 50_000
 """Bytes of shards, unpacked, and rows that enter in one transaction."""
 
@@ -106,7 +109,7 @@ def ingest(root: Path, *, wait: float = 10.0, anew: bool = False) -> Ingested:
 def _opened(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     path = file(root)
     try:
-        con = duckdb.connect(str(path))
+        con = duckdb.connect(str(path), config=ALONE)
     except duckdb.Error as error:
         if not _unreadable(str(error)):
             raise Busy(first_line(error)) from None
@@ -121,7 +124,7 @@ def _opened(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             path.with_name(path.name + ".wal").rename(aside.with_name(aside.name + ".wal"))
         try:
             path.rename(aside)
-            con = duckdb.connect(str(path))
+            con = duckdb.connect(str(path), config=ALONE)
         except (OSError, duckdb.Error) as worse:
             raise Busy(first_line(worse)) from None
     try:
@@ -147,9 +150,7 @@ def _bring_up_to_date(con: duckdb.DuckDBPyConnection, root: Path, anew: bool) ->
     made_by, done = _bookkeeping(con)
     if (newer := _version(made_by)) > schema.VERSION:
         raise Busy(f"it was made by a newer version of this library (schema {newer})")
-    con.execute(
-        f"SET memory_limit = '{MEMORY}'; SET threads = 1"
-    )  # a second thread takes as much CPU again as it saves, and memory
+    con.execute(f"SET memory_limit = '{MEMORY}'")
     there = shards.listed(root)
     if anew or made_by != OURS or not done <= set(there) or not schema.shape() <= schema.shape_of(con):
         con.begin()

@@ -1,6 +1,7 @@
 """Questions to the store: tables and views that hold every shard durable now, whoever else writes or holds the file."""
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,10 +21,14 @@ from esr.store.shards import Shard
 log = logging.getLogger(__name__)
 
 
+THREADS = min(4, os.cpu_count() or 1)
+"""Of DuckDB. It begins as many as the machine has cores for every question, which on a large machine takes longer than the question."""
+
+
 @contextmanager
 def reading(root: Path, *, wait: float = 5.0, views: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection of its own that sees tables, and unless told otherwise views, with every shard that is durable now."""
-    with duckdb.connect() as con, ExitStack() as held:
+    with duckdb.connect(config={"threads": THREADS}) as con, ExitStack() as held:
         try:
             attached = _held(held, con, root, wait)
             if _behind(root, attached):

@@ -109,7 +109,7 @@ def activations(study: "Study") -> Activations:
     trials = discovery_trials(study)
     flat = [trial for row in trials for trial in row]
     steer.replies(study, flat, "discover")
-    texts = steer.texts(study, [trial.id for trial in flat])
+    texts = study.store.texts([trial.id for trial in flat])
     choosing, apart = halves(len(trials), study.params.seed) if settings.criterion == "auc" else (list(range(len(trials))), [])
     orders = dealt([choosing, apart], settings.derangements, study.params.seed)
     found = pairs([row[0].prompt for row in trials], [[texts[t.id] for t in row] for row in trials], orders)

@@ -11,7 +11,6 @@ from esr.errors import JudgeBusy
 from esr.judge import CURABLE, Judge, JudgeQuestion
 from esr.study.batches import work
 from esr.study.progress import Progress, Tick
-from esr.study.steer import texts
 from esr.types import BLIND, Grade, Member
 
 if TYPE_CHECKING:
@@ -42,6 +41,9 @@ def final(store: "Store", judge: Judge, questions: Sequence[JudgeQuestion], *, a
 
     With `again`, what came back unusable is not final either; that there is no attempt is a verdict and no failure.
     """
+    graded = store.known("grades", [one.trial_id for one in questions])
+    if not graded:
+        return {}
     shown = {(one.trial_id, one.latent.index): judge.shown(one) for one in questions}
     blind = {one.trial_id: shown[one.trial_id, one.latent.index] for one in questions}
     table = store.sql(
@@ -77,7 +79,7 @@ def grades(study: "Study", members: Sequence[Member], judge: Judge, stage: str =
         study.progress.stored(stage, there)
         if not lacking:
             return scores
-        replies = texts(study, [trial_id for trial_id, _ in lacking])
+        replies = study.store.texts([trial_id for trial_id, _ in lacking])
         questions = [question(member, replies[k[0]]) for k, member in lacking.items() if k[0] in replies]
         w = study.params.work
         try:

@@ -48,12 +48,6 @@ def replies(study: "Study", trials: Sequence[Trial], stage: str = "steer") -> in
         )
 
 
-def texts(study: "Study", ids: Sequence[str]) -> dict[str, str]:
-    """The replies in the store, by trial."""
-    table = study.store.sql("select trial_id, text from replies where trial_id in (select unnest(?))", [list(ids)])
-    return dict(zip(table["trial_id"].to_pylist(), table["text"].to_pylist(), strict=True))
-
-
 def request(trial: Trial, adapter: str = "") -> Request:
     """What an engine is asked; `adapter`: that of the trial's model, where one engine serves several."""
     return Request(

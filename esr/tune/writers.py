@@ -93,7 +93,7 @@ class Itself:
         passages = [self._trial(f"Tell me about {wish.subject}.", "passage", wish) if wish.subject else None for wish in wishes]
         asked = [trial for trial in (*answers, *passages) if trial is not None]
         steer.replies(self.study, asked, "write")
-        said = steer.texts(self.study, [trial.id for trial in asked])
+        said = self.study.store.texts([trial.id for trial in asked])
         out = []
         for wish, answer, passage in zip(wishes, answers, passages, strict=True):
             out.append(self._put_together(wish, said[answer.id], said[passage.id] if passage else ""))
