@@ -8,10 +8,10 @@ from typing import Protocol
 from esr.engine import Capture, Request
 from esr.engine.directions import Shape
 from esr.engine.entries import check_apart
-from esr.engine.intervention import KINDS, Intervention, check_value
+from esr.engine.intervention import KINDS, Intervention, check_value, plain
 from esr.engine.scope import span
 from esr.errors import SpecError, one_of
-from esr.types import Op
+from esr.types import Op, Scope
 
 MAX_ALL = 1 << 28
 """Numbers that a capture of mode `all` may return: 1 GiB of float32."""
@@ -66,13 +66,25 @@ class Admission:
         if request.token_ids and request.prefill:
             raise SpecError("a prefill goes with a prompt, not with token ids; append its tokens to them")
         self._sampling(request)
-        span(request.scope, 1)
-        for op in request.ops:
-            self._op(op)
-        for own in {getattr(op, "scope", "") for op in request.ops}:  # differing scopes need the prompt
-            check_apart([op for op in request.ops if getattr(op, "scope", "") == own], request.scope, 1)
-        if request.capture is not None:
-            self._capture(request.capture)
+        self.check_steering(request.ops, request.scope, request.capture)
+
+    def check_steering(self, ops: Sequence[Op], scope: Scope, capture: Capture | None) -> None:
+        """What can be told without the prompt."""
+        span(scope, 1)
+        sizes: dict[tuple[str, str, int], int] = {}
+        for op in ops:
+            at = op.kind, op.sae, op.layer
+            if type(op) is Op and 0 <= op.latent < sizes.get(at, 0):  # as an earlier one, but for its latent and value
+                check_value(op)
+            else:
+                sizes[at] = self._op(op)
+        if plain(ops):
+            check_apart(ops, scope, 1)
+        else:
+            for own in {getattr(op, "scope", "") for op in ops}:  # differing scopes need the prompt
+                check_apart([op for op in ops if getattr(op, "scope", "") == own], scope, 1)
+        if capture is not None:
+            self._capture(capture)
 
     def check_size(self, capture: Capture, n_prompt: int, rows: int) -> None:
         check_size(capture, self.width if capture.mode == "residual" else self.sae(capture.sae).d_sae, n_prompt, rows)
@@ -88,7 +100,8 @@ class Admission:
             if not (good and math.isfinite(value)):
                 raise SpecError(f"{name} {value!r} is out of range")
 
-    def _op(self, op: Op) -> None:
+    def _op(self, op: Op) -> int:
+        """How many latents or directions such an op has to choose from."""
         if op.kind not in KINDS:
             raise SpecError(one_of("intervention", str(op.kind), list(KINDS), "the engine"))
         check_value(op)
@@ -96,24 +109,26 @@ class Admission:
             raise SpecError(
                 f"directions {op.sae!r} have no activation to clamp; clamp_projection sets the stream's length along one"
             )
-        self._row(op.latent, op.sae, op.layer)
+        size = self._row(op.latent, op.sae, op.layer)
         if isinstance(op, Intervention):
             if op.scope:
                 span(op.scope, 1)
             if op.when is not None:
                 self._row(op.when.latent, op.when.sae, op.layer)
+        return size
 
-    def _row(self, latent: int, name: str, layer: int) -> None:
-        """A latent of an SAE, or a direction of a set, after a block that has it."""
+    def _row(self, latent: int, name: str, layer: int) -> int:
+        """A latent of an SAE, or a direction of a set, after a block that has it; how many there are."""
         shape = self.directions.get(name)
         if shape is None:
             self._latent(latent, name)
             self._layer(layer, name)
-            return
+            return self.sae(name).d_sae
         if layer not in shape.layers:
             raise SpecError(f"directions {name!r} are for blocks {', '.join(map(str, shape.layers))}, not {layer}")
         if not 0 <= latent < shape.layers[layer]:
             raise SpecError(f"no direction {latent} in {name!r} after block {layer}, which has {shape.layers[layer]}")
+        return shape.layers[layer]
 
     def _capture(self, capture: Capture) -> None:
         if span(capture.positions, 1).after is not None:

@@ -3,14 +3,15 @@
 The salt of the prefix cache hashes these entries and the tables on the device hold them: what is set apart is what is done.
 """
 
-import marshal
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
-from esr.engine.intervention import Condition, Intervention, place
+from esr.engine.intervention import Condition, Intervention, place, plain
 from esr.engine.scope import END, span
 from esr.errors import SpecError
 from esr.types import Op, Scope
@@ -38,10 +39,9 @@ class Entry(NamedTuple):
     search: tuple[int, int] = (0, 0)
     when: Condition | None = None
 
-    def as_bytes(self) -> bytes:
-        """The same for equal entries, and for no others."""
-        when = (self.when.sae, self.when.latent, self.when.above) if self.when else None
-        return marshal.dumps((*self[:-1], when), 2)  # of this version: without references, whose bytes depend on the process
+
+PLACE = itemgetter(*map(Entry._fields.index, ("layer", "lo", "hi", "after", "search")))
+"""Of an entry, where it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +89,17 @@ def _covered(pieces: list[tuple[int, int]]) -> int:
 
 def resolved(ops: Sequence[Op], scope: Scope, n_prompt: int) -> tuple[Entry, ...]:
     """In the order of the ops; a schedule becomes one entry a piece."""
-    entries: list[Entry] = []
-    bounds: tuple[int, int] | None = None
-    for op in ops:
-        if type(op) is Op:  # in short what _pieces does at length
-            if bounds is None:
-                where = span(scope, n_prompt)
-                bounds = where.bounds if where.after is None and where.bounds[0] < where.bounds[1] else (0, 0)
-            if bounds[1]:
-                value = single(op.value)
-                entries.append(Entry(op.layer, op.kind, op.sae, op.latent, value, *bounds, value))
-                continue
-        entries.extend(_pieces(op, scope, n_prompt))
-    if len(entries) == len(ops) and not any(entry.after != NEVER for entry in entries):
-        return tuple(entries)
+    if plain(ops):
+        where = span(scope, n_prompt)
+        lo, hi = where.bounds
+        if where.after is None and lo < hi:  # in short what _pieces does at length
+            values = singles([op.value for op in ops])
+            made = partial(tuple.__new__, Entry)  # what Entry(…) comes to
+            return tuple([
+                made((op.layer, op.kind, op.sae, op.latent, value, lo, hi, value, 0, 0, NEVER, (0, 0), None))
+                for op, value in zip(ops, values, strict=True)
+            ])  # fmt: skip
+    entries = [entry for op in ops for entry in _pieces(op, scope, n_prompt)]
     markers = {(entry.after, entry.search) for entry in entries if entry.after != NEVER}
     if len(markers) > 1:
         raise SpecError(f"the ops of a request wait for {len(markers)} markers; one and the same is possible")
@@ -110,19 +107,31 @@ def resolved(ops: Sequence[Op], scope: Scope, n_prompt: int) -> tuple[Entry, ...
 
 
 def windows(entries: Sequence[Entry]) -> Windows:
-    by_block: dict[int, dict[tuple[int, int, bool], None]] = {}
+    by_block: dict[int, list[tuple[int, int, bool]]] = {}
     marker, search = NEVER, (0, 0)
-    for entry in entries:
-        by_block.setdefault(entry.layer, {})[entry.lo, entry.hi, entry.after != NEVER] = None
-        if entry.after != NEVER:
-            marker, search = entry.after, entry.search
+    for layer, lo, hi, after, within in dict.fromkeys(map(PLACE, entries)):
+        by_block.setdefault(layer, []).append((lo, hi, after != NEVER))
+        if after != NEVER:
+            marker, search = after, within
     return Windows(tuple(map(tuple, by_block.values())), marker, search)
+
+
+def told(entries: Sequence[Entry]) -> tuple[object, ...]:
+    """Whose repr is the same for the same entries in whatever order, and for no others.
+
+    Many clamps have most fields in common: told are how many entries there are, the first one, and of the fields in which they
+    differ all values.
+    """
+    always = sorted([entry for entry in entries if entry.when is None])
+    others = [] if len(always) == len(entries) else sorted(repr(tuple(entry)) for entry in entries if entry.when is not None)
+    differing = [(i, field) for i, field in enumerate(zip(*always, strict=True)) if field.count(field[0]) != len(field)]
+    return len(always), [tuple(entry) for entry in always[:1]], differing, others
 
 
 def check_touching(ops: Sequence[Op], scope: Scope, n_prompt: int, rows: int) -> None:
     """Every op has a position to be done at in a sequence of at most `rows` computed positions."""
     touching: dict[Scope, bool] = {}
-    for op in ops:
+    for op in ops[:1] if plain(ops) else ops:
         text = op.scope if isinstance(op, Intervention) else ""
         if text not in touching:
             touching[text] = bool(place(op, scope, n_prompt).within(0, rows))
@@ -136,6 +145,8 @@ def check_touching(ops: Sequence[Op], scope: Scope, n_prompt: int, rows: int) ->
 
 def check_apart(ops: Sequence[Op], scope: Scope, n_prompt: int) -> None:
     """Of one latent two clamps, or two projections, never meet."""
+    if len({op.latent for op in ops}) == len(ops):
+        return
     keys = [(op.layer, op.sae, op.latent, op.kind == "clamp") for op in ops if op.kind not in ("add", "add_norm")]
     if len(set(keys)) == len(keys):
         return
@@ -178,9 +189,10 @@ def _pieces(op: Op, scope: Scope, n_prompt: int) -> Iterator[Entry]:
 
 
 def single(value: float) -> float:
-    """As it travels to the device."""
-    (rounded,) = FLOAT.unpack(FLOAT.pack(value))
-    return float(rounded)
+    return singles([value])[0]
 
 
-FLOAT = struct.Struct("f")
+def singles(values: Sequence[float]) -> list[float]:
+    """As they travel to the device: of 32 bits, and −0 as 0, which does the same."""
+    floats = f"{len(values)}f"
+    return [rounded + 0.0 for rounded in struct.unpack(floats, struct.pack(floats, *values))]

@@ -6,6 +6,7 @@ Intervention("add_norm", 0, 0.3, 19, "mood", schedule=((0, 1.0), (64, 0.0)))    
 Intervention("project_out", 7, 1.0, 19, "l19", when=Condition("l19", 12, above=2.0))
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
@@ -54,6 +55,11 @@ class Intervention(Op):
         return points[-1][1]
 
 
+def plain(ops: Sequence[Op]) -> bool:
+    """Whether there are ops and none has a scope, a schedule or a condition of its own; most requests are so, and soon dealt with."""
+    return set(map(type, ops)) == {Op}
+
+
 def place(op: Op, scope: Scope, n_prompt: int) -> Span:
     """The absolute positions of one op in a request whose own scope is `scope`."""
     own = op.scope if isinstance(op, Intervention) else ""
@@ -62,11 +68,11 @@ def place(op: Op, scope: Scope, n_prompt: int) -> Span:
 
 def check_value(op: Op) -> None:
     """Values and schedules that mean what they say on the device."""
-    factors = [factor for _, factor in op.schedule] if isinstance(op, Intervention) else []
-    for value in (op.value, *(op.value * factor for factor in factors)):
-        if not abs(value) <= LARGEST:
+    values = (op.value, *(op.value * factor for _, factor in op.schedule)) if isinstance(op, Intervention) else (op.value,)
+    for value in values:
+        if not (size := abs(value)) <= LARGEST:
             raise SpecError(f"{op.kind} of {op.latent} has the value {value!r}, not a finite number of at most {LARGEST:g}")
-        if 0 < abs(value) < SMALLEST:
+        if 0 < size < SMALLEST:
             raise SpecError(
                 f"{op.kind} of {op.latent} has the value {value!r}, which is 0 in 32 bits; at least {SMALLEST:g} would do"
             )

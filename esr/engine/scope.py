@@ -7,6 +7,7 @@ SCOPE after ID                                                                 t
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from esr.errors import SpecError
 from esr.types import Scope
@@ -48,6 +49,7 @@ class Span:
         return min(self.lo, END), END if self.hi is None else min(self.hi, END)
 
 
+@lru_cache(maxsize=1024, typed=True)
 def span(scope: Scope, n_prompt: int) -> Span:
     """The positions that `scope` means for a request whose prompt has `n_prompt` tokens."""
     match = WORDS.match(scope)

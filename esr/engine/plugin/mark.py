@@ -5,7 +5,6 @@ past admission has none, and whatever copies one onto another request, another s
 comes from the sites, so every process of an engine has it; it guards against accidents, not against someone who means to forge.
 """
 
-import hashlib
 import hmac
 from collections.abc import Mapping
 from typing import Any
@@ -51,4 +50,4 @@ def check_request(request: Any, sites: Sites) -> None:
 
 def _digest(text: str, salt: str | None, n_prompt: int, sites: Sites) -> str:
     key = f"esr {FORMAT} {sites.digest}".encode()
-    return hmac.new(key, repr((text, salt, n_prompt)).encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.digest(key, f"{(salt, n_prompt)!r}{text}".encode(), "sha256").hex()[:32]

@@ -16,15 +16,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from esr.engine import Capture, Request
+from esr.engine import Capture
 from esr.engine.admission import Admission
 from esr.engine.directions import Directions, Shape, read_directions
-from esr.engine.entries import Entry, Windows, check_apart, check_touching, resolved, windows
-from esr.engine.intervention import LARGEST, Condition, Intervention
+from esr.engine.entries import Entry, Windows, check_apart, check_touching, resolved, told, windows
+from esr.engine.intervention import LARGEST, Condition, Intervention, plain
+from esr.engine.plugin.text import FIVE, dumps, loads, op_text, read_op
 from esr.engine.scope import span
 from esr.errors import EngineError, ParamsError, SpecError, one_of
 from esr.params import SaeParams
-from esr.types import Op, Sampling, Scope, content_id
+from esr.types import Op, Scope, content_id
 
 KEY = "sae_steering"
 """In `additional_config`; its absence leaves vLLM as it is."""
@@ -160,15 +161,15 @@ class Spec:
 
     def as_json(self, n_prompt: int | None = None) -> str:
         """n_prompt: admitted for a prompt of so many tokens; a worker steers no request of another length."""
-        out: dict[str, Any] = {} if n_prompt is None else {"n": n_prompt}
+        out = [] if n_prompt is None else [f'"n":{n_prompt}']
         if self.id:
-            out["id"] = self.id
+            out.append(f'"id":{dumps(self.id)}')
         if self.ops:
-            out["ops"] = [_op_json(op) for op in self.ops]
+            out.append(f'"ops":[{",".join([op_text(op) for op in self.ops])}]')
         if self.scope != "all":
-            out["scope"] = self.scope
+            out.append(f'"scope":{dumps(self.scope)}')
         if (c := self.capture) is not None:
-            out["capture"] = {"layer": c.layer, "mode": c.mode} | {
+            asked = {"layer": c.layer, "mode": c.mode} | {
                 key: value
                 for key, value, default in (
                     ("sae", c.sae, ""), ("latents", list(c.latents), []), ("k", c.k, 0), ("positions", c.positions, "all"),
@@ -176,20 +177,21 @@ class Spec:
                 )
                 if value != default
             }  # fmt: skip
-        return json.dumps(out, separators=(",", ":"))
+            out.append(f'"capture":{dumps(asked)}')
+        return f"{{{','.join(out)}}}"
 
     def salt(self, sites: Sites, user: str | None, entries: Sequence[Entry]) -> str | None:
         """Of the prefix cache: what is done alike at equal positions shares it, everything else is apart; a plain request keeps
         its own. Positions are absolute: in a conversation's next turn `generated` means others than in this one."""
         if not entries:
             return user
-        done = sorted(map(repr, map(tuple, entries)))
-        return (
-            "esr:" + hashlib.sha256(repr((user, sites.digest, done, sorted(self.hashes(sites).items()))).encode()).hexdigest()[:32]
-        )
+        done = user, sites.digest, told(entries), sorted(self.hashes(sites).items())
+        return "esr:" + hashlib.sha256(repr(done).encode()).hexdigest()[:32]
 
     def hashes(self, sites: Sites) -> dict[str, str]:
         """Of the sets of directions that it names."""
+        if not sites.known:
+            return {}
         named = {op.sae for op in self.ops} | {op.when.sae for op in self.ops if isinstance(op, Intervention) and op.when}
         return {name: sites.known[name].sha256 for name in named if name in sites.known}
 
@@ -205,7 +207,7 @@ class Spec:
     def check(self, sites: Sites, n_prompt: int, rows: int) -> tuple[Entry, ...]:
         """What can only be told with the prompt at hand: it has `n_prompt` tokens and at most `rows` positions are computed."""
         check_touching(self.ops, self.scope, n_prompt, rows)
-        if any(isinstance(op, Intervention) for op in self.ops):  # others have one scope, and were compared without the prompt
+        if not plain(self.ops):  # which have one scope, and were compared without the prompt
             check_apart(self.ops, self.scope, n_prompt)
         entries = self.entries(n_prompt)
         if len(entries) > sites.max_ops:
@@ -215,18 +217,6 @@ class Spec:
                         f"{n} interventions, pieces of schedules counted, after block {layer}; this engine takes {sites.max_ops} (max_ops)"
                     )
         return entries
-
-
-def _op_json(op: Op) -> dict[str, Any]:
-    out: dict[str, Any] = {"op": op.kind, "sae": op.sae, "i": op.latent, "v": op.value, "layer": op.layer}
-    if isinstance(op, Intervention):
-        if op.scope:
-            out["scope"] = op.scope
-        if op.schedule:
-            out["schedule"] = {"shape": op.shape, "points": [list(point) for point in op.schedule]}
-        if op.when:
-            out["when"] = {"sae": op.when.sae, "i": op.when.latent, "above": op.when.above}
-    return out
 
 
 def parse(text: object, sites: Sites, *, layers: int, width: int) -> Spec:
@@ -260,37 +250,24 @@ class Admitted:
 
     @classmethod
     def read(cls, text: str) -> "Admitted":
-        block = json.loads(text)
+        block = loads(text)
         capture = block.get("capture")
         if capture is not None:
             capture = Capture(**{**capture, "latents": tuple(capture.get("latents", ()))})
-        spec = Spec(tuple(map(_read_op, block.get("ops", ()))), block.get("scope", "all"), capture, block.get("id", ""))
+        spec = Spec(tuple(map(read_op, block.get("ops", ()))), block.get("scope", "all"), capture, block.get("id", ""))
         return cls(spec, block.get("n"))
 
 
-def _read_op(op: dict[str, Any]) -> Op:
-    plain = op["op"], op["i"], op["v"], op["layer"], op["sae"]
-    if not (op.keys() & OP_MORE):
-        return Op(*plain)
-    schedule, when = op.get("schedule") or {"points": [], "shape": "linear"}, op.get("when")
-    points = tuple((token, factor) for token, factor in schedule["points"])
-    return Intervention(
-        *plain, op.get("scope", ""), points, schedule["shape"], Condition(when["sae"], when["i"], when["above"]) if when else None
-    )
-
-
 def _check(spec: Spec, sites: Sites, layers: int, width: int) -> None:
-    sampling = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=1)
-    request = Request(token_ids=(0,), sampling=sampling, ops=spec.ops, scope=spec.scope, capture=spec.capture)
     sae = cast("Any", sites.sae)  # an Admission asks an SAE's d_sae, d_in and layer, which its block has too
     try:
-        Admission(layers, width, sae, sites.allow_layer_mismatch, sites.known).check(request)
+        Admission(layers, width, sae, sites.allow_layer_mismatch, sites.known).check_steering(spec.ops, spec.scope, spec.capture)
     except ParamsError as error:
         raise SpecError(str(error)) from None
     for layer in {op.layer for op in spec.ops} | ({spec.capture.layer} if spec.capture else set()):
         if layer not in sites.layers:
             raise SpecError(f"block {layer} is not hooked in this engine; it has {', '.join(map(str, sites.layers))}")
-        if (n := sum(op.layer == layer for op in spec.ops)) > sites.max_ops:
+        if len(spec.ops) > sites.max_ops and (n := sum(op.layer == layer for op in spec.ops)) > sites.max_ops:
             raise SpecError(f"{n} interventions after block {layer}; this engine takes {sites.max_ops} (max_ops)")
     if spec.capture and not sites.capture:
         raise SpecError("this engine was started without capture; set capture: true")
@@ -300,10 +277,22 @@ def _check(spec: Spec, sites: Sites, layers: int, width: int) -> None:
         raise SpecError("the `id` is longer than 128 characters")
 
 
-def _op(given: object, sites: Sites) -> Op:
+def _op(given: Any, sites: Sites) -> Op:
+    try:
+        kind, latent, number, layer, sae = FIVE(given)
+        if (
+            type(given) is dict
+            and len(given) == 5
+            and type(kind) is type(sae) is str
+            and type(latent) is type(layer) is int
+            and type(number) is float
+        ):
+            return Op(kind, latent, number, layer, sae)  # type: ignore[arg-type]  # Admission knows the kinds
+    except (TypeError, LookupError):
+        pass  # most ops are of this form; the others, and what is none, are taken apart below
     if not (isinstance(given, dict) and OP_NEEDS <= given.keys() <= OP_KNOWS):
         _fields(given, "an intervention", OP_KNOWS, OP_NEEDS)
-    block = cast("dict[str, Any]", given)
+    block: dict[str, Any] = given
     kind, sae, latent, number = block["op"], block["sae"], block["i"], block["v"]
     if not type(kind) is type(sae) is str:
         raise SpecError(f"`op` and `sae` are {kind!r:.100} and {sae!r:.100}, not text")
@@ -312,15 +301,15 @@ def _op(given: object, sites: Sites) -> Op:
         layer = _layer(sae, sites)
     if not type(latent) is type(layer) is int:
         raise SpecError(f"`i` and `layer` are {latent!r:.100} and {layer!r:.100}, not whole numbers")
-    plain = cast("Any", kind), latent, _number(number, "v"), layer, sae
+    five = cast("Any", kind), latent, _number(number, "v"), layer, sae
     if not (block.keys() & OP_MORE):
-        return Op(*plain)
+        return Op(*five)
     schedule = _fields(block.get("schedule", {"points": []}), "a schedule", {"shape", "points"}, {"points"})
     points = schedule["points"]
     if not isinstance(points, list) or not all(isinstance(p, list) and len(p) == 2 and type(p[0]) is int for p in points):
         raise SpecError(f"`points` is {points!r:.200}, not a list of [generated token, factor]")
     return Intervention(
-        *plain, _typed(block, "scope", str, ""), tuple((token, _number(factor, "points")) for token, factor in points),
+        *five, _typed(block, "scope", str, ""), tuple((token, _number(factor, "points")) for token, factor in points),
         cast("Any", _typed(schedule, "shape", str, "linear")), _when(block["when"]) if "when" in block else None,
     )  # fmt: skip
 

@@ -112,7 +112,7 @@ class SteerState:
             spec = admitted.spec
             if admitted.n_prompt != n_prompt:
                 raise EngineError(f"the steering spec was admitted for {admitted.n_prompt} prompt tokens and comes with {n_prompt}")
-            entries = tuple(entry for entry in spec.entries(n_prompt) if entry.layer in self.site)
+            entries = [entry for entry in spec.entries(n_prompt) if entry.layer in self.site]
             where = windows(entries)
             row = self._row(spec, entries, where, n_prompt)
         except Exception as error:  # whatever has gone round admission ends this request and no other

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from esr.engine.entries import FLOAT, NEVER, Entry, Windows
+from esr.engine.entries import NEVER, Entry, Windows
 from esr.engine.intervention import KINDS
 
 HEAD, ENTRY = 6, 11
@@ -37,18 +37,17 @@ def fill(
 ) -> None:  # fmt: skip
     """`row` [row_width] int32; `site` of a block, `find` the bank's row of a name, block and index, `encoded`: a name is an SAE's."""
     row[0], row[1] = windows.hull
-    numbers: dict[int, list[int]] = {}
-    for entry in entries:
-        when = entry.when
-        numbers.setdefault(entry.layer, []).extend((
-            KIND[entry.kind] | _flags(entry), find(entry.sae, entry.layer, entry.latent), _bits(entry.value), entry.lo, entry.hi,
-            _bits(entry.last), entry.start, entry.stop,
-            *((find(when.sae, entry.layer, when.latent), ACTIVE if encoded(when.sae) else ALONG, _bits(when.above)) if when else (0, 0, 0)),
-        ))  # fmt: skip
-    for layer, some in numbers.items():
+    packed: dict[int, list[bytes]] = {}
+    for layer, kind, sae, latent, value, lo, hi, last, start, stop, after, _, when in entries:
+        bound = (find(when.sae, layer, when.latent), ACTIVE if encoded(when.sae) else ALONG, when.above) if when else NO_BOUND
+        flags = (MARKED if after != NEVER else 0) | (SCHEDULED if start != stop else 0) | (CONDITIONED if when else 0)
+        packed.setdefault(layer, []).append(
+            NUMBERS.pack(KIND[kind] | flags, find(sae, layer, latent), value, lo, hi, last, start, stop, *bound)
+        )
+    for layer, some in packed.items():
         at = offset(site(layer), max_ops)
-        row[at] = len(some) // ENTRY
-        row[at + 1 : at + 1 + len(some)] = some
+        row[at] = len(some)
+        row[at + 1 : at + 1 + ENTRY * len(some)] = np.frombuffer(b"".join(some), np.int32)
 
 
 def packed(staged: Mapping[int, tuple[np.ndarray, int]], sites: int, max_ops: int) -> tuple[int, np.ndarray]:
@@ -79,19 +78,6 @@ def searched(
 
 
 KIND = {kind: code for code, kind in enumerate(KINDS)}
-
-
-def _flags(entry: Entry) -> int:
-    return (
-        (MARKED if entry.after != NEVER else 0)
-        | (SCHEDULED if entry.start != entry.stop else 0)
-        | (CONDITIONED if entry.when is not None else 0)
-    )
-
-
-def _bits(value: float) -> int:
-    (bits,) = INT.unpack(FLOAT.pack(value))
-    return int(bits)
-
-
-INT = struct.Struct("i")
+NUMBERS = struct.Struct("iifiifiiiif")
+"""An entry's, of 32 bits each; a floating-point number goes as its bits."""
+NO_BOUND = 0, 0, 0.0

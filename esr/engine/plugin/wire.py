@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from esr.engine.plugin.spec import FIELD
+from esr.engine.plugin.text import loads
 from esr.errors import SpecError
 
 PLACE = "vllm_xargs"
@@ -26,11 +27,22 @@ def spec(text: object) -> object:
         return text
     doubled: list[str] = []
     try:
-        found = _loads(text, doubled)
+        found = loads(text)
+        if text.count(":") > _keys(found):
+            found = _loads(text, doubled)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"the steering spec is not JSON: {error}") from None
     _refuse(doubled, "the steering spec")
     return found
+
+
+def _keys(found: object) -> int:
+    """No more than a spec has keys. Each was written with a colon, so where there are no more colons than these none came twice;
+    the keys of a capture, a schedule or a condition are not counted, whose specs are read once more."""
+    if not isinstance(found, dict):
+        return 0
+    ops = found.get("ops")
+    return len(found) + (sum([len(op) for op in ops if isinstance(op, dict)]) if isinstance(ops, list) else 0)
 
 
 def asks(body: bytes, kind: str) -> bool:
