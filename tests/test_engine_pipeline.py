@@ -22,8 +22,7 @@ from tiny_models import WIDTH, make_toy
 
 from esr.engine import Capture, Output, Request
 from esr.engine.hf import HfEngine
-from esr.engine.options import sites_for
-from esr.engine.plugin import FIELD, KEY, Spec
+from esr.engine.plugin import FIELD, Spec
 from esr.engine.plugin.desk import Desk
 from esr.engine.plugin.records import BROKEN
 from esr.engine.vllm import VllmEngine
@@ -181,8 +180,8 @@ def test_nothing_is_left_behind_at_either_stage(two: Pipeline) -> None:
 def test_two_gpus_are_a_pipeline_as_two_processes_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str, mode: str
 ) -> None:
-    """vLLM's V2 runner works under asynchronous scheduling and hands what was drawn to the first stage from device to device; it has to
-    pass here before an engine starts with it unasked."""
+    """vLLM's V2 runner works under asynchronous scheduling and hands what was drawn to the first stage from device to device; the V1 runner
+    does not, and is started without it."""
     import torch
 
     if torch.cuda.device_count() < 2:
@@ -193,7 +192,7 @@ def test_two_gpus_are_a_pipeline_as_two_processes_are(
     engine = VllmEngine(
         toy.params, toy.name, enforce_eager=mode == "eager", pipeline_parallel_size=2, max_model_len=320, max_num_seqs=32,
         max_num_batched_tokens=256, gpu_memory_utilization=0.1, kv_cache_memory_bytes=1 << 28,
-        additional_config={KEY: sites_for(toy.params, toy.name).as_config() | {"allow_untested_vllm": True}},
+        **({} if runner == "V2" else {"async_scheduling": False}),
     )  # fmt: skip
     try:
         assert bool(engine._engine.vllm_config.use_v2_model_runner) is (runner == "V2")

@@ -10,7 +10,7 @@ from esr.judge.locate import Span
 from esr.params import load
 from esr.show.seen import sources
 from esr.store import Store
-from esr.study import episodes, regions, steer
+from esr.study import episodes, regions
 from esr.study.regions import Marked
 from esr.study.study import Study
 from esr.types import Arm, Latent, Member, Op, Reply, Trial

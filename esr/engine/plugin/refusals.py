@@ -26,7 +26,7 @@ def check(config: Any, sites: Sites) -> None:
     _model(config, sites)
     _engine(config, sites)
     if config.parallel_config.pipeline_parallel_size > 1:
-        _pipeline(config, sites)
+        _pipeline(config)
 
 
 def _version(sites: Sites) -> None:
@@ -81,17 +81,12 @@ def _engine(config: Any, sites: Sites) -> None:
             raise EngineError(f"steering does not work with {what}; start the engine without it")
 
 
-def _pipeline(config: Any, sites: Sites) -> None:
+def _pipeline(config: Any) -> None:
     backend = config.parallel_config.distributed_executor_backend
     if backend != "mp":
         raise EngineError(
             f"the stages of a steered pipeline tell one another of failures, which is tested between vLLM's own processes; this engine's "
             f"distributed_executor_backend is {backend!r} and 'mp' would do"
-        )
-    if config.use_v2_model_runner and not sites.allow_untested_vllm:
-        raise EngineError(
-            "steering over a pipeline is tested in vLLM's V1 model runner only and this engine has the V2 runner; start it with "
-            "VLLM_USE_V2_MODEL_RUNNER=0, or set allow_untested_vllm to try"
         )
     if config.scheduler_config.async_scheduling and not config.use_v2_model_runner:
         raise EngineError(
