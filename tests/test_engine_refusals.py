@@ -90,7 +90,6 @@ def test_an_engine_with_nothing_against_it_starts() -> None:
             config(parallel={"pipeline_parallel_size": 2, "distributed_executor_backend": "ray"}),
             "is 'ray' and 'mp' would do",
         ),
-        (config(parallel={"pipeline_parallel_size": 2}), "VLLM_USE_V2_MODEL_RUNNER=0, or set allow_untested_vllm"),
         (config(parallel={"pipeline_parallel_size": 2}, use_v2_model_runner=False), "start the engine with async_scheduling=False"),
         (config(parallel={"prefill_context_parallel_size": 2}), "not work with prefill context parallelism"),
         (config(parallel={"use_ubatching": True}), "not work with dual-batch overlap"),

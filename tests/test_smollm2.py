@@ -3,6 +3,7 @@
 import json
 from functools import cache
 
+import pandas as pd
 import pytest
 
 from esr.params import HOME, load
@@ -15,8 +16,15 @@ SAE = HOME / "models" / "smollm2-sae"
 
 
 @cache
-def counted(experiment: str) -> dict[str, Counted]:
-    return {one.arm.key: one for one in arms(recorded.read(HOME / "store" / "export" / experiment / "smollm2"))}
+def counted(experiment: str, model: str = "smollm2") -> dict[str, Counted]:
+    return {one.arm.key: one for one in arms(recorded.read(HOME / "store" / "export" / experiment / model))}
+
+
+@cache
+def best_detector(model: str) -> tuple[int, pd.Series]:
+    """How many there are, and the one that tells the pairs of other questions apart best."""
+    found = pd.read_parquet(HOME / "store" / "export" / "exp03" / model / "detectors.parquet")
+    return len(found), found.loc[found.auc_held_out.idxmax()]
 
 
 def test_the_sae_is_as_good_as_its_card_says() -> None:
@@ -43,22 +51,40 @@ def test_its_labels_are_those_that_are_told() -> None:
     assert f"from {about['texts']['n']:,} replies of {about['texts']['groups']} subjects" in PAGE
 
 
+TUNED = "smollm2:50-1"
+
+
 @pytest.mark.parametrize(
-    ("experiment", "arm", "metric"),
+    ("model", "experiment", "arm", "metric"),
     [
-        ("exp01", "exp01/baseline", "multi_attempt_rate"),
-        ("exp08", "exp08/no-steering", "multi_attempt_rate"),
-        ("exp02", "exp02/relative-0.75", "multi_attempt_rate"),
-        ("exp05", "exp05/self_monitor", "multi_attempt_rate"),
-        ("exp05", "exp05/self_monitor", "esr_rate"),
-        ("exp01", "exp01/baseline", "first_score_mean"),
-        ("exp14", "exp14/prompt", "first_score_mean"),
-        ("exp14", "exp14/first-16", "first_score_mean"),
-        ("exp14", "exp14/generated", "first_score_mean"),
+        ("smollm2", "exp01", "exp01/baseline", "multi_attempt_rate"),
+        ("smollm2", "exp01", "exp01/baseline", "esr_rate"),
+        ("smollm2", "exp01", "exp01/baseline", "first_score_mean"),
+        ("smollm2", "exp08", "exp08/no-steering", "multi_attempt_rate"),
+        ("smollm2", "exp02", "exp02/relative-1", "multi_attempt_rate"),
+        ("smollm2", "exp05", "exp05/self_monitor", "multi_attempt_rate"),
+        ("smollm2", "exp05", "exp05/self_monitor", "esr_rate"),
+        ("smollm2", "exp14", "exp14/prompt", "first_score_mean"),
+        ("smollm2", "exp14", "exp14/first-16", "first_score_mean"),
+        ("smollm2", "exp14", "exp14/generated", "first_score_mean"),
+        ("smollm2", "exp03", "exp03/detectors", "first_score_mean"),
+        ("smollm2", "exp10", "exp10/matched-0", "first_score_mean"),
+        ("smollm2", "exp10", "exp10/matched-1", "first_score_mean"),
+        ("smollm2", "exp10", "exp10/matched-2", "first_score_mean"),
+        ("smollm2", "exp11", "exp11/off-400", "multi_attempt_rate"),
+        ("smollm2", "exp13", "exp13/steered", "multi_attempt_rate"),
+        ("smollm2", "exp13", "exp13/steered", "first_score_mean"),
+        ("smollm2", "exp13", "exp13/project_out", "first_score_mean"),
+        (TUNED, "exp01", "exp01/baseline", "multi_attempt_rate"),
+        (TUNED, "exp01", "exp01/baseline", "esr_rate"),
+        (TUNED, "exp01", "exp01/baseline", "first_score_mean"),
+        (TUNED, "exp03", "exp03/detectors", "multi_attempt_rate"),
+        (TUNED, "exp03", "exp03/detectors-recalibrated", "multi_attempt_rate"),
+        (TUNED, "exp03", "exp03/detectors-recalibrated", "first_score_mean"),
     ],
 )
-def test_a_result_is_the_recorded_one(experiment: str, arm: str, metric: str) -> None:
-    found = counted(experiment)[arm].estimates[metric]
+def test_a_result_is_the_recorded_one(model: str, experiment: str, arm: str, metric: str) -> None:
+    found = counted(experiment, model)[arm].estimates[metric]
     assert words.estimate(found) in PAGE
     assert f"{found.n:,}" in PAGE
 
@@ -66,12 +92,24 @@ def test_a_result_is_the_recorded_one(experiment: str, arm: str, metric: str) ->
 def test_the_sweep_s_largest_rate_is_the_one_that_is_named() -> None:
     rates = {arm: one.estimates["multi_attempt_rate"].value for arm, one in counted("exp02").items() if arm.startswith("exp02/")}
     assert len(rates) == 20
-    assert max(rates, key=lambda arm: rates[arm] or 0.0) == "exp02/relative-0.75"
+    assert max(rates, key=lambda arm: rates[arm] or 0.0) == "exp02/relative-1"
 
 
-def test_what_longer_searches_changed_is_as_it_was_measured() -> None:
-    found = json.loads((HOME / "docs" / "benchmarks" / "smollm2_searches.json").read_text())
-    assert load("smollm2").protocol.search_max_tokens == load("smollm2").protocol.max_tokens == 256
-    score, multi = found["first_score"], found["multi_attempt"]
-    assert f"first attempts {score['mean']} [{score['low']}, {score['high']}]" in PAGE
-    assert f"second attempts {100 * multi['share']:.1f} % [{100 * multi['low']:.1f}, {100 * multi['high']:.1f}]" in PAGE
+@pytest.mark.parametrize(
+    ("model", "says"), [("smollm2", "(`exp03.criterion: auc`, docs/activations.md): {}"), (TUNED, "It has {}")]
+)
+def test_detectors_and_what_the_best_is_worth_are_as_recorded(model: str, says: str) -> None:
+    many, best = best_detector(model)
+    assert says.format(many) in PAGE
+    assert f"latent {best.latent}" in PAGE
+    assert f"{best.auc_held_out:.2f} [{best.auc_low:.2f}, {best.auc_high:.2f}]" in PAGE
+
+
+def test_differences_of_the_tuned_model_are_as_recorded() -> None:
+    for arm in ("exp03/detectors", "exp03/detectors-recalibrated"):
+        assert words.difference(counted("exp03", TUNED)[arm].differences["multi_attempt_rate"]) in PAGE
+
+
+def test_one_reply_of_it_is_an_episode_and_two_of_the_tuned_one() -> None:
+    assert counted("exp09")["exp09/episodes"].estimates["esr_rate"].n == 1
+    assert counted("exp09", TUNED)["exp09/episodes"].estimates["esr_rate"].n == 2

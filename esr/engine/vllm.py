@@ -19,6 +19,8 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil  # type: ignore[import-untyped]  # it comes without types
+
 from esr.engine import Output, Reading, Request, surroundings
 from esr.engine import log as engine_log
 from esr.engine.adapter import Adapter
@@ -172,7 +174,8 @@ class VllmEngine:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked), usage_context=UsageContext.LLM_CLASS)
 
     async def _end(self) -> None:
-        self._engine.shutdown()
+        with suppress(psutil.NoSuchProcess):  # vLLM asks after a process of its own that has ended meanwhile
+            self._engine.shutdown()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
