@@ -29,7 +29,7 @@ OURS = f"{schema.VERSION}:{hashlib.sha256((schema.sql('tables') + schema.sql('vi
 MEMORY = "192.0 MiB"
 """What DuckDB may take to bring its file up to date, as it writes sizes itself; more only when that is not enough."""
 
-ALONE = {"threads": 1}
+ALONE: dict[str, str | bool | int | float | list[str]] = {"threads": 1}
 """To bring it up to date: a second thread takes as much CPU again as it saves, and memory."""
 
 SLICE, ROWS = 32 << 20, 50_000
