@@ -113,3 +113,13 @@ def test_differences_of_the_tuned_model_are_as_recorded() -> None:
 def test_one_reply_of_it_is_an_episode_and_two_of_the_tuned_one() -> None:
     assert counted("exp09")["exp09/episodes"].estimates["esr_rate"].n == 1
     assert counted("exp09", TUNED)["exp09/episodes"].estimates["esr_rate"].n == 2
+
+
+@pytest.mark.parametrize("model", ["smollm2", TUNED])
+def test_detectors_off_topic_against_unsteered_are_as_recorded(model: str) -> None:
+    found = pd.read_parquet(HOME / "store" / "export" / "exp09" / model / "compared.parquet")
+    one = found.query(
+        "steering == 'on' and list == 'detectors' and latent == -1 and one == 'off-topic' and other == 'unsteered'"
+    ).iloc[0]
+    assert f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" in PAGE
+    assert f"the {one.n}" in PAGE
