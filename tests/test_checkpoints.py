@@ -163,9 +163,8 @@ def test_the_recipe_is_the_paper_s_table_five_and_names_no_folder_of_a_machine()
     other = load("tiny-plain")
     here = recipe(other.of(Tuning), other.model("tiny-plain"), Places("tiny-plain"), Course(10, 2))
     assert (here["bf16"], here["attn_implementation"], here["lora_mlp_kernel"], here["seed"]) == (False, "eager", False, 2)
-    assert "lora_target_modules" not in here
-    with_head = tuning(lora={"rank": 4, "alpha": 8, "dropout": 0.05, "head": True})
-    assert recipe(with_head, other.model("tiny-plain"), Places("tiny-plain"), HALF)["lora_target_modules"] == ["lm_head"]
+    assert here["lora_target_modules"] == ["lm_head"]
+    assert "lora_target_modules" not in found
 
 
 def test_a_training_under_live_steering_is_a_course_of_its_own(tmp_path: Path) -> None:
