@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from store_rows import member
+from store_rows import member, reply
 
 from esr.errors import StoreError
-from esr.store import Store, query, schema
+from esr.store import Store, index, query, schema
 
 
 @pytest.fixture
@@ -46,3 +46,53 @@ def test_tables_alone_are_asked_without_making_views(store: Store, monkeypatch: 
     assert store.sql("select count(*) as n from trials")["n"].to_pylist() == [1]
     assert store.sql("from summary").num_rows == 1
     assert made == [False, True]
+
+
+class Asked:
+    """Counts what DuckDB is asked."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times, plain = 0, store.sql
+
+        def sql(*words: object, **more: object) -> object:
+            self.times += 1
+            return plain(*words, **more)  # type: ignore[arg-type]  # handed through
+
+        monkeypatch.setattr(store, "sql", sql)
+
+
+def test_texts_that_lie_in_few_shards_are_read_without_duckdb(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    some, asked = [member(i) for i in range(4)], Asked(store, monkeypatch)
+    store.put_replies([reply(some[0], "one"), reply(some[1], "two")])
+    Store(store.root).put_replies([reply(some[2], "three")])
+    ids = [one.trial.id for one in some]
+    assert store.texts(ids) == dict(zip(ids, ["one", "two", "three"], strict=False)), (
+        "also another process's, and none that is not there"
+    )
+    assert store.texts([]) == {}
+    assert asked.times == 0
+
+
+def test_texts_of_a_trial_in_several_shards_are_those_that_the_table_has(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = member(0), member(1)
+    asked = Asked(store, monkeypatch)
+    store.put_replies([reply(first, "written first")])
+    store.put_replies([reply(first, "written again"), reply(second, "other")])
+    ids = [first.trial.id, second.trial.id]
+    assert store.texts(ids) == {first.trial.id: "written first", second.trial.id: "other"}
+    assert asked.times == 1
+
+
+def test_texts_of_many_shards_or_of_one_that_is_gone_are_asked_of_the_table(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    many, asked = [member(i) for i in range(index.FEW + 1)], Asked(store, monkeypatch)
+    for one in many:
+        store.put_replies([reply(one, one.trial.prompt)])
+    ids = [one.trial.id for one in many]
+    assert store.texts(ids) == {one.trial.id: one.trial.prompt for one in many}
+    assert asked.times == 1
+    paths = sorted((store.root / "shards" / "replies").glob("*.parquet"))
+    assert store.texts(ids[:2]) == {one.trial.id: one.trial.prompt for one in many[:2]}
+    for path in paths:
+        path.unlink()
+    assert store.texts(ids[:2]) == {}
+    assert asked.times == 2
