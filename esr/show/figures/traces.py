@@ -37,7 +37,7 @@ def trace(found: Recorded, title: str) -> Drawn:
             panel.plot(rows["token"], rows[name], color=style.FAINT, linewidth=0.8, label="raw")
             panel.plot(rows["token"], rows[f"{name} smoothed"], color=style.SHADES[0], linewidth=1.2, label="smoothed")
             panel.set_xlim(-0.5, rows["token"].max() + 0.5)
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, _top(rows, name))
             panel.set_title(TITLES.get(name, name), loc="left", fontsize=7.5)
             panel.set_ylabel("activation", fontsize=7)
             panel.tick_params(labelbottom=name == names[-1])
@@ -66,7 +66,7 @@ def multiples(found: Recorded, title: str) -> Drawn:
             _shade(panel, one)
             for i, name in enumerate(names):
                 values = one[f"{name} smoothed"].to_numpy()
-                top = values.max() or 1.0
+                top = _top(one, name) or values.max() or 1.0
                 panel.plot(
                     one["token"],
                     values / top,
@@ -83,6 +83,7 @@ def multiples(found: Recorded, title: str) -> Drawn:
                 f"{first['label']}: {first['first_score']:.0f} → {first['last_score']:.0f}"[:60], loc="left", fontsize=6.5
             )
             panel.set_yticks([0, 1])
+            panel.set_ylim(-0.05, 1.1)
         for panel in list(axes.flat)[len(places) :]:
             panel.set_axis_off()
         for panel in axes[:, 0]:
@@ -137,6 +138,16 @@ def onsets(found: Recorded, title: str) -> Drawn:
             f"restart-free steered replies rise above it at the same places as exp09.error of params.yaml says. In brackets: 95 % intervals over distractors and questions; a mean without one rests on too few distractors."
         ))  # fmt: skip
     return figure, data
+
+
+OUTSIZED = 5.0
+"""Times the reply's largest value: what the prompt has above it is beyond the axis. The first token of a sequence is such."""
+
+
+def _top(rows: pd.DataFrame, name: str) -> float | None:
+    """Where the axis ends, if the prompt would hide the reply."""
+    inside = float(rows.loc[rows["region"] != "prompt", name].max())
+    return 1.1 * inside if 0 < OUTSIZED * inside < rows[name].max() else None
 
 
 def _series(rows: pd.DataFrame) -> list[str]:
@@ -216,7 +227,8 @@ def _foot(found: Recorded, rows: pd.DataFrame) -> str:
     scores = "" if pd.isna(one["first_score"]) else f", scores {one['first_score']:.0f} → {one['last_score']:.0f}"
     return style.wrapped(
         f"{found.model}, judge {found.about['judge']}; trial {one['trial_id'][:12]}: {asked}{scores}. Numbers left of the text: the line's first token."
-    )
+        + (" Where the prompt's first tokens would hide the reply, the axis ends at the reply's largest value." if any(_top(rows, name) for name in _series(rows)) else "")
+    )  # fmt: skip
 
 
 def _level(told: "pd.Series[Any]") -> str:
