@@ -41,8 +41,7 @@ def final(store: "Store", judge: Judge, questions: Sequence[JudgeQuestion], *, a
 
     With `again`, what came back unusable is not final either; that there is no attempt is a verdict and no failure.
     """
-    graded = store.known("grades", [one.trial_id for one in questions])
-    if not graded:
+    if not store.known("grades", [one.trial_id for one in questions]):
         return {}
     shown = {(one.trial_id, one.latent.index): judge.shown(one) for one in questions}
     blind = {one.trial_id: shown[one.trial_id, one.latent.index] for one in questions}
