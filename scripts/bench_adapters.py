@@ -75,6 +75,9 @@ def merged(hub: Path, adapter: str, into: Path) -> float:
 
     began = time.monotonic()
     base = AutoModelForCausalLM.from_pretrained(hub, dtype=torch.float32)
+    if base.config.tie_word_embeddings:  # what is merged into the head is not to reach the words that are read
+        base.lm_head.weight = torch.nn.Parameter(base.lm_head.weight.detach().clone())
+        base.config.tie_word_embeddings = False
     PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(into)
     AutoTokenizer.from_pretrained(hub).save_pretrained(into)
     return round(time.monotonic() - began, 2)
