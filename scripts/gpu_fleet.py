@@ -2,6 +2,7 @@
 
     python scripts/gpu_fleet.py --out docs/benchmarks/fleet_gpu.json
     python scripts/gpu_fleet.py --shape smoke --replies 64 --tokens 32     also on a CPU with two cores
+    python scripts/gpu_fleet.py --order 1 --rounds 3 --options '{"max_num_seqs": 512}'     one worker, and vLLM told otherwise
 
 Random weights that vLLM makes itself; each reply steered by a latent and a boost of its own, no end token, so that every reply is as long as it
 may be. One worker and two take turns, each opened anew (esr/engine/fleet.py), and a first, shorter round is not counted.
@@ -11,9 +12,11 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,6 @@ from gpu_throughput import SHAPES, Shape
 HOME = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOME / "tests"))
 D_SAE = 1024
-ORDER = (1, 2, 2, 1)
 
 
 def place(folder: Path, shape: Shape) -> Any:
@@ -65,26 +67,34 @@ def asked(shape: Shape, replies: int, tokens: int) -> list[Any]:
     ]  # fmt: skip
 
 
-def round_of(n: int, params: Any, shape: Shape, replies: int, tokens: int) -> dict[str, Any]:
+def rounds_of(n: int, params: Any, shape: Shape, given: argparse.Namespace, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from esr.engine.fleet import Fleet
 
     began = time.monotonic()
-    fleet = Fleet(n, params, "shape", "vllm", True, {"load_format": "dummy"})
+    fleet = Fleet(n, params, "shape", "vllm", True, {"load_format": "dummy"} | options)
     try:
         while any(one.state != "open" for one in fleet.seen()):
             time.sleep(0.1)
         opened = time.monotonic()
-        fleet.generate(asked(shape, max(replies // 4, n), tokens))
-        start = time.monotonic()
-        found = fleet.generate(asked(shape, replies, tokens))
-        seconds = time.monotonic() - start
+        fleet.generate(asked(shape, max(given.replies // 4, n), given.tokens))
+        for _ in range(given.rounds):
+            start = time.monotonic()
+            found = fleet.generate(asked(shape, given.replies, given.tokens))
+            seconds = time.monotonic() - start
+            made = sum(len(one.token_ids) for one in found)
+            yield {
+                "workers": n, "options": options, "opened_s": round(opened - began, 1), "seconds": round(seconds, 2),
+                "replies": len(found), "tokens": made, "replies_per_s": round(len(found) / seconds, 2),
+                "tokens_per_s": round(made / seconds), "load": round(os.getloadavg()[0], 1),
+            }  # fmt: skip
     finally:
         fleet.close()
-    made = sum(len(one.token_ids) for one in found)
-    return {
-        "workers": n, "opened_s": round(opened - began, 1), "seconds": round(seconds, 2), "replies": len(found), "tokens": made,
-        "replies_per_s": round(len(found) / seconds, 2), "tokens_per_s": round(made / seconds),
-    }  # fmt: skip
+
+
+def ratio(rounds: list[dict[str, Any]], options: dict[str, Any]) -> float | None:
+    """Tokens a second of two workers over one's."""
+    of = {n: [r["tokens_per_s"] for r in rounds if r["workers"] == n and r["options"] == options] for n in (1, 2)}
+    return round(statistics.mean(of[2]) / statistics.mean(of[1]), 3) if all(of.values()) else None
 
 
 def main() -> None:
@@ -92,24 +102,28 @@ def main() -> None:
     words.add_argument("--shape", choices=list(SHAPES), default="8b")
     words.add_argument("--replies", type=int, default=2048)
     words.add_argument("--tokens", type=int, default=256)
+    words.add_argument("--order", type=int, nargs="+", default=[1, 2, 2, 1], help="workers of each opening")
+    words.add_argument("--rounds", type=int, default=1, help="of each opening")
+    words.add_argument(
+        "--options", type=json.loads, action="append", help="AsyncEngineArgs of vLLM as JSON; several are tried in turn"
+    )
     words.add_argument("--out", type=Path)
     given = words.parse_args()
-    shape, rounds = SHAPES[given.shape], list[dict[str, Any]]()
+    shape, rounds, variants = SHAPES[given.shape], list[dict[str, Any]](), given.options or [{}]
     with tempfile.TemporaryDirectory() as name:
         params = place(Path(name), shape)
-        for n in ORDER:
-            rounds.append(round_of(n, params, shape, given.replies, given.tokens))
-            print(json.dumps(rounds[-1]), flush=True)
-            of = {n: [r["tokens_per_s"] for r in rounds if r["workers"] == n] for n in sorted(set(ORDER))}
-            ratio = None if not all(of.values()) else round(sum(of[2]) / len(of[2]) / (sum(of[1]) / len(of[1])), 3)
-            told = {
-                "what": "python scripts/gpu_fleet.py", "shape": given.shape, "two_over_one": ratio, "each": rounds,
-                "gpus": os.popen("nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null").read().splitlines(),
-                "cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0],
-            }  # fmt: skip
-            if given.out:
-                given.out.write_text(json.dumps(told, indent=1) + "\n")
-    print(f"two over one: {ratio}")
+        for options, n in [(options, n) for options in variants for n in given.order]:
+            for done in rounds_of(n, params, shape, given, options):
+                rounds.append(done)
+                print(json.dumps(done), flush=True)
+                told = {
+                    "what": " ".join(["python", "scripts/gpu_fleet.py", *sys.argv[1:]]), "shape": given.shape,
+                    "two_over_one": [{"options": one, "ratio": ratio(rounds, one)} for one in variants], "each": rounds,
+                    "gpus": os.popen("nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null").read().splitlines(),
+                    "cores": os.cpu_count(), "python": platform.python_version(),
+                }  # fmt: skip
+                if given.out:
+                    given.out.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A model of params.yaml in vLLM's terms: where it may be steered, and the options of its engine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esr.engine.adapter import Adapter
@@ -55,6 +55,19 @@ def engine_options(block: ModelParams, sites: Sites) -> dict[str, Any]:
     if block.adapter:
         options |= lora([Adapter.of(block.adapter)])
     return options
+
+
+AT_ONCE, CAPTURED = 1024, 512
+"""On a GPU of 70 GiB and more: sequences that vLLM runs at once, and the tokens of the largest step that it captures a graph of."""
+
+
+def graphs(asked: Mapping[str, Any], memory: int) -> dict[str, Any]:
+    """AsyncEngineArgs beside those `asked` for, on a GPU of so many bytes: a step of as many sequences as may run has a graph too.
+    Without, a full batch takes a third longer (docs/engine.md)."""
+    most = asked.get("max_num_seqs") or (AT_ONCE if memory >= 70 << 30 else CAPTURED)
+    if most <= CAPTURED or asked.get("enforce_eager"):
+        return {}
+    return {"compilation_config": {"max_cudagraph_capture_size": most}}
 
 
 SLOTS = 16

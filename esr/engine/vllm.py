@@ -28,7 +28,7 @@ from esr.engine.admission import Admission, fitting
 from esr.engine.chat import Chat
 from esr.engine.directions import read_directions
 from esr.engine.intervention import Intervention
-from esr.engine.options import engine_options, sites_for
+from esr.engine.options import engine_options, graphs, sites_for
 from esr.engine.plugin.admission import sites_of
 from esr.engine.plugin.loading import load_directions
 from esr.engine.plugin.ranks import ask_stages, fullest, joined
@@ -170,6 +170,7 @@ class VllmEngine:
                 one = asked["tensor_parallel_size"] == asked["pipeline_parallel_size"] == 1
                 asked = CPU_OPTIONS | (ONE_PROCESS if one else {}) | asked
                 return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked))
+            asked = graphs(asked, current_platform.get_device_total_memory()) | asked
             # 1,024 sequences at once on an H100, as vLLM gives whole batches there; an engine of no named use gets 128
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**asked), usage_context=UsageContext.LLM_CLASS)
 
