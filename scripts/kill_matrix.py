@@ -6,7 +6,8 @@ For each experiment on `tiny` or another `--model` (fake engine with a delay, or
 worker with its flow process, of the judge server, of one of two workers of a fleet, and of the process that asks these, each at a moment
 drawn evenly over the length of an uninterrupted run. With `--bucket` results lie in a bucket of an S3 server on this machine, and the whole
 machine is killed too: the flow process with the folder in which it kept its copy. After each the same line is run again to its end. Written down: whether the summary equals the uninterrupted run's, how many
-replies were generated twice (the fake engine keeps a log; null for another), and how many judge answers were paid twice.
+replies were generated twice (the fake engine keeps a log; null for another, whose replies are counted as the store keeps them), and how many
+judge answers were paid twice.
 """
 
 import argparse
@@ -25,6 +26,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
+
+from pyarrow import parquet
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -262,20 +265,27 @@ def one(
 ) -> dict[str, Any]:  # fmt: skip
     r = Round(folder, experiment, model, api, engine, bucket)
     KILLS[kind](r, after)
-    before, paid = r.where.generated(), r.judge.paid()
+    before, paid = made(r.where, engine), r.judge.paid()
     code, said = r.finish()
     twice = [n - 1 for n in r.where.generated().values() if n > 1]
     paid_twice = [n - 1 for n in r.judge.paid().values() if n > 1]
     equal = summary(r.where) == whole
-    in_all = sum(r.where.generated().values())
+    in_all = made(r.where, engine)
     r.close()
     if code == 0 and equal:
         shutil.rmtree(folder)
     return {
         "experiment": experiment, "model": model, "killed": kind, "after_s": round(after, 2), "resumed_exit": code, "summary_equal": equal,
-        "engine": engine, "replies_at_kill": sum(before.values()), "answers_at_kill": sum(paid.values()), "replies_in_all": in_all,
+        "engine": engine, "replies_at_kill": before, "answers_at_kill": sum(paid.values()), "replies_in_all": in_all,
         "generated_twice": sum(twice) if engine == "fake" else None, "paid_twice": sum(paid_twice), "said": said[-400:] if code else "",
     }  # fmt: skip
+
+
+def made(where: Place, engine: str) -> int:
+    """Replies: generated, as the fake engine logs them, or kept."""
+    if engine == "fake":
+        return sum(where.generated().values())
+    return sum(parquet.read_metadata(file).num_rows for file in where.store.glob("shards/replies/*.parquet"))
 
 
 def report(rounds: list[dict[str, Any]]) -> dict[str, Any]:
