@@ -1,6 +1,6 @@
 """Adapters per request in one engine against merged checkpoints, one engine after the other: seconds, and the difference in tokens.
 
-    python scripts/bench_adapters.py tiny-plain --replies 38 --out docs/benchmarks/adapters-tiny-plain.json
+    python scripts/bench_adapters.py tiny-plain --replies 38 --out docs/benchmarks/adapters_tiny-plain.json
 
 Every checkpoint of the first seed answers the same questions, greedily, once as an adapter beside its base in one batch of one engine, and
 once merged into its base by peft in float32 and loaded alone. Each engine has a process of its own. Written down: seconds until an engine

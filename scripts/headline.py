@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import tuned_table
+
 from esr.show import recorded, words
 from esr.show.counted import Counted, arms
 
@@ -81,7 +83,7 @@ def table() -> str:
             own = cells(known[row.folder][key], row.metric)
             other = cells(known.get(beside(row.folder), {}).get(key) if row.folder.endswith("/tiny") else None, row.metric)
             lines.append(f"| {row.says} | {row.paper} | {own} | {other} |")
-    return "\n".join(lines) + f"\n\n{remark(known)}\n"
+    return "\n".join(lines) + f"\n\n{remark(known)}\n\n{tuned_table.remark()}\n"
 
 
 def cells(one: Counted | None, metric: str) -> str:

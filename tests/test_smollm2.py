@@ -123,3 +123,26 @@ def test_detectors_off_topic_against_unsteered_are_as_recorded(model: str) -> No
     ).iloc[0]
     assert f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" in PAGE
     assert f"the {one.n}" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("50 % masked", [1, 2]), ("90 % masked", [1]), ("50 % masked, trained under live steering", [1, 3, 4])],
+)
+def test_what_trainings_brought_about_is_what_the_table_of_experiment_4_has(name: str, columns: list[int]) -> None:
+    tuning = (HOME / "docs" / "finetuning.md").read_text(encoding="utf-8")
+    row = next(line for line in tuning.splitlines() if line.startswith(f"| {name} |")).split(" | ")
+    for column in columns:
+        assert row[column] in PAGE
+
+
+def test_second_attempts_that_were_read_are_counted_as_they_were_graded() -> None:
+    read = pd.read_csv(HOME / "docs" / "benchmarks" / "tuned_replies.csv")
+    outcomes = pd.read_parquet(HOME / "store" / "export" / "exp04" / "smollm2" / "outcomes.parquet")
+    due = outcomes[outcomes.multi & outcomes.arm.isin(read.arm.unique())]
+    assert set(due.trial_id) == set(read.trial_id)
+    assert len(read) == 74
+    steered = read[~read.arm.str.endswith("-unsteered")]
+    says, back, part = (steered.says == "yes").sum(), (steered.returns != "no").sum(), (steered.returns == "partly").sum()
+    assert f"{says} of {len(steered)} say" in PAGE
+    assert f"{back} of {len(steered)} come back to the question, {part} of these only in part" in PAGE
