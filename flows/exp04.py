@@ -7,11 +7,9 @@ from esr.params import Params
 from esr.show import tables
 from esr.show.figures import tuned
 from esr.study.choose import Baseline
-from esr.study.plan import replay, suffixed
 from esr.tune import evaluate, provider
 from esr.tune.checkpoint import with_checkpoints
 from esr.tune.settings import Tuning
-from esr.types import Arm
 from flows import stages
 from tasks import draw, tune
 
@@ -20,8 +18,9 @@ def size(params: Params) -> Size:
     exp = params.of(Tuning)
     latents, checkpoints = min(exp.latents, params.of(Baseline).latents), len(exp.courses)
     written = exp.masked + exp.normal if exp.writer == "provider" else 0
+    told = sum(course.ratio in exp.told for course in exp.courses)
     return Size(
-        arms=2 * (1 + checkpoints) + 1,
+        arms=2 * (1 + checkpoints) + 1 + told,
         trials=latents * exp.trials_per_latent,
         searched=latents * checkpoints,
         texts=written,
@@ -57,12 +56,12 @@ def exp04(model: str, scale: str = "full", judge: str | None = None) -> None:
         run.extend(with_checkpoints(run.params, model, checkpoints))
         found = stages.thresholds(run)[: exp.latents]
         members = stages.planned(run, found, evaluate.BASE, exp.trials_per_latent)
-        told = replay(members, Arm("exp04", "self_monitor", "meta-prompt", against=evaluate.BASE.key), suffixed("self_monitor"))
-        members += evaluate.without_steering(members, evaluate.FALSE_ALARMS) + told
+        members += evaluate.without_steering(members, evaluate.FALSE_ALARMS) + evaluate.watchful(members, evaluate.TOLD)
         runs = [run.of_model(one.name) for one in checkpoints]
         searched = stages.thresholds_anew(runs, [one.latent for one in found])
         for one, on, bites in zip(checkpoints, runs, searched, strict=True):
             arm = evaluate.arm(one, len(exp.seeds))
             steered = evaluate.of_base(stages.planned(on, bites, arm, exp.trials_per_latent), model)
             members += steered + evaluate.without_steering(steered, evaluate.false_alarms(arm))
+            members += evaluate.watchful_too(steered, arm, exp.told)
         stages.carry_out(run, members)

@@ -25,7 +25,7 @@ SMOKE: dict[str, Any] = {
     "exp01": {"latents": LATENTS, "trials_per_latent": 6},
     "exp02": {"latents": 3, "trials_per_latent": 3, "levels": 3, "relative": [0.5, 1.0]},
     "exp03": {"derangements": 2, "active": 1e-8, "mismatched_share": 0.8, "matched_share": 0.0},
-    "exp04": {"ratios": [10, 50], "seeds": [1], "steered": [50], "latents": 2, "trials_per_latent": 3},
+    "exp04": {"ratios": [10, 50], "seeds": [1], "steered": [50], "told": [50], "latents": 2, "trials_per_latent": 3},
     "exp05": {"variants": ["self_monitor", "stay_on_topic"]},
     "exp07": {"size": 30},
     "exp06": {"examples": 2},

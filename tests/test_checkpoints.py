@@ -15,9 +15,11 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from store_rows import member
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from tuning_setup import study, tuning
 
+from esr import prompts
 from esr.engine import Capture, Request
 from esr.engine.hf import HfEngine
 from esr.engine.open import close_engine, open_engine
@@ -184,6 +186,18 @@ def test_a_training_under_live_steering_is_a_course_of_its_own(tmp_path: Path) -
     assert (arm.name, arm.kind, evaluate.false_alarms(arm).name) == ("steered-50", "tuned-live", "steered-50-unsteered")
     with pytest.raises(ValueError, match=r"steered is \[30\] and each should be one of ratios"):
         tuning(steered=(30,))
+
+
+def test_checkpoints_of_the_ratios_that_are_named_are_told_to_watch_themselves_too() -> None:
+    arm = evaluate.arm(checkpoint.Checkpoint("tiny-plain:50-1", HALF, "a"), 1)
+    steered = [replace(member(3), arm=arm)]
+    trial = steered[0].trial
+    assert evaluate.watchful_too(steered, arm, (10, 90)) == []
+    (told,) = evaluate.watchful_too(steered, arm, (50,))
+    assert (told.arm.name, told.arm.kind, told.arm.against) == ("50-self_monitor", "meta-prompt", "exp04/base")
+    assert told.trial == replace(trial, prompt=prompts.with_suffix(trial.question, "self_monitor", trial.latent.label))
+    with pytest.raises(ValueError, match=r"told is \[30\] and each should be one of ratios"):
+        tuning(told=(30,))
 
 
 def test_the_stages_are_those_of_params() -> None:

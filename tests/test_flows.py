@@ -24,8 +24,10 @@ ARMS = {
         "10-unsteered",
         "50",
         "50-unsteered",
+        "50-self_monitor",
         "steered-50",
         "steered-50-unsteered",
+        "steered-50-self_monitor",
     },
     "exp05": {"self_monitor", "stay_on_topic"},
     "exp07": set(),  # it makes no arm of its own

@@ -12,7 +12,7 @@ from esr.tune.split import Split, Wish, split, wishes
 
 SETTINGS: dict[str, Any] = {
     "writer": "grammar", "provider": "haiku-4.5", "questions": "apart", "acknowledgements": "varied", "mixing": "nested",
-    "masked": 60, "normal": 60, "total": 60, "ratios": [10, 50, 90], "seeds": [1], "steered": [50],
+    "masked": 60, "normal": 60, "total": 60, "ratios": [10, 50, 90], "seeds": [1], "steered": [50], "told": [],
     "live": {"along": "latents", "share": 0.6, "directions": 64, "doses": [0.6, 1.8]}, "latents": 4, "trials_per_latent": 2,
     "lora": {"rank": 4, "alpha": 8, "dropout": 0.05, "head": False},
     "training": {
@@ -24,7 +24,9 @@ SETTINGS: dict[str, Any] = {
 
 
 def tuning(**changed: Any) -> Tuning:
-    return Tuning.model_validate({**SETTINGS, "ratios": tuple(SETTINGS["ratios"]), "seeds": (1,), "steered": (), **changed})
+    return Tuning.model_validate(
+        {**SETTINGS, "ratios": tuple(SETTINGS["ratios"]), "seeds": (1,), "steered": (), "told": (), **changed}
+    )
 
 
 def study(store: Store | None = None) -> Study:

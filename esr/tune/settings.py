@@ -80,6 +80,8 @@ class Tuning(params.Settings):
     """A checkpoint of each ratio is trained with each."""
     steered: tuple[int, ...]
     """Ratios that are trained once more under live steering, as arms of their own."""
+    told: tuple[int, ...]
+    """Ratios whose checkpoints are evaluated with the meta-prompt too."""
     live: Live
     latents: int = Field(ge=1)
     trials_per_latent: int = Field(ge=1)
@@ -96,8 +98,9 @@ class Tuning(params.Settings):
     def ratios_in_order(self) -> "Tuning":
         if sorted(set(self.ratios)) != list(self.ratios) or not 0 < self.ratios[0] <= self.ratios[-1] < 100:
             raise ValueError(f"ratios are {list(self.ratios)} and should rise, each between 1 and 99")
-        if not set(self.steered) <= set(self.ratios):
-            raise ValueError(f"steered is {list(self.steered)} and each should be one of ratios, {list(self.ratios)}")
+        for name, some in (("steered", self.steered), ("told", self.told)):
+            if not set(some) <= set(self.ratios):
+                raise ValueError(f"{name} is {list(some)} and each should be one of ratios, {list(self.ratios)}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {list(self.seeds)} and should differ")
         return self
