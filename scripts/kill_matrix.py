@@ -289,11 +289,12 @@ def made(where: Place, engine: str) -> int:
 
 
 def report(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    twice = [r["generated_twice"] for r in rounds if r["generated_twice"] is not None]
     return {
         "rounds": len(rounds),
         "summary_equal": sum(r["summary_equal"] for r in rounds),
         "resumed": sum(r["resumed_exit"] == 0 for r in rounds),
-        "generated_twice_at_most": max((r["generated_twice"] or 0 for r in rounds), default=0),
+        "generated_twice_at_most": max(twice, default=None),
         "paid_twice_at_most": max(r["paid_twice"] for r in rounds),
         "batch": WORK["batch"],
         "batches_in_flight_at_most": WORK["in_flight"] * 2,
