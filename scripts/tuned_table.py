@@ -5,6 +5,7 @@ python scripts/tuned_table.py --show     print it
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 
 from esr.count import trainings
@@ -44,8 +45,13 @@ def single(name: str, one: Counted, quiet: Counted | None) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
+@cache
+def counted(model: str) -> list[Counted]:
+    return arms(recorded.read(HOME / "store" / "export" / "exp04" / model))
+
+
 def table(model: str) -> str:
-    found = arms(recorded.read(HOME / "store" / "export" / "exp04" / model))
+    found = counted(model)
     named = {one.name: one for one in found}
     base = named["base"].rows
     lines = [HEAD, "|" + "---|" * 9, single(f"`{model}`", named["base"], named.get("base-unsteered"))]
@@ -79,7 +85,7 @@ def remark(ratio: float = 50) -> str:
     above = dict[str, list[str]]()
     for kind in ("tuned", "tuned-live"):
         for model in models():
-            found = arms(recorded.read(HOME / "store" / "export" / "exp04" / model))
+            found = counted(model)
             base = next(one.rows for one in found if one.name == "base")
             more = trainings.above(pooled(found, kind)[ratio], base, MULTI)
             above.setdefault(kind, []).append(f"`{model}` {difference(more)} (n {more.n:,})")
