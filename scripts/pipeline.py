@@ -266,11 +266,11 @@ def fleet(latents: int = 500, workers: tuple[int, ...] = (1, 2, 4), speed: int =
 def spans(store: Path) -> tuple[int, float]:
     """Replies in a store, and seconds from when the first were kept to when the last grades were."""
     import pyarrow.parquet as pq
+    from flow_runs import kept
 
     facts = [pq.read_metadata(file) for table in ("replies", "grades") for file in store.glob(f"shards/{table}/*.parquet")]
     times = [datetime.fromisoformat(fact.metadata[b"esr_written"].decode()) for fact in facts]
-    made = sum(pq.read_metadata(file).num_rows for file in store.glob("shards/replies/*.parquet"))
-    return made, round((max(times) - min(times)).total_seconds(), 1)
+    return kept(store), round((max(times) - min(times)).total_seconds(), 1)
 
 
 def counted(store: Path) -> Any:

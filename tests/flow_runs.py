@@ -120,6 +120,13 @@ def place(root: Path, judges: dict[str, dict[str, Any]] | None = None, *, once: 
     return Place(root)
 
 
+def kept(store: Path) -> int:
+    """Replies in a store's shards."""
+    from pyarrow import parquet
+
+    return sum(parquet.read_metadata(file).num_rows for file in store.glob("shards/replies/*.parquet"))
+
+
 def summary(where: Place) -> list[dict[str, Any]]:
     """The view, without what is allowed to differ between two runs."""
     from esr.store import Store

@@ -47,5 +47,5 @@ def watchful(steered: Iterable[Member], to: Arm) -> list[Member]:
 
 def watchful_too(steered: Iterable[Member], tuned: Arm, ratios: Collection[int]) -> list[Member]:
     """The same of a checkpoint, where it is of one of these ratios."""
-    to = replace(tuned, name=f"{tuned.name}-{WATCHFUL}", kind="meta-prompt", against=BASE.key)
+    to = replace(tuned, name=f"{tuned.name}-{WATCHFUL}", kind="meta-prompt")
     return watchful(steered, to) if tuned.level in ratios else []
