@@ -6,19 +6,24 @@ import subprocess
 import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
+from esr import dictionary
 from esr.command.sae import part
 from esr.dictionary import corpus, recipe_of, training
 from esr.dictionary.corpus import Written
+from esr.dictionary.rows import Rows
+from esr.engine import Engine
 from esr.engine.fake import FakeEngine
-from esr.errors import ParamsError
+from esr.errors import DataError, ParamsError
 from esr.params import HOME, RecipeParams, load
 from esr.prompts import evaluation
 from esr.sae import folder
+from esr.types import Sampling
 
 MAKE = """
 import sys
@@ -31,7 +36,10 @@ def main():
     recipe = RecipeParams(replies=1, every=60, max_tokens=24, held_out=0.2, k=12, steps=100, batch=128, lr=1e-3, pool=1024, seed=1)
     sae = params.sae("tiny-l3").model_copy(update={"recipe": recipe, "d_sae": 256, "repo": sys.argv[1]})
     params = params.model_copy(update={"saes": {**params.saes, "tiny-l3": sae}})
-    dictionary.make(params, "tiny", Path(sys.argv[2]), say=lambda said: print(said, flush=True))
+    say, root = lambda said: print(said, flush=True), Path(sys.argv[2])
+    if "rows" in sys.argv:
+        dictionary.write(params, "tiny", root, "vllm", say, (0, 1), rows=True)
+    dictionary.make(params, "tiny", root, say=say)
 
 if __name__ == "__main__":
     main()
@@ -59,10 +67,13 @@ def test_an_sae_is_made_measured_and_put_in_its_place_and_the_text_is_kept(tmp_p
     (kept,) = root.glob("dictionaries/tiny-*/*.npz")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".sae")] == []
     before = kept.stat().st_mtime_ns
-    again = subprocess.run(words, cwd=HOME, env=env, capture_output=True, text=True, timeout=600)
+    again = subprocess.run([*words, "rows"], cwd=HOME, env=env, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr[-3000:]
     assert kept.stat().st_mtime_ns == before, "text that is there is not generated again"
-    assert json.loads((place / "card.json").read_text())["quality"]["replies"] == found["replies"]
+    (rows,) = kept.parent.glob("*.npy")
+    assert rows.name == "00000.layer3.npy"
+    assert np.load(rows, mmap_mode="r").shape[0] > card["text"]["tokens"]
+    assert json.loads((place / "card.json").read_text())["quality"] == pytest.approx(found, rel=1e-3), "the same rows, kept or read"
 
 
 def test_replies_come_back_as_they_were_kept(tmp_path: Path) -> None:
@@ -87,6 +98,29 @@ def test_processes_that_share_the_text_write_each_batch_once_and_the_whole_finds
     assert len(written) == whole.batches > 3
     assert {path.name: path.stat().st_mtime_ns for path in whole.folder.glob("*.npz")} == written
     assert whole.tokens == sum(len(one.ids) for number in range(whole.batches) for one in whole.batch(number))
+
+
+def test_nothing_is_trained_where_nothing_is_held_out_to_measure_by(tmp_path: Path) -> None:
+    params = load()
+    recipe = RecipeParams(replies=1, every=400, max_tokens=24, held_out=0.02, k=12, steps=1, batch=128, lr=1e-3, pool=1024, seed=1)
+    sae = params.sae("tiny-l3").model_copy(update={"recipe": recipe, "repo": str(tmp_path / "sae")})
+    params = params.model_copy(update={"saes": {**params.saes, "tiny-l3": sae}})
+    with pytest.raises(DataError, match="of 10 prompts none is held out"):
+        dictionary.make(params, "tiny", tmp_path, "fake")
+    assert not (tmp_path / "sae").exists()
+
+
+def test_rows_that_were_kept_are_taken_without_the_engine(tmp_path: Path) -> None:
+    replies = [Written((1, 2), (3, 4)), Written((1, 5), (6,)), Written((1, 7), ()), Written((1, 8, 9), (3,))]
+    corpus._write(tmp_path / "00000.npz", replies)
+    kept = torch.arange(9).repeat(2, 1).T.half()  # of 3, 2, 1 and 3 tokens after the one that all prompts begin with
+    kept[0] = 60000.0
+    np.save(tmp_path / "00000.layer3.npy", kept.numpy())
+    text = corpus.Corpus(tmp_path, batches=1, replies=4, tokens=4, prompts=4, held=frozenset({1}))
+    rows = Rows(cast(Engine, None), text, 3, Sampling(temperature=1.0, top_p=1.0, repetition_penalty=1.0, max_tokens=1))
+    vars(rows)["scale"] = (torch.zeros(2), 100.0)
+    part = next(rows.training(0))
+    assert sorted(part[:, 0].tolist()) == [1, 2, 6, 7, 8], "neither the outsized one, nor what is held out, nor an empty reply"
 
 
 def test_a_part_is_counted_from_one() -> None:

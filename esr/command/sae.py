@@ -14,6 +14,12 @@ def arguments(parser: ArgumentParser) -> None:
     text.add_argument(
         "--part", type=part, default="1/1", metavar="I/N", help="the I-th of N parts; `make` then finds them all there"
     )
+    text.add_argument(
+        "--rows",
+        action="store_true",
+        help="read the residual stream too and keep it beside the text, two bytes a value (23 GB for 20 million tokens of width 576), "
+        "so that `make` has no reading left",
+    )
     for command in (make, text):
         command.add_argument("model", help="a model of params.yaml whose SAE has a `recipe`")
         for name, what in (("replies", "to every prompt"), ("every", "ask only every so-manyth prompt")):
@@ -44,7 +50,7 @@ def run(args: Namespace) -> int:
         sys.stdout.write(f"{said}\n")
 
     if args.how == "text":
-        dictionary.write(study, args.model, params.store(), backend(), say, args.part)
+        dictionary.write(study, args.model, params.store(), backend(), say, args.part, rows=args.rows)
     else:
         dictionary.make(study, args.model, params.store(), backend(), say)
     return 0

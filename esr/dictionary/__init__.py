@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from esr import params as places
 from esr.dictionary import corpus, training
 from esr.dictionary.rows import Rows
-from esr.errors import ParamsError
+from esr.errors import DataError, ParamsError
 from esr.params import ModelParams, Params, RecipeParams, SaeParams
 from esr.params.weights import identity
 
@@ -39,15 +39,26 @@ def recipe_of(params: Params, model: str) -> tuple[ModelParams, SaeParams, Recip
 
 
 def write(
-    params: Params, model: str, root: Path, backend: "Backend", say: Callable[[str], object], part: corpus.Part, **options: Any
+    params: Params,
+    model: str,
+    root: Path,
+    backend: "Backend",
+    say: Callable[[str], object],
+    part: corpus.Part,
+    *,
+    rows: bool = False,
+    **options: Any,
 ) -> None:
-    """A part of the text alone, for processes that share the work; `make` goes on from what they wrote. `options`: of the engine."""
+    """A part of the text alone, with `rows` those of the stream too, for processes that share the work; `make` goes on from what they
+    wrote. `options`: of the engine."""
     from esr.engine.open import close_engine, open_engine
 
-    _, _, recipe = recipe_of(params, model)
+    block, _, recipe = recipe_of(params, model)
     engine = open_engine(params, model, backend, saes=False, **options)
     try:
-        corpus.made(engine, params, model, recipe, root, say, part)
+        text = corpus.made(engine, params, model, recipe, root, say, part)
+        if rows:
+            Rows(engine, text, block.read_layer, params.sampling(model)).write(say, part)
     finally:
         close_engine(engine)
 
@@ -63,6 +74,8 @@ def make(
     engine = open_engine(params, model, backend, saes=False)
     try:
         text = corpus.made(engine, params, model, recipe, root, say)
+        if not text.held:
+            raise DataError(f"of {text.prompts} prompts none is held out to measure by; raise saes.{sae.name}.recipe.held_out")
         say(f"text: {text.replies:,} replies, {text.tokens:,} tokens; {len(text.held):,} replies held out")
         rows = Rows(engine, text, block.read_layer, params.sampling(model))
         trained = training.train(rows, sae, recipe, model, say)

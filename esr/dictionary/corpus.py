@@ -43,10 +43,12 @@ class Corpus:
     def batch(self, number: int) -> list[Written]:
         return _read(self.folder / f"{number:05}.npz")
 
+    def numbered(self, number: int) -> list[tuple[int, Written]]:
+        return list(enumerate(self.batch(number), number * BATCH))
+
     def part(self, number: int, *, held: bool) -> list[Written]:
         """The replies of a batch that are held out, or those that are not; empty ones are neither."""
-        batch = enumerate(self.batch(number), number * BATCH)
-        return [one for at, one in batch if (at in self.held) == held and one.ids]
+        return [one for at, one in self.numbered(number) if (at in self.held) == held and one.ids]
 
 
 def asked(requests: Sequence[str], subjects: Sequence[str]) -> list[str]:

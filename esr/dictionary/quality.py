@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from esr.dictionary.corpus import Written
 from esr.dictionary.rows import Rows
-from esr.errors import DataError
 from esr.params import ModelParams, SaeParams, resolve
 from esr.sae import folder
 from esr.sae.canonical import Sae
@@ -45,8 +44,6 @@ class Quality:
 def measure(path: Path, block: SaeParams, rows: Rows, model: ModelParams) -> Quality:
     sae = folder.load(path, name=block.name)
     held = list(rows.held(REPLIES))
-    if not held:
-        raise DataError(f"no reply is held out for {block.name!r}; raise saes.{block.name}.recipe.held_out")
     fired, error, l0 = torch.zeros(sae.d_sae), 0.0, 0.0
     x = torch.cat([rows.usual(each) for _, each in held])
     for part in torch.split(x, 4096):

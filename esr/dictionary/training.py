@@ -38,19 +38,19 @@ def train(rows: Rows, sae: SaeParams, recipe: RecipeParams, model: str, say: Cal
     )  # fmt: skip
     centre(made, rows)
     batches = told(
-        shuffled(rows.training(recipe.seed), recipe.batch, recipe.pool, recipe.seed),
+        shuffled((part.to(device).float() for part in rows.training(recipe.seed)), recipe.batch, recipe.pool, recipe.seed),
         config.n_batches_for_norm_estimate,
         recipe.steps,
         say,
     )
-    SAETrainer(cfg=config, sae=made, data_provider=(batch.to(device) for batch in batches), evaluator=None).fit()
+    SAETrainer(cfg=config, sae=made, data_provider=batches, evaluator=None).fit()
     return made
 
 
 def centre(sae: Any, rows: Rows) -> None:
     """The decoder's bias begins at the mean row, in the units that SAELens brings rows to: mean norm √width."""
     mean, _ = rows.scale
-    factor = (mean.shape[0] ** 0.5) / float(next(rows.training(0)).norm(dim=1).mean())
+    factor = (mean.shape[0] ** 0.5) / float(next(rows.training(0)).float().norm(dim=1).mean())
     with torch.no_grad():
         sae.b_dec.copy_(mean.to(sae.b_dec.device) * factor)
 
@@ -64,7 +64,7 @@ def shuffled(parts: Iterator[Tensor], batch: int, pool: int, seed: int) -> Itera
         while sum(map(len, held)) < size:
             held.append(next(parts))
         rows = torch.cat(held)
-        rows = rows[torch.randperm(len(rows), generator=generator)]
+        rows = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
         taken = len(rows) // 2 // batch * batch
         yield from torch.split(rows[:taken], batch)
         held = [rows[taken:]]
