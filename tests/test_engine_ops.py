@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from esr.engine.entries import Windows, check_apart, check_touching, resolved, w
 from esr.engine.hf import Part, _Site
 from esr.engine.intervention import KINDS, Condition, Intervention, check_value, place
 from esr.engine.plugin import mark
+from esr.engine.plugin import spec as specs
 from esr.engine.plugin import table as tables
 from esr.engine.plugin.bank import load_bank
 from esr.engine.plugin.ops import reference
-from esr.engine.plugin.spec import Sites, Spec, parse
+from esr.engine.plugin.spec import Admitted, Sites, Spec, parse
 from esr.engine.plugin.state import SteerState
 from esr.engine.scope import END, Span, span
 from esr.errors import EngineError, SpecError
@@ -56,6 +58,7 @@ class Bench:
         cpu = torch.device("cpu")
         self.bank = load_bank(self.sites, WIDTH, cpu, dummy=True)
         self.state = SteerState(self.sites, self.bank, config, cpu)
+        self.two = SteerState(Sites.parse(BLOCK | {"layers": [LAYER, LAYER + 1]}), self.bank, config, cpu)
         rows = slice(0, LATENTS)
         self.sae = Sae(
             name="s", layer=LAYER, activation="relu", W_enc=self.bank.W_enc[rows], b_enc=self.bank.b_enc[rows],
@@ -131,6 +134,37 @@ def interventions(draw: st.DrawFn) -> Op:
 @pytest.fixture(scope="module")
 def bench(moods: Path) -> Bench:
     return Bench(moods)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        names.flatmap(
+            lambda name: st.builds(
+                Op,
+                st.sampled_from(KINDS),
+                st.integers(0, name[1] - 1),
+                st.floats(-1e9, 1e9),
+                st.sampled_from([LAYER, LAYER + 1]),
+                st.just(name[0]),
+            )
+        ),
+        min_size=4,
+        max_size=8,
+    ),
+    st.sampled_from(["all", "prompt", "generated", "[2,12)", "all after 7"]),
+)
+def test_many_plain_ops_fill_the_row_that_they_fill_one_by_one(bench: Bench, ops: list[Op], scope: str) -> None:
+    spec = Spec(tuple(op for op in ops if op.layer == LAYER or op.sae == "s"), scope)
+    columns = Admitted.read(spec.as_json(6))
+    with patch.object(specs, "MANY", 99):
+        singly = Admitted.read(spec.as_json(6))
+    assert bool(columns.runs) == (len(spec.ops) >= specs.MANY)
+    assert not singly.runs
+    for state in (bench.state, bench.two):  # of the first one block is on another rank
+        (a, where), (b, there) = state._laid(columns, 6), state._laid(singly, 6)
+        assert where == there
+        assert a.tolist() == b.tolist()
 
 
 @settings(max_examples=150, deadline=None)

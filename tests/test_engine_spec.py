@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esr.engine import Capture
-from esr.engine.plugin.spec import FORMAT, Admitted, Sites, Spec, parse
+from esr.engine.intervention import KINDS
+from esr.engine.plugin.spec import FORMAT, MANY, Admitted, Sites, Spec, parse
 from esr.errors import EngineError, SpecError
 from esr.types import Op
 
@@ -53,7 +54,8 @@ specs = st.builds(
 @given(specs)
 def test_a_spec_comes_through_as_it_was_sent(spec: Spec) -> None:
     assert parse(spec.as_json(), SITES, layers=4, width=64) == spec
-    assert Admitted.read(spec.as_json(7)) == Admitted(spec, 7)
+    admitted = Admitted.read(spec.as_json(7))
+    assert (admitted.spec, admitted.n_prompt) == (spec, 7)
 
 
 @settings(deadline=None)
@@ -62,6 +64,28 @@ def test_requests_share_cached_prompts_when_their_interventions_are_equal_and_on
     for n_prompt, later in ((3, 3), (3, 9)):
         equal = sorted(a.ops) == sorted(b.ops) and (a.windows(n_prompt) == b.windows(later) or not a.ops)
         assert (a.salt(SITES, None, a.entries(n_prompt)) == b.salt(SITES, None, b.entries(later))) == equal
+
+
+many = st.lists(
+    st.builds(
+        Op,
+        st.sampled_from(KINDS),
+        st.integers(0, 4),
+        st.floats(-1e9, 1e9),
+        st.integers(0, 3),
+        st.sampled_from(["early", "late", 'l"']),
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None)
+@given(many, st.sampled_from(["all", "generated after 7"]))
+def test_many_plain_ops_travel_by_columns_and_are_read_in_their_order(ops: list[Op], scope: str) -> None:
+    spec = Spec(tuple(ops), scope, None, "a")
+    admitted = Admitted.read(spec.as_json(7))
+    assert (admitted.spec, admitted.n_prompt) == (spec, 7)
+    assert bool(admitted.runs) == (len(ops) >= MANY)
 
 
 def test_a_plain_request_keeps_its_own_salt_and_a_steered_one_another_user_s_apart() -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from esr.engine import Capture, Request
 from esr.engine.directions import Shape
 from esr.engine.entries import check_apart
-from esr.engine.intervention import KINDS, Intervention, check_value, plain
+from esr.engine.intervention import KINDS, Intervention, check_value, plain, usual
 from esr.engine.scope import span
 from esr.errors import SpecError, one_of
 from esr.types import Op, Scope
@@ -74,9 +74,7 @@ class Admission:
         sizes: dict[tuple[str, str, int], int] = {}
         for op in ops:
             at = op.kind, op.sae, op.layer
-            if type(op) is Op and 0 <= op.latent < sizes.get(at, 0):  # as an earlier one, but for its latent and value
-                check_value(op)
-            else:
+            if not (type(op) is Op and 0 <= op.latent < sizes.get(at, 0) and usual(op.value)):  # else as an earlier one
                 sizes[at] = self._op(op)
         if plain(ops):
             check_apart(ops, scope, 1)

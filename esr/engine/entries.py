@@ -87,18 +87,33 @@ def _covered(pieces: list[tuple[int, int]]) -> int:
     return total
 
 
+class Run(NamedTuple):
+    """Plain ops that differ in nothing but their latent and value."""
+
+    layer: int
+    kind: str
+    sae: str
+    latents: Sequence[int]
+    values: Sequence[float]
+
+
+def window(scope: Scope, n_prompt: int) -> tuple[int, int] | None:
+    """Of plain ops, whose entries all stand in it; None where they wait for a marker or have no position."""
+    where = span(scope, n_prompt)
+    lo, hi = where.bounds
+    return (lo, hi) if where.after is None and lo < hi else None
+
+
 def resolved(ops: Sequence[Op], scope: Scope, n_prompt: int) -> tuple[Entry, ...]:
     """In the order of the ops; a schedule becomes one entry a piece."""
-    if plain(ops):
-        where = span(scope, n_prompt)
-        lo, hi = where.bounds
-        if where.after is None and lo < hi:  # in short what _pieces does at length
-            values = singles([op.value for op in ops])
-            made = partial(tuple.__new__, Entry)  # what Entry(…) comes to
-            return tuple([
-                made((op.layer, op.kind, op.sae, op.latent, value, lo, hi, value, 0, 0, NEVER, (0, 0), None))
-                for op, value in zip(ops, values, strict=True)
-            ])  # fmt: skip
+    if plain(ops) and (found := window(scope, n_prompt)):  # in short what _pieces does at length
+        lo, hi = found
+        values = singles([op.value for op in ops])
+        made = partial(tuple.__new__, Entry)  # what Entry(…) comes to
+        return tuple([
+            made((op.layer, op.kind, op.sae, op.latent, value, lo, hi, value, 0, 0, NEVER, (0, 0), None))
+            for op, value in zip(ops, values, strict=True)
+        ])  # fmt: skip
     entries = [entry for op in ops for entry in _pieces(op, scope, n_prompt)]
     markers = {(entry.after, entry.search) for entry in entries if entry.after != NEVER}
     if len(markers) > 1:

@@ -66,6 +66,11 @@ def place(op: Op, scope: Scope, n_prompt: int) -> Span:
     return span(own or scope, n_prompt)
 
 
+def usual(value: float) -> bool:
+    """Whether `check_value` has nothing to say of it."""
+    return value == 0 or SMALLEST <= abs(value) <= LARGEST
+
+
 def check_value(op: Op) -> None:
     """Values and schedules that mean what they say on the device."""
     values = (op.value, *(op.value * factor for _, factor in op.schedule)) if isinstance(op, Intervention) else (op.value,)

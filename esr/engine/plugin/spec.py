@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,9 +19,9 @@ from typing import Any, Literal, cast
 from esr.engine import Capture
 from esr.engine.admission import Admission
 from esr.engine.directions import Directions, Shape, read_directions
-from esr.engine.entries import Entry, Windows, check_apart, check_touching, resolved, told, windows
+from esr.engine.entries import Entry, Run, Windows, check_apart, check_touching, resolved, told, windows
 from esr.engine.intervention import LARGEST, Condition, Intervention, plain
-from esr.engine.plugin.text import FIVE, dumps, loads, op_text, read_op
+from esr.engine.plugin.text import FIVE, dumps, loads, op_text, read_op, read_runs, run_texts
 from esr.engine.scope import span
 from esr.errors import EngineError, ParamsError, SpecError, one_of
 from esr.params import SaeParams
@@ -33,6 +33,8 @@ FIELD = "sae"
 """In `extra_args`, or `vllm_xargs` over HTTP."""
 FORMAT = 2
 """Raised when the meaning of a spec or of a site changes; part of every cache key."""
+MANY = 4
+"""Plain ops that travel to the worker by columns."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,8 @@ class Spec:
         if self.id:
             out.append(f'"id":{dumps(self.id)}')
         if self.ops:
-            out.append(f'"ops":[{",".join([op_text(op) for op in self.ops])}]')
+            many = n_prompt is not None and len(self.ops) >= MANY and plain(self.ops)
+            out.append(f'"ops":[{",".join(run_texts(self.ops) if many else [op_text(op) for op in self.ops])}]')
         if self.scope != "all":
             out.append(f'"scope":{dumps(self.scope)}')
         if (c := self.capture) is not None:
@@ -244,7 +247,10 @@ def parse(text: object, sites: Sites, *, layers: int, width: int) -> Spec:
 class Admitted:
     """What `as_json` wrote, as a worker gets it: admission has checked it."""
 
-    spec: Spec
+    bare: Spec
+    """Without its ops."""
+    listed: Sequence[dict[str, Any]]
+    """The ops in JSON."""
     n_prompt: int | None
     """Of the prompt that it was admitted for; None: it never passed admission."""
 
@@ -254,8 +260,21 @@ class Admitted:
         capture = block.get("capture")
         if capture is not None:
             capture = Capture(**{**capture, "latents": tuple(capture.get("latents", ()))})
-        spec = Spec(tuple(map(read_op, block.get("ops", ()))), block.get("scope", "all"), capture, block.get("id", ""))
-        return cls(spec, block.get("n"))
+        return cls(Spec((), block.get("scope", "all"), capture, block.get("id", "")), block.get("ops", ()), block.get("n"))
+
+    @property
+    def runs(self) -> list[Run]:
+        """Of many plain ops; none of others."""
+        return read_runs(self.listed)
+
+    @property
+    def spec(self) -> Spec:
+        ops = [
+            Op(cast("Any", run.kind), latent, value, run.layer, run.sae)
+            for run in self.runs
+            for latent, value in zip(run.latents, run.values, strict=True)
+        ]
+        return replace(self.bare, ops=tuple(ops or map(read_op, self.listed)))
 
 
 def _check(spec: Spec, sites: Sites, layers: int, width: int) -> None:

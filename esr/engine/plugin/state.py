@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esr.engine.entries import NEVER, Entry, Windows, windows
+from esr.engine.entries import NEVER, Windows, window, windows
 from esr.engine.plugin import capture as capturing
 from esr.engine.plugin import mark
 from esr.engine.plugin import table as tables
@@ -109,22 +109,19 @@ class SteerState:
         try:
             mark.check(extra, n_prompt, self.sites)
             admitted = Admitted.read(text)
-            spec = admitted.spec
             if admitted.n_prompt != n_prompt:
                 raise EngineError(f"the steering spec was admitted for {admitted.n_prompt} prompt tokens and comes with {n_prompt}")
-            entries = [entry for entry in spec.entries(n_prompt) if entry.layer in self.site]
-            where = windows(entries)
-            row = self._row(spec, entries, where, n_prompt)
+            row, where = self._laid(admitted, n_prompt)
         except Exception as error:  # whatever has gone round admission ends this request and no other
             self.refused[request] = self.failing[request] = f"a steering spec that admission has not let in: {error!r:.300}"
             return
         if slot is None:
             slot = self.free.pop()
         self.slots[request] = slot
-        self.live[slot] = record = self._record(spec, n_prompt, request)
+        self.live[slot] = record = self._record(admitted.bare, n_prompt, request)
         self.reading[slot] = record.holding is not None
         since = END
-        if spec.ops:
+        if admitted.listed:
             self.windows[slot] = where
             since = where.since(tokens)
         self.begin[slot] = -1
@@ -178,18 +175,26 @@ class SteerState:
             for id in [id for id, record in self.records.items() if record.left and record.left < now - KEPT]:
                 self._drop(id)
 
-    def _row(self, spec: Spec, entries: Sequence[Entry], where: Windows, n_prompt: int) -> np.ndarray:
-        row = np.zeros(self.table.shape[1], np.int32)
-        if spec.capture is not None and spec.capture.layer in self.site:
-            row[2] = self.site[spec.capture.layer] + 1
-            row[3] = tables.AFTER if spec.capture.stage == "after" else tables.BEFORE
-            row[4], row[5] = spec.captured(n_prompt)
+    def _laid(self, admitted: Admitted, n_prompt: int) -> tuple[np.ndarray, Windows]:
+        """A request's row, and where its ops stand."""
+        row, asked = np.zeros(self.table.shape[1], np.int32), admitted.bare
+        if asked.capture is not None and asked.capture.layer in self.site:
+            row[2] = self.site[asked.capture.layer] + 1
+            row[3] = tables.AFTER if asked.capture.stage == "after" else tables.BEFORE
+            row[4], row[5] = asked.captured(n_prompt)
+        if (runs := admitted.runs) and (found := window(asked.scope, n_prompt)):
+            here = [run for run in runs if run.layer in self.site]
+            return row, tables.fill_runs(
+                row, here, found, max_ops=self.max_ops, site=self.site.__getitem__, find=self.bank.row
+            )  # fmt: skip
+        entries = [entry for entry in admitted.spec.entries(n_prompt) if entry.layer in self.site]
+        where = windows(entries)
         if entries:
             tables.fill(
                 row, entries, where, max_ops=self.max_ops, site=self.site.__getitem__, find=self.bank.row,
                 encoded=self.bank.start.__contains__,
             )  # fmt: skip
-        return row
+        return row, where
 
     # before each step
 

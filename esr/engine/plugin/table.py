@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from esr.engine.entries import NEVER, Entry, Windows
+from esr.engine.entries import NEVER, Entry, Run, Windows
 from esr.engine.intervention import KINDS
 
 HEAD, ENTRY = 6, 11
@@ -48,6 +48,34 @@ def fill(
         at = offset(site(layer), max_ops)
         row[at] = len(some)
         row[at + 1 : at + 1 + ENTRY * len(some)] = np.frombuffer(b"".join(some), np.int32)
+
+
+def fill_runs(
+    row: np.ndarray, runs: Sequence[Run], window: tuple[int, int], *, max_ops: int, site: Callable[[int], int],
+    find: Callable[[str, int, int], int],
+) -> Windows:  # fmt: skip
+    """What `fill` does with the entries of these runs, by columns."""
+    lo, hi = window
+    layers = dict.fromkeys(run.layer for run in runs)
+    if layers:
+        row[0], row[1] = window
+    for layer in layers:
+        some = [run for run in runs if run.layer == layer]
+        latents = [latent for run in some for latent in run.latents]
+        entries = np.zeros((len(latents), ENTRY), np.int32)
+        numbers = entries.view(np.float32)
+        entries[:, 1], numbers[:, 2] = latents, [value for run in some for value in run.values]
+        at = 0
+        for run in some:
+            part, last = slice(at, at := at + len(run.latents)), max(run.latents)
+            entries[part, 0] = KIND[run.kind]
+            entries[part, 1] += find(run.sae, layer, last) - last
+        numbers[:, 2] += 0.0  # −0 does the same
+        entries[:, 3], entries[:, 4], entries[:, 5] = lo, hi, entries[:, 2]
+        start = offset(site(layer), max_ops)
+        row[start] = len(entries)
+        row[start + 1 : start + 1 + entries.size] = entries.ravel()
+    return Windows(tuple(((lo, hi, False),) for _ in layers))
 
 
 def packed(staged: Mapping[int, tuple[np.ndarray, int]], sites: int, max_ops: int) -> tuple[int, np.ndarray]:

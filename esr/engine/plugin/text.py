@@ -1,15 +1,21 @@
 """JSON text of a spec, read and written: of 26 clamps in a quarter of the time that `json` takes, and with its results."""
 
 import json
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from operator import itemgetter
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import Any
 
+from esr.engine.entries import Run
 from esr.engine.intervention import LARGEST, Condition, Intervention
 from esr.types import Op
 
 FIVE = itemgetter("op", "i", "v", "layer", "sae")
 """Of an op in JSON, in the order of an Op's fields."""
+
+ALIKE = attrgetter("layer", "kind", "sae")
+"""What the ops of a run have in common."""
 
 dumps = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -54,3 +60,16 @@ def read_op(op: dict[str, Any]) -> Op:
         kind, latent, value, layer, sae, op.get("scope", ""), points, schedule["shape"],
         Condition(when["sae"], when["i"], when["above"]) if when else None,
     )  # fmt: skip
+
+
+def run_texts(ops: Sequence[Op]) -> Iterator[str]:
+    """Of plain ops, those that stand together and are alike in one object, whose latents and values are lists."""
+    for (layer, kind, sae), run in groupby(ops, ALIKE):
+        some = list(run)
+        latents, values = dumps([op.latent for op in some]), dumps([op.value for op in some])
+        yield f'{_start(kind, sae)},"i":{latents},"v":{values},"layer":{layer}}}'
+
+
+def read_runs(ops: Sequence[dict[str, Any]]) -> list[Run]:
+    """Of what `run_texts` wrote; none where it is what `op_text` wrote."""
+    return [Run(op["layer"], op["op"], op["sae"], op["i"], op["v"]) for op in ops] if ops and type(ops[0]["i"]) is list else []
