@@ -129,3 +129,18 @@ def test_the_map_gives_every_token_its_request_and_padding_none(counts: list[int
     assert out[: sum(counts)].tolist() == [int(s) for s, n in zip(slots, counts, strict=True) for _ in range(n)]
     assert out[sum(counts) : padded].tolist() == [99] * 5
     assert out[padded:].tolist() == [-1] * 10
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+def test_what_is_compiled_for_the_map_is_the_same_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    varying = {"n_requests", "n_tokens", "none"}
+    assert {p.name for p in kernel._fill.params if p.do_not_specialize} == varying
+    asked = set()
+
+    def launch(*_args: object, **constants: object) -> None:
+        asked.add(tuple(constants.items()))
+
+    monkeypatch.setattr(kernel, "_fill", {(grid,): launch for grid in range(1, 65)})
+    for n in (1, 2, 3, 16, 59, 128, 255, 256):
+        kernel.fill(*(torch.zeros(1),) * 3, n, 64 * n, 256)
+    assert len(asked) == 1

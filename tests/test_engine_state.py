@@ -115,6 +115,27 @@ def test_a_dummy_run_steers_nothing_and_counts_nothing() -> None:
     assert (taken["executed"], taken["expected"]) == (3, 3)
 
 
+def test_the_map_s_kernel_is_compiled_before_the_first_request_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from esr.engine.plugin import kernel
+
+    runner, asked = Runner(), list[tuple[int, int, int]]()
+    none = runner.state.none
+
+    def fill(tok2slot: torch.Tensor, _starts: torch.Tensor, _slots: torch.Tensor, *numbers: int) -> None:
+        asked.append(numbers)  # type: ignore[arg-type]  # mypy cannot count them
+        tok2slot[:2] = 0
+
+    monkeypatch.setattr(kernel, "fill", fill)
+    made_up: Any = SimpleNamespace(num_reqs=2, query_start_loc=torch.zeros(3), idx_mapping=torch.zeros(2))
+    runner.model.prepare_inputs(made_up, None)
+    assert asked == [], "on a CPU nothing is compiled"
+    runner.state.cold = True
+    for _ in range(2):
+        runner.model.prepare_inputs(made_up, None)
+    assert asked == [(2, 2, none)]
+    assert runner.state.tok2slot.unique().tolist() == [none]
+
+
 def test_a_reading_survives_preemption_without_a_gap_and_without_a_row_twice() -> None:
     runner = Runner()
     runner.add("a", 0, reading("mine"), 3)

@@ -96,7 +96,7 @@ def _steer(
                 tl.store(rows + token * width + d, x, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_requests", "n_tokens", "none"])  # of every step other numbers, and compiling takes 0.2 s of it
 def _fill(tok2slot, query_start, slots, n_requests, n_tokens, none, BLOCK: tl.constexpr, LOG: tl.constexpr):
     """tok2slot[t] = the slot of the request whose span holds t, by bisection; `none` beyond the last token."""
     t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -125,6 +125,6 @@ def steer(h: Tensor, r: Tensor, positions: Tensor, state: Tables, site: int) -> 
 
 
 def fill(tok2slot: Tensor, query_start: Tensor, slots: Tensor, n_requests: int, n_tokens: int, none: int) -> None:
-    """Refresh the map on the device, where the spans are true even if the host's are not yet."""
-    log: Any = max(1, n_requests.bit_length() + 1)
+    """Refresh the map on the device, where the spans are true even if the host's are not yet. `none`: no fewer than there are requests."""
+    log: Any = none.bit_length() + 1
     _fill[(triton.cdiv(n_tokens, 256),)](tok2slot, query_start, slots, n_requests, n_tokens, none, BLOCK=256, LOG=log)

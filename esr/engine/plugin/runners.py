@@ -51,6 +51,7 @@ class SteerModelState(DefaultModelState):
     def prepare_inputs(self, input_batch: Any, req_states: Any) -> dict[str, Any]:
         if input_batch is not self._prepared:
             self.steering.flush()
+            self.steering.warm(input_batch.num_reqs, input_batch.query_start_loc, input_batch.idx_mapping)
             self.steering.rest()
         self._prepared = None
         return super().prepare_inputs(input_batch, req_states)

@@ -81,6 +81,8 @@ class SteerState:
         self.held = 0
         self.clean = True
         """The map points at the empty row throughout."""
+        self.cold = device.type == "cuda"
+        """No step's map has been made on the device yet."""
         self.probing = False
         self.checks: deque[Check] = deque()
         self.looks: deque[tuple[Tensor, dict[int, Record], Any]] = deque()
@@ -223,6 +225,12 @@ class SteerState:
             self._mark(slots, first, count, ends, tokens)
         for i in np.flatnonzero(self.reading[slots]):
             self._capture(int(slots[i]), int(first[i]), int(count[i]), int(ends[i] - count[i]))
+
+    def warm(self, n: int, starts: Tensor | None, slots: Tensor | None) -> None:
+        """Once, in a step that vLLM makes up before the first request comes: what a step's map is made by is compiled."""
+        if starts is not None and slots is not None and self.cold:
+            self.cold = False
+            self._map(np.zeros(n), np.zeros(n), n, (starts, slots), None)
 
     def rest(self) -> None:
         """A step without requests of ours: padding, profiling, graph capture."""
