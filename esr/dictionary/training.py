@@ -37,13 +37,14 @@ def train(rows: Rows, sae: SaeParams, recipe: RecipeParams, model: str, say: Cal
         logger=LoggingConfig(log_to_wandb=False), autocast=False,
     )  # fmt: skip
     centre(made, rows)
+    place = device if _has_room(4 * sae.d_in * recipe.pool) else "cpu"
     batches = told(
-        shuffled((part.to(device).float() for part in rows.training(recipe.seed)), recipe.batch, recipe.pool, recipe.seed),
+        shuffled((part.to(place).float() for part in rows.training(recipe.seed)), recipe.batch, recipe.pool, recipe.seed),
         config.n_batches_for_norm_estimate,
         recipe.steps,
         say,
     )
-    SAETrainer(cfg=config, sae=made, data_provider=batches, evaluator=None).fit()
+    SAETrainer(cfg=config, sae=made, data_provider=(batch.to(device) for batch in batches), evaluator=None).fit()
     return made
 
 
@@ -53,6 +54,11 @@ def centre(sae: Any, rows: Rows) -> None:
     factor = (mean.shape[0] ** 0.5) / float(next(rows.training(0)).float().norm(dim=1).mean())
     with torch.no_grad():
         sae.b_dec.copy_(mean.to(sae.b_dec.device) * factor)
+
+
+def _has_room(pool: int) -> bool:
+    """Whether a pool of so many bytes, and the copies that mixing it takes, are a small part of what an engine left of the GPU."""
+    return torch.cuda.is_available() and 8 * pool < torch.cuda.mem_get_info()[0]
 
 
 def shuffled(parts: Iterator[Tensor], batch: int, pool: int, seed: int) -> Iterator[Tensor]:
