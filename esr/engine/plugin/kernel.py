@@ -96,7 +96,7 @@ def _steer(
                 tl.store(rows + token * width + d, x, mask=inside)
 
 
-@triton.jit(do_not_specialize=["n_requests", "n_tokens", "none"])  # of every step other numbers, and compiling takes 0.2 s of it
+@triton.jit(do_not_specialize=["n_requests", "n_tokens", "none"])  # other numbers in every step, and compiling takes 0.1 s of it
 def _fill(tok2slot, query_start, slots, n_requests, n_tokens, none, BLOCK: tl.constexpr, LOG: tl.constexpr):
     """tok2slot[t] = the slot of the request whose span holds t, by bisection; `none` beyond the last token."""
     t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
