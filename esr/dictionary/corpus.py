@@ -5,6 +5,7 @@ No evaluation question is asked: a latent that is silent on them is not so becau
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def _write(path: Path, replies: Sequence[Written]) -> None:
         )
 
 
+@lru_cache(maxsize=1)  # of one batch the rows, what they have in common and what is held out are asked for in turn
 def _read(path: Path) -> list[Written]:
     with np.load(path) as there:
         found = {name: there[name] for name in there.files}

@@ -29,7 +29,6 @@ class Rows:
     def __init__(self, engine: Engine, text: Corpus, layer: int, sampling: Sampling) -> None:
         self.engine, self.text, self.layer, self.sampling = engine, text, layer, sampling
         self._kept: dict[int, Tensor] = {}
-        self._shares: dict[int, int] = {}
 
     @cached_property
     def scale(self) -> tuple[Tensor, float]:
@@ -102,11 +101,9 @@ class Rows:
 
     def _shared(self, number: int) -> int:
         """Tokens that every prompt of a batch begins with, the system's turn; never the whole of one."""
-        if number not in self._shares:
-            prompts = [one.prompt_ids for one in self.text.batch(number)]
-            pairs = zip(min(prompts)[:-1], max(prompts), strict=False)
-            self._shares[number] = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        return self._shares[number]
+        prompts = [one.prompt_ids for one in self.text.batch(number)]
+        pairs = zip(min(prompts)[:-1], max(prompts), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def _each(self, number: int, replies: Sequence[Written]) -> list[Tensor]:
         """Of the tokens after those that every prompt of the batch begins with."""

@@ -67,7 +67,7 @@ def place(op: Op, scope: Scope, n_prompt: int) -> Span:
 
 
 def usual(value: float) -> bool:
-    """Whether `check_value` has nothing to say of it."""
+    """Whether it means on the device what it says."""
     return value == 0 or SMALLEST <= abs(value) <= LARGEST
 
 
@@ -75,12 +75,11 @@ def check_value(op: Op) -> None:
     """Values and schedules that mean what they say on the device."""
     values = (op.value, *(op.value * factor for _, factor in op.schedule)) if isinstance(op, Intervention) else (op.value,)
     for value in values:
-        if not (size := abs(value)) <= LARGEST:
+        if usual(value):
+            continue
+        if not abs(value) <= LARGEST:
             raise SpecError(f"{op.kind} of {op.latent} has the value {value!r}, not a finite number of at most {LARGEST:g}")
-        if 0 < size < SMALLEST:
-            raise SpecError(
-                f"{op.kind} of {op.latent} has the value {value!r}, which is 0 in 32 bits; at least {SMALLEST:g} would do"
-            )
+        raise SpecError(f"{op.kind} of {op.latent} has the value {value!r}, which is 0 in 32 bits; at least {SMALLEST:g} would do")
     if not isinstance(op, Intervention):
         return
     at = [token for token, _ in op.schedule]
