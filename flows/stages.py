@@ -81,19 +81,14 @@ def latents(run: Run) -> list[Latent]:
     return found
 
 
-def thresholds(run: Run, clamped: Sequence[int] = ()) -> list[Threshold]:
-    """The chosen latents that bite, each with the boost at which it does; several shards of latents are searched at once. With
-    `clamped`, the boosts at which they do while these other latents are held at zero."""
+def thresholds(run: Run) -> list[Threshold]:
+    """The chosen latents that bite, each with the boost at which it does; several shards of latents are searched at once."""
     chosen = latents(run)
-    found = [one for search in _searches(run, chosen, clamped) for one in search.result()]
-    run.progress.settle("calibrate", "calibrate: judge")
-    bites = [one for one in found if one.bites]
-    if not bites:
-        raise DataError(
-            f"none of {len(found)} latents of {run.model!r} meets the target at any boost; see the table thresholds, and models.{run.model}.search"
-        )
-    record.doses(run, quote(bites))
-    return bites
+    if bites := _bites(run, chosen):
+        return bites
+    raise DataError(
+        f"none of {len(chosen)} latents of {run.model!r} meets the target at any boost; see the table thresholds, and models.{run.model}.search"
+    )
 
 
 def thresholds_anew(runs: Sequence[Run], chosen: Sequence[Latent]) -> list[list[Threshold]]:
@@ -103,6 +98,14 @@ def thresholds_anew(runs: Sequence[Run], chosen: Sequence[Latent]) -> list[list[
     found = [[one for search in some for one in search.result() if one.bites] for some in searches]
     for run, bites in zip(runs, found, strict=True):
         record.doses(run, quote(bites))
+    return found
+
+
+def _bites(run: Run, chosen: Sequence[Latent], clamped: Sequence[int] = ()) -> list[Threshold]:
+    """Of the chosen those that meet the target at some boost, which may be none; with `clamped`, while these latents are held at zero."""
+    found = [one for search in _searches(run, chosen, clamped) for one in search.result() if one.bites]
+    run.progress.settle("calibrate", "calibrate: judge")
+    record.doses(run, quote(found))
     return found
 
 
@@ -171,8 +174,15 @@ def baseline(run: Run) -> list[Member]:
 
 def recalibrated(run: Run, baseline: Sequence[Member], arm: Arm, clamped: Sequence[int]) -> list[Member]:
     """The same trials with these latents held at zero, each distractor at the boost at which it meets the target meanwhile: at equal
-    difficulty. A distractor that has no such boost is left out."""
-    boosts = {one.latent.index: one.boost for one in thresholds(run, clamped)}
+    difficulty. A distractor that has no such boost is left out, and where none has, the arm: the clamp alone may break the model."""
+    chosen = latents(run)
+    boosts = {one.latent.index: one.boost for one in _bites(run, chosen, clamped)}
+    if not boosts:
+        log.warning(
+            "%s has no trials: none of %d latents of %r meets the target at any boost while %d latents are held at zero; see the table "
+            "thresholds, whose column `clamped` names them",
+            arm.key, len(chosen), run.model, len(clamped),
+        )  # fmt: skip
     kept = [member for member in baseline if member.trial.latent.index in boosts]
     moved = replay(kept, arm, boosted(run.params, run.model, lambda trial: boosts[trial.latent.index]))
     return replay(moved, arm, ablated(run.params, run.model, clamped))

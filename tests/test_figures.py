@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -292,6 +293,17 @@ def test_an_arm_of_one_kind_has_one_look_and_its_own_name_in_every_figure():
     )
     figure, _ = rates.panels(recorded("exp05"), "Arms")
     assert "self_monitor" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def test_a_set_of_latents_under_whose_clamp_nothing_was_found_anew_is_named():
+    def arm(name: str, kind: str) -> SimpleNamespace:
+        return SimpleNamespace(name=name, arm=Arm("exp10", name, kind))
+
+    some = [arm("baseline", "baseline"), arm("matched-0", "matched"), arm("matched-0-recalibrated", "matched-recalibrated")]
+    some += [arm("matched-1", "matched"), arm("uniform-0", "uniform")]
+    assert rates.never_at_target(some) == ["matched-1"]
+    assert rates.never_at_target(some[:1] + some[3:]) == []  # where nobody asked for any
+    assert rates.never_at_target(some[:3]) == []
 
 
 def test_what_is_not_there_is_said(tmp_path):

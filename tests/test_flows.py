@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from flow_runs import EXPERIMENTS, LATENTS, SMOKE, Place, place, summary
 
+from esr.engine import Request
+from esr.engine.fake import FakeEngine
 from esr.store import Store
 
 pytestmark = pytest.mark.slow
@@ -121,6 +123,32 @@ def test_recalibrated_arms_steer_at_thresholds_found_under_their_clamp(here: Pla
             assert row["boost"] == anew
         own = store.sql("select latent, threshold from thresholds where clamped is null").to_pylist()
         assert {row["threshold"] for row in rows} <= {one["threshold"] for one in own}
+
+
+def test_latents_whose_clamp_breaks_the_model_cost_one_arm_and_no_other(
+    tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = FakeEngine._reply
+
+    def broken(self: FakeEngine, prompt: str, request: Request) -> str:
+        return "a a a a" if any(op.kind == "clamp" for op in request.ops) else whole(self, prompt, request)
+
+    monkeypatch.setattr(FakeEngine, "_reply", broken)
+    where = place(tmp_path)
+    params = where.root / "params.yaml"
+    text = params.read_text()
+    few, enough = "search_steps: 3\n      samples_per_step: 2", "search_steps: 8\n      samples_per_step: 6"
+    assert few in text
+    params.write_text(text.replace(few, enough))  # to be sure that every boost is too much
+    with where.prefect(prefect_api):
+        flow("exp10")("tiny", scale="smoke")
+    own = {row["arm"]: row for row in summary(where) if row["experiment"] == "exp10"}
+    assert set(own) == {"matched-0", "uniform-0"}
+    assert all(row["n_graded"] == row["n_planned"] == TRIALS for row in own.values())
+    told = "exp10/matched-0-recalibrated has no trials: none of 6 latents of 'tiny' meets the target at any boost while "
+    assert capfd.readouterr().err.count(told) == 1
+    found = Store(where.store).sql("select status from thresholds where clamped is not null")["status"].to_pylist()
+    assert len(found) == LATENTS
 
 
 def test_controls_are_neither_detectors_nor_distractors(here: Place) -> None:

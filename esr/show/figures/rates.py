@@ -126,7 +126,16 @@ def remarks(counted: Sequence[Counted]) -> list[str]:
             moved.append(f"{arm.name} {words.difference(d)}")
     if moved:
         told.append("First-attempt score minus baseline, where its interval leaves out 0: " + "; ".join(moved) + ".")
+    if broken := never_at_target(counted):
+        told.append(f"No boost meets the target while these are held at zero, so none was found anew: {', '.join(broken)}.")
     return told
+
+
+def never_at_target(counted: Sequence[Counted]) -> list[str]:
+    """Arms without the recalibrated arm that others of their kind have."""
+    names = {arm.name for arm in counted}
+    kinds = {arm.arm.kind for arm in counted if f"{arm.name}-recalibrated" in names}
+    return [arm.name for arm in counted if arm.arm.kind in kinds and f"{arm.name}-recalibrated" not in names]
 
 
 def standardised(counted: Sequence[Counted]) -> list[str]:
