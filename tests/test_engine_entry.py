@@ -120,11 +120,28 @@ def test_a_broken_spec_past_admission_does_not_end_the_engine(doors: Doors, spec
     assert doors.run(doors.send(doors.built(doors.params(spec)))) == "error"
 
 
-def admitted(doors: Doors) -> EngineCoreRequest:
+def admitted(doors: Doors, spec: str = STEERED) -> EngineCoreRequest:
     request: EngineCoreRequest = doors.llm.input_processor.process_inputs(
-        uuid.uuid4().hex, TokensPrompt(prompt_token_ids=list(PROMPT)), doors.params(STEERED), supported_tasks=("generate",)
+        uuid.uuid4().hex, TokensPrompt(prompt_token_ids=list(PROMPT)), doors.params(spec), supported_tasks=("generate",)
     )
     return request
+
+
+@pytest.mark.parametrize(
+    ("scope", "max_tokens", "says"),
+    [("all after 100000", 8, "not among the model's"), ("generated[2000,)", 4000, "touches no position")],
+)
+def test_what_the_model_s_own_size_rules_out_is_refused(doors: Doors, scope: str, max_tokens: int, says: str) -> None:
+    params = doors.params(Spec(ops=(Op("add", 5, 6.0, 1, "early"),), scope=scope).as_json())
+    params.max_tokens = max_tokens
+    with pytest.raises(SpecError, match=says):
+        doors.run(doors.collect(TokensPrompt(prompt_token_ids=list(PROMPT)), params))
+
+
+def test_a_plain_request_does_not_take_a_steered_one_s_salt(doors: Doors) -> None:
+    salt = admitted(doors).cache_salt
+    with pytest.raises(SpecError, match="choose another"):
+        doors.run(doors.collect(TokensPrompt(prompt_token_ids=list(PROMPT), cache_salt=salt), doors.params()))
 
 
 def test_a_mark_belongs_to_one_spec_one_salt_and_one_length(doors: Doors) -> None:

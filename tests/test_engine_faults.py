@@ -104,6 +104,21 @@ def test_a_request_built_by_hand_is_refused_in_one_process_too(inside: Inside, s
     assert inside.replies() == inside.wanted
 
 
+def test_what_a_worker_refuses_is_not_answered_by_the_token_that_ends_it(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm import SamplingParams, TokensPrompt
+
+    def refusing(self: SteerState, *args: Any) -> Any:
+        raise ValueError("not here")
+
+    params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1, extra_args={"sae": Spec(ops=REQUESTS[1].ops).as_json()})
+    plain = SamplingParams(temperature=0, max_tokens=1)
+    prompt = TokensPrompt(prompt_token_ids=list(REQUESTS[1].token_ids))
+    monkeypatch.setattr(SteerState, "_laid", refusing)
+    steered, other = (output.outputs[0] for output in inside.llm.generate([prompt, prompt], [params, plain], use_tqdm=False))
+    assert (steered.finish_reason, list(steered.token_ids)) == ("error", [])
+    assert other.finish_reason == "length"
+
+
 def wrong_layer(patch: pytest.MonkeyPatch, _: Inside) -> None:
     right = ops.reference
     patch.setattr(ops, "reference", lambda h, r, positions, state, site: right(h, r, positions, state, 1 - site))

@@ -12,6 +12,8 @@ from vllm import SamplingParams
 from vllm.config import CacheConfig, ModelConfig, ParallelConfig, SchedulerConfig, VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import VLLMValidationError
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreRequest
 
 from esr.engine.plugin import EXTENSION, FIELD, KEY, Sites, _admitting, _configuring, mark, register
@@ -26,6 +28,18 @@ BLOCK = {"saes": {"early": {"loader": "folder", "repo": "/saes/early", "layer": 
 ADD = '{"op": "add", "sae": "early", "i": 7, "v": 2.0}'
 
 
+class Own(Scheduler):
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        return {}
+
+
+def scheduling(beside: bool, scheduler: type | None = None) -> Any:
+    """With vLLM's own scheduler unless another is given."""
+    register()
+    chosen = scheduler or (AsyncScheduler if beside else Scheduler)
+    return SimpleNamespace(max_num_batched_tokens=128, async_scheduling=beside, get_scheduler_cls=lambda: chosen)
+
+
 def config(
     model: dict[str, Any] | None = None,
     parallel: dict[str, Any] | None = None,
@@ -37,6 +51,7 @@ def config(
     plain_model = {
         "hf_config": SimpleNamespace(architectures=["LlamaForCausalLM"]), "runner_type": "generate", "uses_mrope": False,
         "enable_prompt_embeds": False, "enable_sleep_mode": False, "get_total_num_hidden_layers": lambda: 4, "get_hidden_size": lambda: 64,
+        "max_model_len": 4096, "get_vocab_size": lambda: 128,
     }  # fmt: skip
     plain_parallel = {
         "pipeline_parallel_size": 1, "prefill_context_parallel_size": 1, "use_ubatching": False, "enable_dbo": False,
@@ -50,7 +65,7 @@ def config(
             pass_config=SimpleNamespace(**{"enable_sp": False, "fuse_gemm_comms": False} | (passes or {})),
             static_forward_context={},
         ),
-        "scheduler_config": SimpleNamespace(max_num_batched_tokens=128, async_scheduling=True),
+        "scheduler_config": scheduling(True),
         "use_v2_model_runner": True,
         "speculative_config": None,
         "kv_transfer_config": None,
@@ -73,8 +88,7 @@ def test_an_engine_with_nothing_against_it_starts() -> None:
     check(config(model={"get_total_num_hidden_layers": lambda: 2}), sites())
     check(config(use_v2_model_runner=False), sites())
     check(config(parallel={"pipeline_parallel_size": 2}), sites(allow_untested_vllm=True))
-    in_turn = SimpleNamespace(async_scheduling=False)
-    check(config(parallel={"pipeline_parallel_size": 2}, use_v2_model_runner=False, scheduler_config=in_turn), sites())
+    check(config(parallel={"pipeline_parallel_size": 2}, use_v2_model_runner=False, scheduler_config=scheduling(False)), sites())
 
 
 @pytest.mark.parametrize(
@@ -102,6 +116,7 @@ def test_an_engine_with_nothing_against_it_starts() -> None:
         (config(model={"uses_mrope": True}), "not work with M-RoPE"),
         (config(model={"enable_prompt_embeds": True}), "not work with prompt embeddings"),
         (config(model={"enable_sleep_mode": True}), "sleep"),
+        (config(scheduler_config=scheduling(True, Own)), "the scheduler Own has an `update_from_output` of its own"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -1,5 +1,6 @@
 """One engine for many checkpoints and for every op: adapters, directions and all interventions in one batch, against the reference."""
 
+import asyncio
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,12 +12,14 @@ import pytest
 import torch
 from mixed_requests import SAMPLING, rich, write_moods
 from safetensors.numpy import save_file
+from test_engine_entry import Doors, admitted
 from tiny_models import Toy, make_toy
 
 from esr.engine import Capture, Output, Request
 from esr.engine.adapter import Adapter
 from esr.engine.hf import HfEngine
 from esr.engine.open import close_engine, open_engine
+from esr.engine.plugin import Spec
 from esr.engine.vllm import VllmEngine
 from esr.errors import EngineError, SpecError
 from esr.types import Op
@@ -158,6 +161,39 @@ def test_a_dose_that_breaks_the_stream_is_an_error_and_the_others_go_on(
             with pytest.raises(EngineError, match="left float32"):
                 one.generate([good, replace(good, ops=(Op("add", 0, 1e9, 1, "huge"),), scope=scope)])
     agree(engine.generate([good]), reference.generate([good]), [good])
+
+
+@pytest.mark.parametrize("max_tokens", [1, 12])
+def test_nobody_reads_what_a_broken_stream_left_in_the_cache(engine: VllmEngine, tmp_path: Path, max_tokens: int) -> None:
+    save_file({"layer.1": np.full(64, 1e12, np.float32)}, tmp_path / "vast.safetensors")
+    engine.load_directions("vast", tmp_path / "vast.safetensors")
+    some = replace(SAMPLING, max_tokens=max_tokens)
+    tokens = tuple(range(10, 90))
+    bad = Request(token_ids=tokens, sampling=some, ops=(Op("add", 0, 1e9, 1, "vast"),), scope="[0,16)")
+    plain = Request(token_ids=tokens, sampling=some)
+    wanted = engine.generate([plain])[0].token_ids
+    for _ in range(3):
+        with pytest.raises(EngineError, match=r"left float32|ended it with 'error'"):
+            engine.generate([bad, bad])
+    assert engine.generate([plain])[0].token_ids == wanted
+
+
+def test_requests_that_read_what_a_broken_stream_cached_end_with_it(engine: VllmEngine, tmp_path: Path) -> None:
+    """The second comes while the first is on its way, when nobody knows yet that its stream has broken."""
+    save_file({"layer.1": np.full(64, 1e12, np.float32)}, tmp_path / "vast.safetensors")
+    engine.load_directions("vast", tmp_path / "vast.safetensors")
+    doors = Doors(engine)
+    breaking = Spec(ops=(Op("add", 0, 1e9, 1, "vast"),), scope="[0,16)").as_json()
+
+    async def both(late: float) -> list[str]:
+        first = asyncio.ensure_future(doors.send(admitted(doors, breaking)))
+        await asyncio.sleep(late)
+        second = asyncio.ensure_future(doors.send(admitted(doors, breaking)))
+        other = asyncio.ensure_future(doors.send(admitted(doors)))
+        return [await one for one in (first, second, other)]
+
+    for tenth in range(0, 60, 2):
+        assert doors.run(both(tenth / 10_000)) == ["error", "error", "length"], tenth
 
 
 def test_a_request_that_would_be_answered_unsteered_is_refused(engine: VllmEngine) -> None:

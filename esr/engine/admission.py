@@ -7,14 +7,14 @@ from typing import Protocol
 
 from esr.engine import Capture, Request
 from esr.engine.directions import Shape
-from esr.engine.entries import check_apart
+from esr.engine.entries import Entry, check_apart
 from esr.engine.intervention import KINDS, Intervention, check_value, plain, usual
 from esr.engine.scope import span
 from esr.errors import SpecError, one_of
 from esr.types import Op, Scope
 
 MAX_ALL = 1 << 28
-"""Numbers that a capture of mode `all` may return: 1 GiB of float32."""
+"""Numbers that a capture may return: 1 GiB of 32 bits each."""
 
 
 def fitting(ids: Sequence[int], max_model_len: int, vocabulary: int | None = None) -> tuple[int, ...]:
@@ -26,12 +26,20 @@ def fitting(ids: Sequence[int], max_model_len: int, vocabulary: int | None = Non
     return tuple(ids)
 
 
+def check_marker(entries: Sequence[Entry], vocabulary: int) -> None:
+    """What is waited for may come."""
+    for entry in entries:
+        if entry.after >= vocabulary:
+            raise SpecError(f"a scope waits for token {entry.after}, which is not among the model's {vocabulary}")
+
+
 def check_size(capture: Capture, wide: int, n_prompt: int, rows: int) -> None:
-    """A capture of everything in a sequence of up to `rows` positions has to be worth sending; a row has `wide` numbers."""
-    size = len(span(capture.positions, n_prompt).within(0, rows)) * wide
-    if capture.mode in ("all", "residual") and size > MAX_ALL:
+    """What is captured in a sequence of up to `rows` positions has to be worth sending; everything of a row is `wide` numbers."""
+    each = {"topk": 2 * capture.k, "latents": len(capture.latents), "max": 0}.get(capture.mode, wide)
+    size = len(span(capture.positions, n_prompt).within(0, rows)) * each
+    if size > MAX_ALL:
         raise SpecError(
-            f"a capture of mode {capture.mode!r} would return {size} numbers; at most {MAX_ALL}, so name positions or latents"
+            f"a capture of mode {capture.mode!r} would return {size} numbers; at most {MAX_ALL}, so name positions or fewer latents"
         )
 
 
@@ -142,6 +150,8 @@ class Admission:
         if capture.mode == "latents":
             if not capture.latents:
                 raise SpecError("a capture of mode 'latents' names none")
+            if len(set(capture.latents)) < len(capture.latents):
+                raise SpecError("a capture of mode 'latents' names one twice")
             for latent in capture.latents:
                 self._latent(latent, capture.sae)
         elif capture.mode == "topk" and not 1 <= capture.k <= d_sae:

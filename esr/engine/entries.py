@@ -4,6 +4,7 @@ The salt of the prefix cache hashes these entries and the tables on the device h
 """
 
 import struct
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -165,7 +166,7 @@ def check_apart(ops: Sequence[Op], scope: Scope, n_prompt: int) -> None:
     keys = [(op.layer, op.sae, op.latent, op.kind == "clamp") for op in ops if op.kind not in ("add", "add_norm")]
     if len(set(keys)) == len(keys):
         return
-    for key in {key for key in keys if keys.count(key) > 1}:
+    for key in [key for key, n in Counter(keys).items() if n > 1]:
         several = [
             op for op in ops if op.kind not in ("add", "add_norm") and (op.layer, op.sae, op.latent, op.kind == "clamp") == key
         ]

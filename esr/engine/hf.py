@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from esr.engine import Capture, Output, Reading, Request
 from esr.engine.adapter import Adapter
-from esr.engine.admission import Admission, fitting
+from esr.engine.admission import Admission, check_marker, fitting
 from esr.engine.chat import Chat
 from esr.engine.directions import Directions, Shape, read_directions
-from esr.engine.entries import check_apart, check_touching
+from esr.engine.entries import check_apart, check_touching, resolved
 from esr.engine.intervention import Intervention, place
 from esr.engine.sampling import next_token
 from esr.engine.scope import Span, span
@@ -255,6 +255,7 @@ class HfEngine:
     def _sites(self, request: Request, n_prompt: int, n_rows: int) -> dict[int, _Site]:
         sites: dict[int, _Site] = {}
         check_touching(request.ops, request.scope, n_prompt, n_rows)
+        check_marker(resolved(request.ops, request.scope, n_prompt), self.vocabulary)
         check_apart(request.ops, request.scope, n_prompt)
         for op in request.ops:
             when = op.when if isinstance(op, Intervention) else None

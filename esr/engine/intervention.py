@@ -21,6 +21,8 @@ LARGEST: Final = 1e9
 """The strongest value: beyond it a stream's square leaves float32, and every reply would be one token repeated."""
 SMALLEST: Final = 2.0**-126
 """The weakest value but 0: float32, in which values travel, has nothing below it with full precision."""
+LATEST: Final = 2**30
+"""The last generated token that a schedule may name: with a prompt before it, it is still a number of 32 bits."""
 Points = tuple[tuple[int, float], ...]
 
 
@@ -83,8 +85,8 @@ def check_value(op: Op) -> None:
     if not isinstance(op, Intervention):
         return
     at = [token for token, _ in op.schedule]
-    if at != sorted(set(at)) or any(token < 0 for token in at):
-        raise SpecError(f"a schedule's tokens are {at!r:.200}; they count generated tokens from 0 and ascend")
+    if at != sorted(set(at)) or any(not 0 <= token <= LATEST for token in at):
+        raise SpecError(f"a schedule's tokens are {at!r:.200}; they count generated tokens from 0 to {LATEST} at most, and ascend")
     if op.shape not in ("linear", "step"):
         raise SpecError(f"no schedule shape {op.shape!r}; there are linear and step")
     if op.when is not None and not abs(op.when.above) <= 3.4e38:

@@ -14,7 +14,7 @@ from esr.types import Scope
 
 END = 2**31 - 1
 """Beyond every position."""
-WORDS = re.compile(r"^(all|prompt|(generated)?\[(\d+),\s*(\d*)\)|generated)?(?:(?:^|\s+)after\s+(\d+))?$")
+WORDS = re.compile(r"^(all|prompt|(generated)?\[(\d{1,18}),\s*(\d{0,18})\)|generated)?(?:(?:^|\s+)after\s+(\d{1,18}))?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ def span(scope: Scope, n_prompt: int) -> Span:
         )
     base, counted, lo, hi, after = match.groups()
     marker = int(after) if after else None
+    if marker is not None and marker > END:
+        raise SpecError(f"scope {scope!r} waits for token {marker}, and no model has so many")
     if lo is None:
         return Span(n_prompt if base == "generated" else 0, n_prompt if base == "prompt" else None, marker)
     if hi and int(lo) >= int(hi):

@@ -112,7 +112,7 @@ def _configuring(plain: Any) -> Any:
 def _admitting(plain: Any) -> Any:
     def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
         request = plain(self, *args, **kwargs)
-        if request.sampling_params is not None and request.sampling_params.extra_args:
+        if request.cache_salt or (request.sampling_params is not None and request.sampling_params.extra_args):
             from esr.engine.plugin.admission import admit
 
             admit(self.vllm_config, request)
@@ -156,6 +156,10 @@ def _receiving(plain: Any) -> Any:
             from esr.engine.plugin.admission import recheck
 
             recheck(self.vllm_config, request)
+            if FIELD in request.sampling_params.extra_args:
+                from esr.engine.plugin.ending import remember
+
+                remember(self.scheduler, request)
         return plain(self, request)
 
     return preprocess_add_request
@@ -163,10 +167,10 @@ def _receiving(plain: Any) -> Any:
 
 def _ending(plain: Any) -> Any:
     def update_from_output(self: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
-        """Requests that a worker cannot serve as asked end in an error, by the way of those whose grammar could not be compiled."""
-        failed = getattr(model_runner_output, FAILED, None)
-        if failed:
-            self.grammar_compile_error_reqs.update(request for request in failed if request in self.requests)
+        if failed := getattr(model_runner_output, FAILED, None):
+            from esr.engine.plugin.ending import end
+
+            end(self, model_runner_output, failed)
         return plain(self, scheduler_output, model_runner_output)
 
     return update_from_output

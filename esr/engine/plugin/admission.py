@@ -4,10 +4,10 @@ from copy import copy
 from functools import cache
 from typing import Any
 
-from esr.engine.admission import check_size
+from esr.engine.admission import check_marker, check_size
 from esr.engine.plugin import mark, wire
 from esr.engine.plugin.mark import SESSION
-from esr.engine.plugin.spec import FIELD, KEY, Sites, parse
+from esr.engine.plugin.spec import FIELD, KEY, SALT, Sites, parse
 from esr.errors import SpecError
 
 _SITES: list[tuple[object, Sites]] = []
@@ -28,6 +28,8 @@ def sites_of(config: Any) -> Sites:
 def admit(config: Any, request: Any) -> None:
     """Of a request that vLLM's own front end has laid out; one without a spec is left as it is."""
     params = request.sampling_params
+    if (request.cache_salt or "").startswith(SALT):
+        raise refusal(f"a `cache_salt` that begins with {SALT!r} is set for steered requests; choose another")
     if params is None or not params.extra_args:
         return
     try:
@@ -80,10 +82,12 @@ def _admit(config: Any, request: Any) -> None:
     if request.resumable:
         raise SpecError(SESSION)
     n_prompt = len(request.prompt_token_ids)
-    entries = spec.check(sites, n_prompt, n_prompt + (params.max_tokens or model.max_model_len - n_prompt) - 1)
+    rows = min(n_prompt + (params.max_tokens or model.max_model_len), model.max_model_len)
+    entries = spec.check(sites, n_prompt, rows - 1)
+    check_marker(entries, model.get_vocab_size())
     if spec.capture is not None:
         wide = model.get_hidden_size() if spec.capture.mode == "residual" else sites.sae(spec.capture.sae).d_sae
-        check_size(spec.capture, wide, n_prompt, n_prompt + (params.max_tokens or 0))
+        check_size(spec.capture, wide, n_prompt, rows)
     if spec.id and params.n > 1:
         raise SpecError(f"an `id` names one reply and n is {params.n}; send {params.n} requests")
     request.cache_salt = spec.salt(sites, request.cache_salt, entries)

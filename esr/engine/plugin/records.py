@@ -54,16 +54,16 @@ class Check:
     def arrived(self) -> bool:
         return self.event is None or bool(self.event.query())
 
-    def settle(self) -> str:
-        """Add them to the records; what was not applied as it was due, or nothing."""
+    def settle(self, failing: dict[str, str]) -> str:
+        """Add them to the records, and to `failing` whose stream turns out broken; what was not applied as it was due, or nothing."""
         wrong = ""
         for stay, counted, since, broken in zip(self.stays, *self.numbers.tolist(), strict=True):
             due = stay.due(since)
             stay.record.executed += counted
             stay.record.expected += due
             stay.record.stays += 1
-            if broken:
-                stay.record.error = BROKEN
+            if broken and stay.record.error is None:
+                stay.record.error = failing[stay.record.request] = BROKEN
             if counted != due:
                 wrong = f"an intervention was applied {counted} times where {due} were due; the engine stops rather than answer unsteered"
         return wrong

@@ -79,6 +79,12 @@ def _engine(config: Any, sites: Sites) -> None:
     ):
         if bad:
             raise EngineError(f"steering does not work with {what}; start the engine without it")
+    scheduler = config.scheduler_config.get_scheduler_cls()
+    if not getattr(scheduler.update_from_output, "esr", False):
+        raise EngineError(
+            f"the scheduler {scheduler.__qualname__} has an `update_from_output` of its own, which would drop what workers refuse; "
+            "start the engine with vLLM's own"
+        )
 
 
 def _pipeline(config: Any) -> None:

@@ -33,6 +33,8 @@ FIELD = "sae"
 """In `extra_args`, or `vllm_xargs` over HTTP."""
 FORMAT = 2
 """Raised when the meaning of a spec or of a site changes; part of every cache key."""
+SALT = "esr:"
+"""How the `cache_salt` of a steered request begins."""
 MANY = 4
 """Plain ops that travel to the worker by columns."""
 
@@ -189,7 +191,7 @@ class Spec:
         if not entries:
             return user
         done = user, sites.digest, told(entries), sorted(self.hashes(sites).items())
-        return "esr:" + hashlib.sha256(repr(done).encode()).hexdigest()[:32]
+        return SALT + hashlib.sha256(repr(done).encode()).hexdigest()[:32]
 
     def hashes(self, sites: Sites) -> dict[str, str]:
         """Of the sets of directions that it names."""
@@ -359,14 +361,11 @@ def _number(number: object, what: str) -> float:
 def _capture(value: object, sites: Sites) -> Capture:
     block = _fields(value, "a capture", {"sae", "layer", "mode", "latents", "k", "positions", "stage"}, {"mode"})
     mode = _typed(block, "mode", str, "")
-    if mode != "residual":
-        _fields(value, "a capture", set(block), {"sae", "mode"})
+    _fields(value, f"a capture of mode {mode!r}", set(block), {"layer"} if mode == "residual" else {"sae"})
     sae = _typed(block, "sae", str, "")
     latents = block.get("latents", [])
     if not isinstance(latents, list) or not all(type(latent) is int for latent in latents):
         raise SpecError(f"`latents` is {latents!r:.200}, not a list of numbers")
-    if mode == "residual" and "layer" not in block:
-        raise SpecError("a capture of mode 'residual' lacks layer")
     return Capture(
         layer=_typed(block, "layer", int, sites.sae(sae).layer if sae else 0),
         sae=sae,

@@ -328,7 +328,7 @@ class SteerState:
 
     def _settle(self) -> None:
         while self.checks and self.checks[0].arrived():
-            self.failed = self.checks.popleft().settle() or self.failed
+            self.failed = self.checks.popleft().settle(self.failing) or self.failed
         while self.looks and (self.looks[0][2] is None or self.looks[0][2].query()):
             broken, live, _ = self.looks.popleft()
             for slot in np.flatnonzero(broken.numpy()).tolist():
