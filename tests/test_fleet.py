@@ -5,15 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet_setup import SAMPLING, Called, gone, opened, pids, requests, small, wait_until
 from flow_runs import place, summary
 
 from esr.engine import Capture, Request, hand
@@ -21,60 +20,15 @@ from esr.engine import fleet as fleets
 from esr.engine.fake import FakeEngine
 from esr.engine.fleet import Fleet
 from esr.engine.share import Summons, shares, workers
-from esr.engine.worker import KEY
 from esr.errors import EngineError, Halted, ParamsError, SaeError, SpecError
-from esr.params import HOME, Params, load
-from esr.types import Op, Sampling
-
-SAMPLING = Sampling(temperature=0.6, top_p=1.0, repetition_penalty=1.0, max_tokens=64)
-
-
-def requests(n: int) -> list[Request]:
-    return [
-        Request(prompt=f"How do I bake bread {i}?", sampling=SAMPLING, seed=i, ops=(Op("add", 3, 90.0, 3, "tiny-l3"),))
-        for i in range(n)
-    ]
-
-
-def small() -> Params:
-    params = load("tiny")
-    return params.model_copy(update={"work": params.work.model_copy(update={"batch": 8, "in_flight": 2})})
-
-
-@contextmanager
-def opened(n: int = 2) -> Iterator[Fleet]:
-    fleet = Fleet(n, small(), "tiny", "fake", True, {})
-    try:
-        until = time.monotonic() + 60
-        while any(one.state != "open" for one in fleet.seen()) and time.monotonic() < until:
-            time.sleep(0.05)
-        yield fleet
-    finally:
-        fleet.close()
+from esr.params import HOME
+from esr.types import Op
 
 
 @pytest.fixture
 def delay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every piece, so that each worker has some at work when something happens to it."""
     monkeypatch.setenv("ESR_FAKE_DELAY", "0.5")
-
-
-def pids(fleet: Fleet) -> list[int]:
-    return [one.pid for one in fleet.seen()]
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def wait_until(true: Any, seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_a_fleet_answers_as_one_engine_does_and_shares_the_work() -> None:
@@ -176,18 +130,6 @@ def test_an_engine_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None
     with pytest.raises(EngineError) as told:
         Fleet(2, params, "tiny", "fake", True, {})
     assert str(told.value) == str(alone.value)
-
-
-class Called:
-    """Workers that join from elsewhere, as a pool's do; here from this machine."""
-
-    def __init__(self) -> None:
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.address = ""
-
-    def __call__(self, address: str, key: str) -> None:
-        self.address, line = address, [sys.executable, "-m", "esr.engine.worker", "join", address]
-        self.processes.append(subprocess.Popen(line, env={**os.environ, KEY: key}, cwd=HOME, start_new_session=True))
 
 
 @pytest.mark.usefixtures("delay")

@@ -71,9 +71,9 @@ class Door:
                 continue
             except OSError:
                 return
-            with self._lock:
-                self.awaited = max(self.awaited - 1, 0)
             self._joined(line)
+            with self._lock:  # only now: it is awaited or there, and never neither
+                self.awaited = max(self.awaited - 1, 0)
 
     def _say(self) -> None:
         if self.awaited:

@@ -3,6 +3,9 @@
 A call is cut into pieces, and each piece goes to the worker with the least at work. A worker that dies, or says nothing for a while,
 is replaced, and its pieces go to others; a piece that takes far longer than usual is also given to a worker that has nothing to do, and
 whichever answers first counts. Engines stay open between calls, so stages and experiments of one model find them warm.
+
+All have to answer alike. The first engine that is open says what the fleet is, and the first hash of a set of directions what the set
+is; a worker that says otherwise is given up like one whose engine cannot be opened: a line says in what it differs and the others go on.
 """
 
 import itertools
@@ -10,18 +13,19 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from esr.engine import Backend, Output, Reading, Request
+from esr.engine import Backend, Output, Reading, Request, alike
 from esr.engine import log as engine_log
 from esr.engine.door import Door
 from esr.engine.hand import Hand, started
+from esr.engine.piece import Piece
 from esr.engine.share import Summons, shares
 from esr.errors import EngineError, Halted
 
@@ -39,33 +43,6 @@ DEATHS = 3
 """Workers that die one after the other and answer nothing, or over one piece, until it is given up."""
 PATIENCE, TIMES = 20.0, 4.0
 """Seconds, and times the mean, that a piece may take until an idle worker gets it too."""
-SPREAD = ("generate", "read")
-
-
-@dataclass(eq=False)
-class Piece:
-    """A part of a call, and what came of it."""
-
-    method: str
-    args: tuple[Any, ...]
-    future: "Future[Any]" = field(default_factory=Future)
-    holders: set[int] = field(default_factory=set)
-    """Numbers of the workers that have it at work."""
-    since: float = 0.0
-    """When it was given out last."""
-    deaths: int = 0
-    """Workers that died with it at work."""
-
-    @property
-    def size(self) -> int:
-        return len(self.args[0]) if self.method in SPREAD else 0
-
-    def settle(self, answer: Callable[["Future[Any]"], None]) -> bool:
-        """Whether this answer is the first and counts."""
-        if self.future.done():
-            return False
-        answer(self.future)
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +80,12 @@ class Fleet:
         self._numbers = itertools.count()
         self._waiting: deque[Piece] = deque()
         self._directions: dict[str, tuple[str, Path, int | None]] = {}
+        self._hashes: dict[str, str] = {}
         self._deaths: dict[int, int] = {}
         self._mean = 0.0
         self._reason = ""
         self._fingerprint: dict[str, str] = {}
+        self._weights = ""
         self._closed = self._halted = False
         self._hands: dict[int, Hand] = {}
         with self._lock:
@@ -135,13 +114,32 @@ class Fleet:
         return self._spread("read", requests)
 
     def load_directions(self, name: str, path: Path, layer: int | None = None) -> str:
-        """Of every worker, also of those that come later."""
+        """Of every worker, also of those that come later; while none is open this waits. What no worker can load is an error; a worker
+        that cannot where others can, or finds other directions, is given up, and so is one that comes later and does not find these."""
         given = (name, path, layer)
-        with self._lock:
-            self._directions[name] = given
-            pieces = [self._hand_out(hand, Piece("load_directions", given)) for hand in self._open]
-        found = [str(piece.future.result()) for piece in pieces]
-        return found[0]
+        with self._changed:
+            while not (self._open or self._halted or self.closed):
+                self._changed.wait(1.0)
+            self._check_open()
+            asked = {hand: self._hand_out(hand, Piece("load_directions", given)) for hand in self._open}
+        if not asked:
+            raise Halted({})
+        wait([piece.future for piece in asked.values()])
+        failed = {hand: error for hand, piece in asked.items() if (error := piece.future.exception())}
+        found = {hand: str(piece.future.result()) for hand, piece in asked.items() if hand not in failed}
+        for error in failed.values():
+            if not found or isinstance(error, Halted):
+                raise error
+        with self._changed:
+            has = self._hashes.get(name, "")
+            sha256 = has if has in found.values() else next(iter(found.values()))
+            self._directions[name], self._hashes[name] = given, sha256
+            for hand in asked:
+                self._compare(hand, name, found.get(hand, ""), str(failed.get(hand, "")))
+            for hand in self._open:
+                if hand not in asked:
+                    self._hand_out(hand, Piece("load_directions", given, own=True))
+        return sha256
 
     def render(self, prompt: str, prompt_format: str = "clean", prefill: str | tuple[int, ...] = "") -> tuple[int, ...]:
         return tuple(self._one(Piece("render", (prompt, prompt_format, prefill))))
@@ -263,7 +261,7 @@ class Fleet:
 
     @property
     def _open(self) -> list[Hand]:
-        return [hand for hand in self._hands.values() if hand.state == "open"]
+        return [hand for hand in self._hands.values() if hand.state == "open" and not hand.refused]
 
     @property
     def _alive(self) -> bool:
@@ -289,28 +287,48 @@ class Fleet:
         with self._changed:
             if message is None:
                 self._died(hand)
+            elif hand.refused:
+                return  # what it still says does not count
             elif message[0] == "opened":
-                self._opened(hand, message[1])
+                self._opened(hand, *message[1:])
             elif message[0] == "refused":
-                self._reason = message[1]
-                self._deaths[hand.number] = DEATHS  # it would be refused again
-                hand.kill()
+                self._refuse(hand, message[1])
             else:
                 self._answered(hand, *message)
             self._feed()
             self._changed.notify_all()
 
-    def _opened(self, hand: Hand, fingerprint: dict[str, str]) -> None:
+    def _opened(self, hand: Hand, fingerprint: dict[str, str], weights: str = "") -> None:
+        """The first says what the fleet is. One that differs gets no work and is given up; the others go on."""
+        if not self._fingerprint:
+            self._fingerprint, self._weights = fingerprint, weights
+        fleet = self._fingerprint | {"weights": self._weights}
+        if told := alike.other_engine(hand.number, fingerprint | {"weights": weights}, fleet):
+            self._refuse(hand, told)
+            return
         hand.state, hand.since = "open", time.monotonic()
-        self._fingerprint = self._fingerprint or fingerprint
         for given in self._directions.values():
-            self._hand_out(hand, Piece("load_directions", given))
+            self._hand_out(hand, Piece("load_directions", given, own=True))
         if self._halted:
             hand.tell("halt")
+
+    def _compare(self, hand: Hand, name: str, sha256: str, error: str) -> None:
+        """It has read a set of directions that the fleet has."""
+        if told := alike.other_directions(hand.number, name, sha256, error, self._hashes[name]):
+            self._refuse(hand, told)
+
+    def _refuse(self, hand: Hand, why: str) -> None:
+        """It is ended, and no other takes its place, which would be refused again."""
+        hand.refused = why
+        hand.kill()
 
     def _answered(self, hand: Hand, what: str, number: int, *rest: Any) -> None:
         piece = hand.pieces.pop(number)
         piece.holders.discard(hand.number)
+        if piece.own and what != "halted":
+            self._compare(hand, piece.args[0], *((str(rest[0]), "") if what == "done" else ("", str(rest[1]))))
+        if hand.refused:
+            return
         if what == "done":
             self._deaths[hand.number] = 0
             if piece.settle(lambda future: future.set_result(rest[0])):
@@ -331,7 +349,9 @@ class Fleet:
         ended = f"worker {hand.number} ended ({hand.ended})"
         for piece in reversed(lost):
             piece.holders.discard(hand.number)
-            piece.deaths += 1
+            piece.deaths += not hand.refused
+            if piece.own:
+                continue
             if self._halted:
                 piece.settle(lambda future: future.set_exception(Halted({})))
             elif piece.deaths >= DEATHS:
@@ -340,7 +360,7 @@ class Fleet:
             elif not piece.holders and not piece.future.done():
                 self._waiting.appendleft(piece)
         deaths = self._deaths[hand.number] = self._deaths.get(hand.number, 0) + 1
-        if deaths < DEATHS and not self._halted:
+        if deaths < DEATHS and not self._halted and not hand.refused:
             log.warning("%s; its work goes to the others and a new one takes its place", ended)
             if self._door is not None:
                 self._door.call_aside()
@@ -349,7 +369,7 @@ class Fleet:
                 again.done = again.before = hand.done
                 self._start(again)
             return
-        self._reason = self._reason or str(self._failure(ended, hand))
+        self._reason = hand.refused or str(self._failure(ended, hand))
         if self._alive:
             log.warning("worker %d is given up: %s; the others go on", hand.number, self._reason)
         else:

@@ -18,7 +18,7 @@ from esr.engine.share import POOL, VARIABLE, Share
 from esr.params import HOME
 
 if TYPE_CHECKING:
-    from esr.engine.fleet import Piece
+    from esr.engine.piece import Piece
 
 SILENCE = 45.0
 """Seconds without a sign of life after which a worker is taken for dead and killed."""
@@ -51,6 +51,8 @@ class Hand:
         """Of these, by others."""
         self.since = time.monotonic()
         """When its engine was open."""
+        self.refused = ""
+        """Why it is given up, in a sentence; from then on it gets no work and what it says does not count."""
         self._dropped = False
         self._outbox: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
 

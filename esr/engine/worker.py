@@ -21,6 +21,7 @@ from esr.engine import log as engine_log
 from esr.engine.hand import SILENCE
 from esr.engine.open import alone
 from esr.errors import EngineError, EsrError, Halted
+from esr.params.weights import identity
 
 BEAT = 5.0
 """Seconds between two signs of life."""
@@ -76,14 +77,17 @@ class Worker:
             end()
 
     def open(self, *given: Any) -> None:
+        """It says what engine it has, and what weights by their content: the engine's fingerprint has only their name."""
+        params, model, backend, *_ = given
         try:
             self._engine = alone(*given)
+            weights = "" if backend == "fake" else identity(params, model)
         except EsrError as error:
             self.tell("refused", str(error))
         except Exception as error:
             self.tell("refused", f"an engine's process met {type(error).__name__} as it opened: {engine_log.short(error)}")
         else:
-            self.tell("opened", self._engine.fingerprint)
+            self.tell("opened", self._engine.fingerprint, weights)
 
     def call(self, number: int, method: str, args: tuple[Any, ...]) -> None:
         assert self._engine is not None, "asked before it was open"
