@@ -1,7 +1,7 @@
 """`python -m deployments up`: a Prefect server with every flow for every model and a worker, in the background until `down`.
 
     python -m deployments up              server, work pools, deployments and a worker; can be repeated, mends what is broken
-    python -m deployments up --gpus 0 1   a worker for each word, which is its CUDA_VISIBLE_DEVICES: 0 of the pool gpu1, 0,1 of gpu2tp
+    python -m deployments up --gpus 0 1   a worker for each word, which is its CUDA_VISIBLE_DEVICES: 0 of the pool gpu1, 0,1 of gpu2tp, where a model takes two
     python -m deployments status          what runs and whether it answers
     python -m deployments down            ends all that `up` started
     python -m deployments doctor          what server, pools, workers and store lack, each with the line that mends it

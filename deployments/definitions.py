@@ -5,6 +5,7 @@
 Every experiment for every model. A test holds the file against this.
 """
 
+import os
 import sys
 
 from deployments.pools import pools
@@ -58,6 +59,16 @@ def text() -> str:
         + "\ndeployments:\n"
         + "\n".join(lines)
         + "\n"
+    )
+
+
+def stale() -> str | None:
+    """A sentence where the file is not what experiments and models say now. Experiments of other folders are not in it."""
+    if os.environ.get("ESR_EXPERIMENTS") or FILE.read_text(encoding="utf-8") == text():
+        return None
+    return (
+        "deployments/prefect.yaml is not what params.yaml and flows/ say now; "
+        "`python -m deployments.definitions` makes it again, then once more `python -m deployments up`"
     )
 
 

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from esr import params
+from esr.errors import ParamsError
 
 CPU = "cpu"
 AUTOMATION = "mark dead runs crashed"
@@ -20,6 +21,16 @@ def of_devices(devices: str) -> str:
     """The pool of a worker that sees these: `0` is one GPU, `0,1` are two in one engine."""
     n = len([one for one in devices.split(",") if one.strip()])
     return CPU if not n else "gpu1" if n == 1 else f"gpu{n}tp"
+
+
+def check(devices: str) -> None:
+    """Before a worker is started: one of a pool that no model needs would have nothing to take."""
+    if of_devices(devices) not in pools():
+        words = [one.strip() for one in devices.split(",") if one.strip()]
+        raise ParamsError(
+            f"--gpus {devices}: no model of params.yaml takes {len(words)} GPUs in one engine, which its `tensor_parallel` or "
+            f"`pipeline_parallel` would say; `--gpus {' '.join(words)}` are {len(words)} workers of one GPU each"
+        )
 
 
 def _holds(pool: str) -> str:

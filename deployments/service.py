@@ -107,8 +107,12 @@ def reach(address: str, patience: float = 60.0) -> None:
 
 def up(gpus: Sequence[str] = ()) -> Iterator[str]:
     """Makes what is missing and leaves what works; a line for each part."""
+    for devices in gpus:
+        pools.check(devices)
     settle()
     from prefect.client.orchestration import get_client
+
+    from deployments import definitions
 
     with _alone(folder()):
         yield _server()
@@ -118,6 +122,8 @@ def up(gpus: Sequence[str] = ()) -> Iterator[str]:
             names = catalogue.deploy(client, FILE, HOME)
         flows = sorted({name.split("/")[0] for name in names})
         yield f"deployments: {len(names)}, of {', '.join(flows)}"
+        if old := definitions.stale():
+            yield old
         yield _worker("cpu")
         for devices in gpus:
             yield _worker(pools.of_devices(devices), devices)

@@ -1,4 +1,4 @@
-"""How long experiments take on so many GPUs: the simulation against what follows by hand."""
+"""How long experiments take on so many GPUs: the simulation against what follows by hand, and docs/deployments.md against it."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from esr import experiment as experiments
 from esr.__main__ import main
-from esr.params import load
+from esr.params import HOME, load
 from esr.study.makespan import LOADING, SHORTEST, Load, Part, load_of, simulate
 from esr.study.workload import workload
 
@@ -74,3 +74,25 @@ def test_the_command_gives_a_row_for_each_number_of_gpus(capsys: pytest.CaptureF
     assert main(["plan", "exp01"]) == 2
     assert main(["plan", "exp01", "8b", "--gpus", "2"]) == 0
     assert "in the authors' way" in capsys.readouterr().out
+
+
+def test_the_page_says_what_the_command_does(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ESR_EXPERIMENTS", raising=False)
+    assert main(["plan", "all", "--gpus", "1", "8", "64", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    page = (HOME / "docs" / "deployments.md").read_text(encoding="utf-8").partition("## How many GPUs")[2].partition("\n## ")[0]
+    text = " ".join(page.split())
+    (judge,) = {row["judge"] for row in found["models"]}
+    assert (len(found["experiments"]), len(found["models"])) == (14, 5)
+    assert "Of all fourteen experiments on the five published models, everything at most" in text
+    assert f"hours with `{judge}` at {load().judge(judge).per_minute:,} calls a minute" in text
+    rows = [
+        f"| {on['gpus']} | {on['hours']} | {on['hours_without_the_judges_limit']} | {on['bottleneck_then']} |" for on in found["on"]
+    ]
+    assert [line for line in page.splitlines() if line.startswith("| ")][1:] == rows
+    calls = sum(row["judge_calls"] for row in found["models"])
+    assert f"{calls / 1e6:.2f} million calls take {found['on'][0]['hours']} hours" in text
+    large = {row["model"]: row["gpu_hours"] for row in found["models"]}["70b"]
+    assert f"Generating takes {found['gpu_hours']} GPU hours, of which `70b` has {large};" in text
+    low, high = found["authors_gpu_hours"]
+    assert f"take {low} to {high} in the" in text

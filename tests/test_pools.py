@@ -1,9 +1,12 @@
 """Work pools by what their workers hold, and which one a model needs."""
 
+from pathlib import Path
+
 import pytest
 
-from deployments import catalogue, pools
+from deployments import catalogue, definitions, pools, service
 from deployments.service import FILE
+from esr.errors import ParamsError
 from esr.params import load
 
 
@@ -30,3 +33,29 @@ def test_every_deployment_is_in_a_pool_that_is_made() -> None:
     runs = [row for row in rows if "engine" not in row["tags"]]
     assert all(row["work_pool"]["name"] == models[row["name"]].pool for row in runs)
     assert {row["name"] for row in rows if row not in runs} == set(pools.pools())
+
+
+def test_more_gpus_in_one_engine_than_any_model_takes_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    with pytest.raises(ParamsError) as refused:
+        next(service.up(["0", "0,1"]))
+    assert str(refused.value) == (
+        "--gpus 0,1: no model of params.yaml takes 2 GPUs in one engine, which its `tensor_parallel` or `pipeline_parallel` would say; "
+        "`--gpus 0 1` are 2 workers of one GPU each"
+    )
+    assert not (tmp_path / "prefect").exists()
+    monkeypatch.setattr(pools, "pools", lambda: {"cpu": "", "gpu1": "", "gpu2tp": ""})
+    for devices in ("0", "1", "0,1", ""):
+        pools.check(devices)
+
+
+def test_deployments_that_are_not_what_models_and_experiments_say_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ESR_EXPERIMENTS", raising=False)
+    file = tmp_path / "prefect.yaml"
+    monkeypatch.setattr(definitions, "FILE", file)
+    file.write_text(definitions.text())
+    assert definitions.stale() is None
+    file.write_text(definitions.text().replace("name: tiny-plain,", "name: tiny-other,"))
+    assert "`python -m deployments.definitions` makes it again" in (definitions.stale() or "")
