@@ -24,7 +24,7 @@ if [ ! -f $sae/labels.csv ]; then
     cp "$ESR_STORE"/$sae/labels.* $sae/
 fi
 said "the judge's reference"
-[ -f models/smollm2-reference.json.gz ] || "$PYTHON" -m esr judge reference smollm2
+[ -f models/smollm2-reference.json.gz ] || "$PYTHON" -m esr judge reference smollm2 --replies 16
 said "contrasted texts"
 [ -f models/smollm2-contrast.tsv ] || "$PYTHON" -m esr directions texts smollm2
 said "experiments"
