@@ -19,7 +19,7 @@ LINES = (
     r"exp01 on tiny, scale smoke, judge lexical(, engine vllm)?",
     r"plan: at most [\d,]+ replies .*",
     r"store \S+: nothing of it is there yet",
-    r"(calibrate|calibrate: judge|steer|judge) +[\d,]+(/[\d,]+)?.*",
+    r"(calibrate|calibrate: judge|norm|steer|judge) +[\d,]+(/[\d,]+)?.*",
     r"note: .* (latents|labels) .*",
     r"arm +n +missing +dose +first score +multi-attempt +ESR +multi − baseline +ESR − baseline +multi, equal score +ESR, equal score",
     r"exp01/baseline +\d+ .*",
