@@ -1,6 +1,6 @@
 # make help      what each target does
 # make demo      from nothing to a table and a figure on this machine
-# make test      every check that CI runs; SIDE=1 for one test after the other (default: one more than cores, four at most)
+# make test      every check that CI runs; SIDE=1 for one test after the other (default: a core each, four at most)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,7 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRA ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
 KEY := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)-$(EXTRA)
 BIN := .venv/bin
-SIDE ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n + 1 : 4)))
+SIDE ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 STAMP := .venv/installed-$(KEY)
 TUNE := .venv-finetune
 LOGS := .venv-inspect
