@@ -7,10 +7,12 @@ from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from esr.engine.admission import Admission
+from esr.engine import Capture
+from esr.engine.admission import Admission, check_size
 from esr.engine.entries import _pieces, resolved, told
 from esr.engine.intervention import Condition, Intervention
 from esr.engine.plugin import spec as specs
@@ -147,3 +149,19 @@ def test_no_key_that_comes_twice_is_missed(pairs: list[tuple[str, str]]) -> None
         )
     else:
         assert wire.spec(written) == found
+
+
+@pytest.mark.parametrize(
+    ("capture", "rows"),
+    [
+        (Capture(layer=1, sae="early", mode="all"), 4096), (Capture(layer=1, mode="residual"), 4096),
+        (Capture(layer=1, sae="early", mode="topk", k=32768), 4096),
+        (Capture(layer=1, sae="early", mode="latents", latents=tuple(range(65536))), 4096),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Capture) else "",
+)  # fmt: skip
+def test_a_capture_of_any_mode_has_a_size_that_it_may_have(capture: Capture, rows: int) -> None:
+    check_size(capture, 65536, 10, rows)
+    with pytest.raises(SpecError, match=f"a capture of mode '{capture.mode}' would return"):
+        check_size(capture, 65536, 10, rows + 1)
+    check_size(Capture(layer=1, sae="early", mode="max"), 65536, 10, 2**30)

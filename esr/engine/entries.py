@@ -4,7 +4,6 @@ The salt of the prefix cache hashes these entries and the tables on the device h
 """
 
 import struct
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -163,13 +162,13 @@ def check_apart(ops: Sequence[Op], scope: Scope, n_prompt: int) -> None:
     """Of one latent two clamps, or two projections, never meet."""
     if len({op.latent for op in ops}) == len(ops):
         return
-    keys = [(op.layer, op.sae, op.latent, op.kind == "clamp") for op in ops if op.kind not in ("add", "add_norm")]
-    if len(set(keys)) == len(keys):
-        return
-    for key in [key for key, n in Counter(keys).items() if n > 1]:
-        several = [
-            op for op in ops if op.kind not in ("add", "add_norm") and (op.layer, op.sae, op.latent, op.kind == "clamp") == key
-        ]
+    alike: dict[tuple[int, str, int, bool], list[Op]] = {}
+    for op in ops:
+        if op.kind not in ("add", "add_norm"):
+            alike.setdefault((op.layer, op.sae, op.latent, op.kind == "clamp"), []).append(op)
+    for key, several in alike.items():
+        if len(several) == 1:
+            continue
         pieces = sorted((entry.lo, entry.hi) for entry in resolved(several, scope, n_prompt))
         if any(right[0] < left[1] for left, right in pairwise(pieces)):
             verb = "clamped" if key[3] else "projected"
