@@ -19,18 +19,22 @@ def pools() -> dict[str, str]:
 
 def of_devices(devices: str) -> str:
     """The pool of a worker that sees these: `0` is one GPU, `0,1` are two in one engine."""
-    n = len([one for one in devices.split(",") if one.strip()])
+    n = len(_each(devices))
     return CPU if not n else "gpu1" if n == 1 else f"gpu{n}tp"
 
 
 def check(devices: str) -> None:
     """Before a worker is started: one of a pool that no model needs would have nothing to take."""
     if of_devices(devices) not in pools():
-        words = [one.strip() for one in devices.split(",") if one.strip()]
+        words = _each(devices)
         raise ParamsError(
             f"--gpus {devices}: no model of params.yaml takes {len(words)} GPUs in one engine, which its `tensor_parallel` or "
             f"`pipeline_parallel` would say; `--gpus {' '.join(words)}` are {len(words)} workers of one GPU each"
         )
+
+
+def _each(devices: str) -> list[str]:
+    return [one.strip() for one in devices.split(",") if one.strip()]
 
 
 def _holds(pool: str) -> str:

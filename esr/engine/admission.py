@@ -13,7 +13,7 @@ from esr.engine.scope import span
 from esr.errors import SpecError, one_of
 from esr.types import Op, Scope
 
-MAX_ALL = 1 << 28
+MAX_NUMBERS = 1 << 28
 """Numbers that a capture may return: 1 GiB of 32 bits each."""
 
 
@@ -37,9 +37,9 @@ def check_size(capture: Capture, wide: int, n_prompt: int, rows: int) -> None:
     """What is captured in a sequence of up to `rows` positions has to be worth sending; everything of a row is `wide` numbers."""
     each = {"topk": 2 * capture.k, "latents": len(capture.latents), "max": 0}.get(capture.mode, wide)
     size = len(span(capture.positions, n_prompt).within(0, rows)) * each
-    if size > MAX_ALL:
+    if size > MAX_NUMBERS:
         raise SpecError(
-            f"a capture of mode {capture.mode!r} would return {size} numbers; at most {MAX_ALL}, so name positions or fewer latents"
+            f"a capture of mode {capture.mode!r} would return {size} numbers; at most {MAX_NUMBERS}, so name positions or fewer latents"
         )
 
 
