@@ -35,7 +35,7 @@ def test_the_sae_is_as_good_as_its_card_says() -> None:
     assert f"| {found['loss']:.3f}, {found['loss_spliced']:.3f}, {found['loss_zeroed']:.3f} nats |" in PAGE
     assert f"| loss recovered | {found['loss_recovered']:.3f} |" in PAGE
     assert f"| {found['dead_share']:.1%} |".replace("%", " %") in PAGE
-    assert f"{found['replies']} replies\n({found['tokens']:,} tokens)" in PAGE
+    assert f"{found['replies']:,} replies\n({found['tokens']:,} tokens)" in PAGE
     assert f"{card['text']['tokens'] / 1e6:.1f} million tokens" in PAGE
     assert f"each of {card['text']['prompts']:,} prompts" in PAGE
 
@@ -47,7 +47,7 @@ def test_its_labels_are_those_that_are_told() -> None:
     low, high = about["score_quartiles"]
     assert f"mean AUC {about['score_mean']:.2f} (middle half {low:.2f} to {high:.2f}) over {about['labelled']:,} latents" in PAGE
     assert f"over all {about['tried']:,} that were tried {about['score_mean_of_tried']:.2f}" in PAGE
-    assert f"{about['concrete']} labels are rated" in PAGE
+    assert f"{about['concrete']:,} labels are rated" in PAGE
     assert f"from {about['texts']['n']:,} replies of {about['texts']['groups']} subjects" in PAGE
 
 
@@ -61,7 +61,8 @@ TUNED = "smollm2:50-1"
         ("smollm2", "exp01", "exp01/baseline", "esr_rate"),
         ("smollm2", "exp01", "exp01/baseline", "first_score_mean"),
         ("smollm2", "exp08", "exp08/no-steering", "multi_attempt_rate"),
-        ("smollm2", "exp02", "exp02/relative-1", "multi_attempt_rate"),
+        ("smollm2", "exp02", "exp02/absolute-67.8588", "multi_attempt_rate"),
+        ("smollm2", "exp02", "exp02/absolute-76.8358", "multi_attempt_rate"),
         ("smollm2", "exp05", "exp05/self_monitor", "multi_attempt_rate"),
         ("smollm2", "exp05", "exp05/self_monitor", "esr_rate"),
         ("smollm2", "exp14", "exp14/prompt", "first_score_mean"),
@@ -89,10 +90,13 @@ def test_a_result_is_the_recorded_one(model: str, experiment: str, arm: str, met
     assert f"{found.n:,}" in PAGE
 
 
-def test_the_sweep_s_largest_rate_is_the_one_that_is_named() -> None:
+def test_the_sweep_s_largest_rates_are_those_that_are_named() -> None:
     rates = {arm: one.estimates["multi_attempt_rate"].value for arm, one in counted("exp02").items() if arm.startswith("exp02/")}
     assert len(rates) == 20
-    assert max(rates, key=lambda arm: rates[arm] or 0.0) == "exp02/relative-1"
+    assert {arm for arm, rate in rates.items() if rate == max(rates.values())} == {
+        "exp02/absolute-67.8588",
+        "exp02/absolute-76.8358",
+    }
 
 
 @pytest.mark.parametrize(
@@ -110,8 +114,8 @@ def test_differences_of_the_tuned_model_are_as_recorded() -> None:
         assert words.difference(counted("exp03", TUNED)[arm].differences["multi_attempt_rate"]) in PAGE
 
 
-def test_one_reply_of_it_is_an_episode_and_two_of_the_tuned_one() -> None:
-    assert counted("exp09")["exp09/episodes"].estimates["esr_rate"].n == 1
+def test_no_reply_of_it_is_an_episode_and_two_of_the_tuned_one_are() -> None:
+    assert "exp09/episodes" not in counted("exp09")
     assert counted("exp09", TUNED)["exp09/episodes"].estimates["esr_rate"].n == 2
 
 
@@ -127,7 +131,7 @@ def test_detectors_off_topic_against_unsteered_are_as_recorded(model: str) -> No
 
 @pytest.mark.parametrize(
     ("name", "columns"),
-    [("50 % masked", [1, 2]), ("90 % masked", [1]), ("50 % masked, trained under live steering", [1, 3, 4])],
+    [("50 % masked", [1, 2]), ("90 % masked", [1, 2]), ("50 % masked, trained under live steering", [1, 2, 3, 4])],
 )
 def test_what_trainings_brought_about_is_what_the_table_of_experiment_4_has(name: str, columns: list[int]) -> None:
     tuning = (HOME / "docs" / "finetuning.md").read_text(encoding="utf-8")
@@ -141,7 +145,7 @@ def test_second_attempts_that_were_read_are_counted_as_they_were_graded() -> Non
     outcomes = pd.read_parquet(HOME / "store" / "export" / "exp04" / "smollm2" / "outcomes.parquet")
     due = outcomes[outcomes.multi & outcomes.arm.isin(read.arm.unique())]
     assert set(due.trial_id) == set(read.trial_id)
-    assert len(read) == 74
+    assert len(read) == 46
     steered = read[~read.arm.str.endswith("-unsteered")]
     says, back, part = (steered.says == "yes").sum(), (steered.returns != "no").sum(), (steered.returns == "partly").sum()
     assert f"{says} of {len(steered)} say" in PAGE

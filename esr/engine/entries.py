@@ -139,7 +139,8 @@ def told(entries: Sequence[Entry]) -> tuple[object, ...]:
     """
     always = sorted([entry for entry in entries if entry.when is None])
     others = [] if len(always) == len(entries) else sorted(repr(tuple(entry)) for entry in entries if entry.when is not None)
-    differing = [(i, field) for i, field in enumerate(zip(*always, strict=True)) if field.count(field[0]) != len(field)]
+    fields = enumerate(zip(*always, strict=True)) if len(always) > 1 else ()
+    differing = [(i, field) for i, field in fields if field.count(field[0]) != len(field)]
     return len(always), [tuple(entry) for entry in always[:1]], differing, others
 
 
