@@ -104,7 +104,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--phases", default="parity,soak,8b")
-    parser.add_argument("--only", default="", help="of a shape's measurements these, such as batch16,prefill (default: all)")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="of a shape's measurements these, such as 'batch16,batch256 of 128 x 9', nine rounds (default: all)",
+    )
     parser.add_argument("--budget", type=float, default=560, help="seconds after which no further round begins")
     parser.add_argument("--gpus", type=int, default=-1, help="GPUs to use (default: those that nvidia-smi lists)")
     asked = parser.parse_args()

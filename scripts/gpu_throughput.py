@@ -295,7 +295,8 @@ class Child:
 def throughput(
     name: str, only: list[str], env: dict[str, str], deadline: float, note: Callable[..., None]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The blocks of engine-gpu.json for one shape, each as soon as it is measured; `only` these, if any are named."""
+    """The blocks of engine-gpu.json for one shape, each as soon as it is measured; `only` these, if any are named, `NAME x N` with N rounds."""
+    asked_rounds = {what: int(times or 0) for what, _, times in (one.partition(" x ") for one in only)}
     shape, small = SHAPES[name], name == "smoke"
     kids = {kind: Child("gpu_throughput.py", name, kind, env=env) for kind in shape.kinds}
     for kind, kid in kids.items():
@@ -313,8 +314,11 @@ def throughput(
     work.append(("batch1", plan, {"n": 1, "prompt": 64, "gen": min(256, shape.long)}, 3))
     if "eager" in kids:
         work += [(f"eager/batch{n}", eager, {"n": n, "prompt": 64, "gen": min(64, shape.long)}, 2) for n in (256, 16, 1)]
-    for what, asked, sizes, times in [one for one in work if not only or one[0] in only or one[0].split()[0] in only]:
-        found = rounds(kids, asked, sizes, 1 if small else times, deadline)
+    for what, asked, sizes, times in work:
+        wanted = asked_rounds.get(what, asked_rounds.get(what.split()[0], None if only else 0))
+        if wanted is None:
+            continue
+        found = rounds(kids, asked, sizes, 1 if small else wanted or times, deadline)
         note(name, what, json.dumps(found.get("relative")), json.dumps(found.get("paired")), *errors(found))
         yield f"{name}/{what}", found
     for label, kid, mode in (("plain", "plain", "none"), ("steered", "plugin", "add")):
