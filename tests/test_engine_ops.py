@@ -149,22 +149,31 @@ def bench(moods: Path) -> Bench:
                 st.just(name[0]),
             )
         ),
-        min_size=4,
         max_size=8,
     ),
     st.sampled_from(["all", "prompt", "generated", "[2,12)", "all after 7"]),
 )
-def test_many_plain_ops_fill_the_row_that_they_fill_one_by_one(bench: Bench, ops: list[Op], scope: str) -> None:
+def test_plain_ops_fill_the_row_that_their_entries_fill(bench: Bench, ops: list[Op], scope: str) -> None:
     spec = Spec(tuple(op for op in ops if op.layer == LAYER or op.sae == "s"), scope)
     columns = Admitted.read(spec.as_json(6))
     with patch.object(specs, "MANY", 99):
         singly = Admitted.read(spec.as_json(6))
-    assert bool(columns.runs) == (len(spec.ops) >= specs.MANY)
-    assert not singly.runs
     for state in (bench.state, bench.two):  # of the first one block is on another rank
-        (a, where), (b, there) = state._laid(columns, 6), state._laid(singly, 6)
-        assert where == there
-        assert a.tolist() == b.tolist()
+        with patch.object(Admitted, "runs", []):
+            row, where = state._laid(singly, 6)
+        for admitted in (columns, singly):
+            found, there = state._laid(admitted, 6)
+            assert there == where
+            assert found.tolist() == row.tolist()
+
+
+def test_an_op_that_is_not_plain_goes_the_long_way_and_its_request_s_others_with_it(bench: Bench) -> None:
+    spec = Spec((Op("add", 3, 2.0, LAYER, "s"), Intervention("add", 4, 2.0, LAYER, "s", "prompt")))
+    admitted = Admitted.read(spec.as_json(6))
+    assert admitted.runs == []
+    row, where = bench.state._laid(admitted, 6)
+    assert where == spec.windows(6)
+    assert row[tables.offset(0, 8)] == 2
 
 
 @settings(max_examples=150, deadline=None)

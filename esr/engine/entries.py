@@ -40,6 +40,8 @@ class Entry(NamedTuple):
     when: Condition | None = None
 
 
+_made = partial(tuple.__new__, Entry)
+"""What Entry(…) comes to, of a tuple."""
 PLACE = itemgetter(*map(Entry._fields.index, ("layer", "lo", "hi", "after", "search")))
 """Of an entry, where it stands."""
 
@@ -109,9 +111,8 @@ def resolved(ops: Sequence[Op], scope: Scope, n_prompt: int) -> tuple[Entry, ...
     if plain(ops) and (found := window(scope, n_prompt)):  # in short what _pieces does at length
         lo, hi = found
         values = singles([op.value for op in ops])
-        made = partial(tuple.__new__, Entry)  # what Entry(…) comes to
         return tuple([
-            made((op.layer, op.kind, op.sae, op.latent, value, lo, hi, value, 0, 0, NEVER, (0, 0), None))
+            _made((op.layer, op.kind, op.sae, op.latent, value, lo, hi, value, 0, 0, NEVER, (0, 0), None))
             for op, value in zip(ops, values, strict=True)
         ])  # fmt: skip
     entries = [entry for op in ops for entry in _pieces(op, scope, n_prompt)]

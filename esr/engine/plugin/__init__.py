@@ -110,11 +110,11 @@ def _configuring(plain: Any) -> Any:
 
 
 def _admitting(plain: Any) -> Any:
+    from esr.engine.plugin.admission import admit
+
     def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
         request = plain(self, *args, **kwargs)
         if request.cache_salt or (request.sampling_params is not None and request.sampling_params.extra_args):
-            from esr.engine.plugin.admission import admit
-
             admit(self.vllm_config, request)
         return request
 
@@ -123,11 +123,10 @@ def _admitting(plain: Any) -> Any:
 
 def _adding(plain: Any) -> Any:
     """A request that somebody built by hand does not pass `process_inputs`."""
+    from esr.engine.plugin.admission import recheck
 
     def add_request(self: Any, request_id: str, prompt: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
         if hasattr(prompt, "sampling_params"):
-            from esr.engine.plugin.admission import recheck
-
             recheck(self.vllm_config, prompt, params)
         return plain(self, request_id, prompt, params, *args, **kwargs)
 
@@ -150,15 +149,13 @@ def _opening(plain: Any) -> Any:
 
 def _receiving(plain: Any) -> Any:
     """In the engine's own process, where front ends that know no plugin meet it too; an error here ends the one request."""
+    from esr.engine.plugin.admission import recheck
+    from esr.engine.plugin.ending import remember
 
     def preprocess_add_request(self: Any, request: Any) -> Any:
         if request.sampling_params is not None and request.sampling_params.extra_args:
-            from esr.engine.plugin.admission import recheck
-
             recheck(self.vllm_config, request)
             if FIELD in request.sampling_params.extra_args:
-                from esr.engine.plugin.ending import remember
-
                 remember(self.scheduler, request)
         return plain(self, request)
 

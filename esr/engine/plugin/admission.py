@@ -42,11 +42,10 @@ def admit(config: Any, request: Any) -> None:
 
 def recheck(config: Any, request: Any, params: Any = None) -> None:
     """Of a request on its way to the engine, wherever it comes from; params: what else was handed over with it."""
-    own, beside = (getattr(holder, "extra_args", None) or {} for holder in (request.sampling_params, params))
     try:
-        if FIELD in own:
+        if FIELD in (getattr(request.sampling_params, "extra_args", None) or ()):
             mark.check_request(request, sites_of(config))
-        elif FIELD in beside:
+        elif FIELD in (getattr(params, "extra_args", None) or ()):
             raise SpecError("a request that was built before takes no steering spec; hand over the prompt itself")
     except SpecError as error:
         raise refusal(str(error)) from None

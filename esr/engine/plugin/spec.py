@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -266,7 +266,7 @@ class Admitted:
 
     @property
     def runs(self) -> list[Run]:
-        """Of many plain ops; none of others."""
+        """Of plain ops; none where one is not plain."""
         return read_runs(self.listed)
 
     @property
@@ -276,7 +276,7 @@ class Admitted:
             for run in self.runs
             for latent, value in zip(run.latents, run.values, strict=True)
         ]
-        return replace(self.bare, ops=tuple(ops or map(read_op, self.listed)))
+        return Spec(tuple(ops or map(read_op, self.listed)), self.bare.scope, self.bare.capture, self.bare.id)
 
 
 def _check(spec: Spec, sites: Sites, layers: int, width: int) -> None:
@@ -387,8 +387,8 @@ def _fields(value: object, what: str, known: set[str], needed: set[str] = frozen
     for key in value:
         if key not in known:
             raise SpecError(one_of("field", str(key), sorted(known), what))
-    if missing := sorted(needed - set(value)):
-        raise SpecError(f"{what} lacks {', '.join(missing)}")
+    if missing := needed - value.keys():
+        raise SpecError(f"{what} lacks {', '.join(sorted(missing))}")
     return value
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from esr.engine.entries import NEVER, Entry, Run, Windows
+from esr.engine.entries import NEVER, Entry, Run, Windows, singles
 from esr.engine.intervention import KINDS
 
 HEAD, ENTRY = 6, 11
@@ -44,38 +44,34 @@ def fill(
         packed.setdefault(layer, []).append(
             NUMBERS.pack(KIND[kind] | flags, find(sae, layer, latent), value, lo, hi, last, start, stop, *bound)
         )
-    for layer, some in packed.items():
-        at = offset(site(layer), max_ops)
-        row[at] = len(some)
-        row[at + 1 : at + 1 + ENTRY * len(some)] = np.frombuffer(b"".join(some), np.int32)
+    _write(row, packed, max_ops, site)
 
 
 def fill_runs(
     row: np.ndarray, runs: Sequence[Run], window: tuple[int, int], *, max_ops: int, site: Callable[[int], int],
     find: Callable[[str, int, int], int],
 ) -> Windows:  # fmt: skip
-    """What `fill` does with the entries of these runs, by columns."""
+    """What `fill` does with the entries of these runs."""
     lo, hi = window
-    layers = dict.fromkeys(run.layer for run in runs)
-    if layers:
+    packed: dict[int, list[bytes]] = {}
+    for layer, kind, sae, latents, values in runs:
+        code, last = KIND[kind], max(latents)
+        first = find(sae, layer, last) - last
+        packed.setdefault(layer, []).extend([
+            NUMBERS.pack(code, first + latent, value, lo, hi, value, 0, 0, *NO_BOUND)
+            for latent, value in zip(latents, singles(values), strict=True)
+        ])  # fmt: skip
+    if packed:
         row[0], row[1] = window
-    for layer in layers:
-        some = [run for run in runs if run.layer == layer]
-        latents = [latent for run in some for latent in run.latents]
-        entries = np.zeros((len(latents), ENTRY), np.int32)
-        numbers = entries.view(np.float32)
-        entries[:, 1], numbers[:, 2] = latents, [value for run in some for value in run.values]
-        at = 0
-        for run in some:
-            part, last = slice(at, at := at + len(run.latents)), max(run.latents)
-            entries[part, 0] = KIND[run.kind]
-            entries[part, 1] += find(run.sae, layer, last) - last
-        numbers[:, 2] += 0.0  # −0 does the same
-        entries[:, 3], entries[:, 4], entries[:, 5] = lo, hi, entries[:, 2]
-        start = offset(site(layer), max_ops)
-        row[start] = len(entries)
-        row[start + 1 : start + 1 + entries.size] = entries.ravel()
-    return Windows(tuple(((lo, hi, False),) for _ in layers))
+    _write(row, packed, max_ops, site)
+    return Windows((((lo, hi, False),),) * len(packed))
+
+
+def _write(row: np.ndarray, packed: Mapping[int, Sequence[bytes]], max_ops: int, site: Callable[[int], int]) -> None:
+    for layer, some in packed.items():
+        at = offset(site(layer), max_ops)
+        row[at] = len(some)
+        row[at + 1 : at + 1 + ENTRY * len(some)] = np.frombuffer(b"".join(some), np.int32)
 
 
 def packed(staged: Mapping[int, tuple[np.ndarray, int]], sites: int, max_ops: int) -> tuple[int, np.ndarray]:

@@ -3,7 +3,6 @@
 A server's handlers run in the request's own context, so a context variable says whose a sequence is.
 """
 
-import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -15,6 +14,7 @@ from esr.engine.plugin import mark
 from esr.engine.plugin.admission import refusal, sites_of
 from esr.engine.plugin.desk import Desk
 from esr.engine.plugin.spec import FIELD, Admitted, Spec
+from esr.engine.plugin.text import dumps, loads
 from esr.errors import EngineError
 
 NOW: "ContextVar[Tally | None]" = ContextVar("esr_tally", default=None)
@@ -52,12 +52,12 @@ class Tally:
     def enter(self, request: Any, index: int, *, alone: bool) -> None:
         """An admitted request of vLLM's, about to be sent: the workers shall keep its counts under a name of its own."""
         params = request.sampling_params = copy(request.sampling_params)
-        block = json.loads(params.extra_args[FIELD])
+        block = loads(params.extra_args[FIELD])
         named = bool(block.get("id"))
         id = block["id"] = f"{self.owner}:{block['id']}" if named else request.request_id
         if any(id == other.id for other in self.sequences.values()):
             raise refusal("an `id` names one reply and this request has several prompts; send one request each")
-        text, sites = json.dumps(block, separators=(",", ":")), sites_of(self.config)
+        text, sites = dumps(block), sites_of(self.config)
         n_prompt, spec = len(request.prompt_token_ids), Admitted.read(text).spec
         params.extra_args = mark.seal({**params.extra_args, FIELD: text}, request.cache_salt, n_prompt, sites)
         # of several replies to one prompt vLLM says only for one how much was cached

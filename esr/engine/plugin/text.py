@@ -66,10 +66,18 @@ def run_texts(ops: Sequence[Op]) -> Iterator[str]:
     """Of plain ops, those that stand together and are alike in one object, whose latents and values are lists."""
     for (layer, kind, sae), run in groupby(ops, ALIKE):
         some = list(run)
+        if len(some) == 1:
+            yield op_text(some[0])
+            continue
         latents, values = dumps([op.latent for op in some]), dumps([op.value for op in some])
         yield f'{_start(kind, sae)},"i":{latents},"v":{values},"layer":{layer}}}'
 
 
 def read_runs(ops: Sequence[dict[str, Any]]) -> list[Run]:
-    """Of what `run_texts` wrote; none where it is what `op_text` wrote."""
-    return [Run(op["layer"], op["op"], op["sae"], op["i"], op["v"]) for op in ops] if ops and type(ops[0]["i"]) is list else []
+    """Of plain ops, as `run_texts` or `op_text` wrote them; none where one of the ops is not plain."""
+    if any(len(op) > 5 for op in ops):
+        return []
+    return [
+        Run(layer, kind, sae, latent, value) if type(latent) is list else Run(layer, kind, sae, (latent,), (value,))
+        for kind, latent, value, layer, sae in map(FIVE, ops)
+    ]
