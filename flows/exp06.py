@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
     beside=(),
     tables=(tables.OUTCOMES, trace_table.TOKENS, episode_tables.ONSETS, episode_tables.TIMING),
     figures=(
-        Figure("Figure 6. One episode, token by token: {model}", drawn.trace),
+        Figure("Figure 6. One reply, token by token: {model}", drawn.trace),
         Figure("Figure 6. Further episodes: {model}", drawn.multiples, name="more"),
         Figure("Figure 6. When they leave their level: {model}", drawn.onsets, name="onset"),
     ),
