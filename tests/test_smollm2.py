@@ -6,6 +6,7 @@ from functools import cache
 import pandas as pd
 import pytest
 
+from esr.count import metrics
 from esr.params import HOME, load
 from esr.sae.labels import read_labels
 from esr.show import recorded, words
@@ -110,6 +111,13 @@ def test_detectors_and_what_the_best_is_worth_are_as_recorded(model: str, says: 
     assert says.format(many) in PAGE
     assert f"latent {best.latent}" in PAGE
     assert f"{best.auc_held_out:.2f} [{best.auc_low:.2f}, {best.auc_high:.2f}]" in PAGE
+
+
+def test_what_other_latents_cost_beside_the_detectors_is_as_recorded() -> None:
+    found = counted("exp10")
+    for name in ("matched-1", "uniform-0", "uniform-1", "uniform-2"):
+        beside = metrics.differences(found[f"exp10/{name}"].rows, found["exp03/detectors"].rows)
+        assert words.difference(beside["first_score_mean"]) in PAGE
 
 
 def test_differences_of_the_tuned_model_are_as_recorded() -> None:

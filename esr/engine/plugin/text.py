@@ -63,7 +63,7 @@ def read_op(op: dict[str, Any]) -> Op:
 
 
 def run_texts(ops: Sequence[Op]) -> Iterator[str]:
-    """Of plain ops, those that stand together and are alike in one object, whose latents and values are lists."""
+    """Of plain ops, those that stand together and are alike in one object, whose latents and values are lists; one alone as `op_text` does."""
     for (layer, kind, sae), run in groupby(ops, ALIKE):
         some = list(run)
         if len(some) == 1:
