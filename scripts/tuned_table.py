@@ -90,7 +90,7 @@ def remark(ratio: float = 50) -> str:
             more = trainings.above(pooled(found, kind)[ratio], base, MULTI)
             above.setdefault(kind, []).append(f"`{model}` {difference(more)} (n {more.n:,})")
     return (
-        f"Fine-tuned to correct themselves, {ratio:g} % of the rows masked (experiment 4), models make more second attempts than their base, in points and pairs: "
+        f"Second attempts of models fine-tuned to correct themselves, {ratio:g} % of the rows masked (experiment 4), less those of their base, in points and pairs: "
         f"{', '.join(above['tuned'])}; trained under live steering {', '.join(above['tuned-live'])}. docs/finetuning.md has every ratio, and how many of them are false alarms."
     )
 
