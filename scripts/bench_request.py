@@ -32,19 +32,18 @@ from esr.params import HOME
 
 OUT = HOME / "docs" / "benchmarks" / "request_cost.json"
 SHAPE = gpu_throughput.SHAPES["8b"]
-N, PROMPT, ROWS, LATENTS, DIRECTIONS = 256, 64, 2048, 65536, 256
+N, PROMPT, ROWS, DIRECTIONS = 256, 64, 2048, 256
 KINDS = ("zero", "add", "directions", "clamp")
 Parts = dict[str, list[float]]
 
 
 def config() -> Any:
-    sae = {"loader": "folder", "repo": "none", "layer": SHAPE.layer, "d_in": SHAPE.hidden, "d_sae": LATENTS}
     model = SimpleNamespace(
         get_total_num_hidden_layers=lambda: SHAPE.layers, get_hidden_size=lambda: SHAPE.hidden, get_vocab_size=lambda: 128256,
         max_model_len=ROWS, dtype=torch.bfloat16,
     )  # fmt: skip
     return SimpleNamespace(
-        additional_config={KEY: {"saes": {"s": sae}, "layers": list(SHAPE.hooked)}},
+        additional_config={KEY: {"saes": {"s": SHAPE.sae()}, "layers": list(SHAPE.hooked)}},
         model_config=model,
         scheduler_config=SimpleNamespace(max_num_seqs=N, max_num_batched_tokens=8192),
     )
@@ -55,10 +54,10 @@ def worker(of: Any) -> Any:
     sites = admission.sites_of(of)
     sites.know(Shape("moods", SHAPE.hidden, dict.fromkeys(SHAPE.hooked, DIRECTIONS), "ab" * 32))
     none = torch.zeros(1)
-    at = {("moods", layer): (LATENTS + DIRECTIONS * i, DIRECTIONS) for i, layer in enumerate(SHAPE.hooked)}
+    at = {("moods", layer): (SHAPE.d_sae + DIRECTIONS * i, DIRECTIONS) for i, layer in enumerate(SHAPE.hooked)}
     bank = Bank(
-        W_enc=torch.zeros(LATENTS, 8), b_enc=torch.zeros(LATENTS), threshold=none, W_dec=torch.zeros(1, 8), inverse=none, half=None,
-        start={"s": 0}, size={"s": LATENTS}, sha256={}, relu={"s": True}, directions=at, loaded={},
+        W_enc=torch.zeros(SHAPE.d_sae, 8), b_enc=torch.zeros(SHAPE.d_sae), threshold=none, W_dec=torch.zeros(1, 8), inverse=none, half=None,
+        start={"s": 0}, size={"s": SHAPE.d_sae}, sha256={}, relu={"s": True}, directions=at, loaded={},
     )  # fmt: skip
     state = SteerModelState.__new__(SteerModelState)
     state.steering, state._prepared = SteerState(sites, bank, of, torch.device("cpu")), None

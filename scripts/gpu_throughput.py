@@ -49,6 +49,9 @@ class Shape:
             "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim,
         }  # fmt: skip
 
+    def sae(self) -> dict[str, Any]:
+        return {"loader": "folder", "repo": "none", "layer": self.layer, "d_in": self.hidden, "d_sae": self.d_sae}
+
 
 SHAPES = {
     "8b": Shape(4096, 14336, 32, 32, 8, layer=19, cache_gib=18.2, long=512, hooked=(10, 15, 19, 25)),
@@ -89,7 +92,6 @@ def serve(name: str, kind: str) -> None:
         torch_dtype="bfloat16",
         **shape.config(),
     ).save_pretrained(folder)
-    sae = {"loader": "folder", "repo": "none", "layer": shape.layer, "d_in": shape.hidden, "d_sae": shape.d_sae}
     options: dict[str, Any] = SMALL | ({"enforce_eager": True} if kind == "eager" else {"compilation_config": GRAPHS})
     if shape.tp > 1:
         os.environ["VLLM_ALLREDUCE_USE_SYMM_MEM"] = "0"
@@ -98,7 +100,7 @@ def serve(name: str, kind: str) -> None:
     llm = LLM(
         model=str(folder), load_format="dummy", skip_tokenizer_init=True, dtype="bfloat16", max_model_len=2048, max_num_seqs=256,
         max_num_batched_tokens=8192, kv_cache_memory_bytes=int(shape.cache_gib * 2**30), disable_log_stats=False, tensor_parallel_size=shape.tp,
-        additional_config={} if kind == "plain" else {"sae_steering": {"saes": {"s": sae}} | directions(shape, folder)}, **options,
+        additional_config={} if kind == "plain" else {"sae_steering": {"saes": {"s": shape.sae()}} | directions(shape, folder)}, **options,
     )  # fmt: skip
     config = llm.llm_engine.vllm_config
     say({
@@ -296,7 +298,7 @@ def throughput(
     name: str, only: list[str], env: dict[str, str], deadline: float, note: Callable[..., None]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The blocks of engine-gpu.json for one shape, each as soon as it is measured; `only` these, if any are named, `NAME x N` with N rounds."""
-    asked_rounds = {what: int(times or 0) for what, _, times in (one.partition(" x ") for one in only)}
+    named = {what: int(times or 0) for what, _, times in (one.partition(" x ") for one in only)}
     shape, small = SHAPES[name], name == "smoke"
     kids = {kind: Child("gpu_throughput.py", name, kind, env=env) for kind in shape.kinds}
     for kind, kid in kids.items():
@@ -315,10 +317,10 @@ def throughput(
     if "eager" in kids:
         work += [(f"eager/batch{n}", eager, {"n": n, "prompt": 64, "gen": min(64, shape.long)}, 2) for n in (256, 16, 1)]
     for what, asked, sizes, times in work:
-        wanted = asked_rounds.get(what, asked_rounds.get(what.split()[0], None if only else 0))
-        if wanted is None:
+        name_of = what if what in named else what.split()[0]
+        if named and name_of not in named:
             continue
-        found = rounds(kids, asked, sizes, 1 if small else wanted or times, deadline)
+        found = rounds(kids, asked, sizes, 1 if small else named.get(name_of) or times, deadline)
         note(name, what, json.dumps(found.get("relative")), json.dumps(found.get("paired")), *errors(found))
         yield f"{name}/{what}", found
     for label, kid, mode in (("plain", "plain", "none"), ("steered", "plugin", "add")):
