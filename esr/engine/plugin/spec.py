@@ -10,7 +10,7 @@ Client, frontend and workers read the same two forms with the same checks; vecto
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -381,7 +381,7 @@ OP_MORE = {"scope", "schedule", "when"}
 OP_KNOWS, OP_NEEDS = {"op", "sae", "i", "v", "layer"} | OP_MORE, {"op", "sae", "i", "v"}
 
 
-def _fields(value: object, what: str, known: set[str], needed: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]  # an empty frozenset is never changed
+def _fields(value: object, what: str, known: Set[str], needed: Set[str] = frozenset()) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SpecError(f"{what} is {value!r:.200}, not a JSON object")
     for key in value:
