@@ -23,7 +23,7 @@ from vllm.v1.engine import EngineCoreRequest
 
 from esr.engine import plugin
 from esr.engine.directions import Shape
-from esr.engine.plugin import admission
+from esr.engine.plugin import admission, mark
 from esr.engine.plugin.bank import Bank
 from esr.engine.plugin.runners import SteerModelState
 from esr.engine.plugin.spec import KEY
@@ -84,6 +84,7 @@ def once(kind: str, seed: int, of: Any, model: Any, parts: Parts) -> None:
     process = SimpleNamespace(vllm_config=of, scheduler=SimpleNamespace())
     admitting, receiving = plugin._admitting(lambda _, request: request), plugin._receiving(lambda _, request: request)
     each(parts, "front end: admission", lambda request: admitting(process, request), requests)
+    mark._digest.cache_clear()  # what this process remembers the engine's does not
     each(parts, "engine's process: receiving", lambda request: receiving(process, request), requests)
     new = [
         SimpleNamespace(

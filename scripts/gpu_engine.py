@@ -73,7 +73,7 @@ def correctness(phases: list[str], out: Path, gpus: int) -> dict[str, Child]:
     }
 
 
-def main(out: Path, phases: list[str], only: list[str], budget: float, gpus: int) -> None:
+def main(out: Path, phases: list[str], only: list[str], without: list[str], budget: float, gpus: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"what": WEIGHTS_NOTE, "gpus": [line.partition(" (")[0] for line in listed()[:gpus]]}
 
@@ -94,7 +94,7 @@ def main(out: Path, phases: list[str], only: list[str], budget: float, gpus: int
             note(shape, "is left out: the budget is spent")
             break
         env = ENVIRONMENT | ({"CUDA_VISIBLE_DEVICES": "0"} if gpus > 1 and SHAPES[shape].tp == 1 else {})
-        for key, block in throughput(shape, only, env, START + budget, note):
+        for key, block in throughput(shape, only, without, env, START + budget, note):
             result[key] = block
             save()
     collect(beside)
@@ -109,6 +109,7 @@ if __name__ == "__main__":
         default="",
         help="of a shape's measurements these, such as 'batch16,batch256 of 128 x 9', nine rounds (default: all)",
     )
+    parser.add_argument("--without", default="", help="what is not asked of the engines, such as 'zero,directions'")
     parser.add_argument("--budget", type=float, default=560, help="seconds after which no further round begins")
     parser.add_argument("--gpus", type=int, default=-1, help="GPUs to use (default: those that nvidia-smi lists)")
     asked = parser.parse_args()
@@ -116,6 +117,7 @@ if __name__ == "__main__":
         asked.out,
         asked.phases.split(","),
         [what for what in asked.only.split(",") if what],
+        asked.without.split(","),
         asked.budget,
         asked.gpus if asked.gpus >= 0 else len(listed()),
     )

@@ -295,9 +295,10 @@ class Child:
 
 
 def throughput(
-    name: str, only: list[str], env: dict[str, str], deadline: float, note: Callable[..., None]
+    name: str, only: list[str], without: list[str], env: dict[str, str], deadline: float, note: Callable[..., None]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The blocks of engine-gpu.json for one shape, each as soon as it is measured; `only` these, if any are named, `NAME x N` with N rounds."""
+    """The blocks of engine-gpu.json for one shape, each as soon as it is measured; `only` these, if any are named, `NAME x N` with N rounds; of
+    what is asked of the engines, `without` these."""
     named = {what: int(times or 0) for what, _, times in (one.partition(" x ") for one in only)}
     shape, small = SHAPES[name], name == "smoke"
     kids = {kind: Child("gpu_throughput.py", name, kind, env=env) for kind in shape.kinds}
@@ -320,6 +321,7 @@ def throughput(
         name_of = what if what in named else what.split()[0]
         if named and name_of not in named:
             continue
+        asked = [one for one in asked if one[0] not in without]
         found = rounds(kids, asked, sizes, 1 if small else named.get(name_of) or times, deadline)
         note(name, what, json.dumps(found.get("relative")), json.dumps(found.get("paired")), *errors(found))
         yield f"{name}/{what}", found

@@ -8,6 +8,7 @@ comes from the sites, so every process of an engine has it; it guards against ac
 import hashlib
 import hmac
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from esr.engine.plugin.spec import FIELD, FORMAT, Sites
@@ -15,12 +16,14 @@ from esr.errors import SpecError
 
 MARK = "sae_admitted"
 """In `extra_args`, beside the spec."""
+KNOWN = 1024
+"""Digests kept: where the engine's process is the worker's too, each is asked for twice."""
 SESSION = "a session of streamed inputs takes no steering spec, since its chunks would share one prefix cache"
 
 
 def seal(extra: Mapping[str, Any], salt: str | None, n_prompt: int, sites: Sites) -> dict[str, Any]:
     """`extra` with the mark of its spec; what was there as a mark goes."""
-    return {**extra, MARK: f"{_digest(extra[FIELD], salt, n_prompt, sites)}:{'' if salt is None else '=' + salt}"}
+    return {**extra, MARK: f"{_digest(extra[FIELD], salt, n_prompt, sites.digest)}:{'' if salt is None else '=' + salt}"}
 
 
 def check(extra: Mapping[str, Any] | None, n_prompt: int, sites: Sites) -> None:
@@ -31,7 +34,7 @@ def check(extra: Mapping[str, Any] | None, n_prompt: int, sites: Sites) -> None:
     if not (isinstance(mark, str) and isinstance(text, str)):
         raise SpecError("a steering spec came past admission and is not applied; send it through vLLM's own front end")
     digest, _, salt = mark.partition(":")
-    if not hmac.compare_digest(digest.encode(), _digest(text, salt[1:] if salt else None, n_prompt, sites).encode()):
+    if not hmac.compare_digest(digest.encode(), _digest(text, salt[1:] if salt else None, n_prompt, sites.digest).encode()):
         raise SpecError("a steering spec has the mark of another request and is not applied; send it through vLLM's own front end")
 
 
@@ -49,6 +52,7 @@ def check_request(request: Any, sites: Sites) -> None:
         raise SpecError("a steered request has another cache_salt than admission set and is not applied")
 
 
-def _digest(text: str, salt: str | None, n_prompt: int, sites: Sites) -> str:
-    key = f"esr {FORMAT} {sites.digest}".encode()
+@lru_cache(maxsize=KNOWN, typed=True)
+def _digest(text: str, salt: str | None, n_prompt: int, sites: str) -> str:
+    key = f"esr {FORMAT} {sites}".encode()
     return hashlib.blake2b(f"{(salt, n_prompt)!r}{text}".encode(), key=key, digest_size=16).hexdigest()
