@@ -1,17 +1,21 @@
-"""The table of measured overheads in docs/engine.md, from docs/benchmarks/engine-gpu.json.
+"""The tables of measured overheads in docs/engine.md, from docs/benchmarks/engine-gpu.json and engine-peers.json.
 
-python scripts/engine_table.py        writes it between its two marks
+python scripts/engine_table.py        writes each between its two marks
 """
 
 import json
+import re
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from math import comb
 from pathlib import Path
 from typing import Any
 
 HOME = Path(__file__).resolve().parent.parent
-DOC, RAW = HOME / "docs" / "engine.md", HOME / "docs" / "benchmarks" / "engine-gpu.json"
-BEGIN, END = "<!-- overheads -->\n", "<!-- /overheads -->\n"
+DOC, RAW = HOME / "docs" / "engine.md", HOME / "docs" / "benchmarks"
+FILES = {"overheads": "engine-gpu.json", "pairs": "engine-gpu.json", "peers": "engine-peers.json"}
+"""Each table's raw numbers."""
 COLUMNS = {
     "idle": "loaded, nobody steers",
     "zero": "each a boost of 0",
@@ -43,18 +47,85 @@ def cell(block: dict[str, Any], label: str) -> str:
     return f"{block['relative'][label]:.3f} ({n})"
 
 
-def table(result: dict[str, Any]) -> str:
+def overheads(result: dict[str, Any]) -> Iterator[str]:
     head = ["", "plain vLLM", *COLUMNS.values(), "each its own boost, eager"]
-    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows(result)]) + "\n"
+    yield from (f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows(result))
 
 
-def filled(text: str, result: dict[str, Any]) -> str:
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return before + BEGIN + table(result) + END + after
+def shares(block: Mapping[str, Any], label: str) -> list[float]:
+    """Of plain vLLM's throughput, round by round."""
+    return [
+        plain["seconds"] / answer["seconds"]
+        for plain, answer in zip(block["plain"], block[label], strict=False)
+        if plain.get("seconds") and answer.get("seconds")
+    ]
+
+
+def interval(values: list[float]) -> tuple[float, float] | None:
+    """The order statistics that hold the median of independent rounds in 95 % or more; of fewer than six there are none."""
+    n, r = len(values), 0
+    while 2 * sum(comb(n, i) for i in range(r + 1)) <= 0.05 * 2**n:
+        r += 1
+    ordered = sorted(values)
+    return (ordered[r - 1], ordered[n - r]) if r else None
+
+
+def paired(block: Mapping[str, Any], label: str) -> str:
+    if not isinstance(block.get(label), list):
+        return "–"
+    some = shares(block, label)
+    within = interval(some)
+    around = "[{:.3f}, {:.3f}]".format(*within) if within else f"({min(some):.3f} to {max(some):.3f})"
+    return f"{statistics.median(some):.3f} {around}, {len(some)}"
+
+
+def pairs(result: dict[str, Any]) -> Iterator[str]:
+    """Of the measurements that have rounds enough for an interval."""
+    labels = {label: title for label, title in COLUMNS.items() if label not in ("zero", "capture")}
+    yield f"| | {' | '.join(labels.values())} |"
+    yield "|---" * (len(labels) + 1) + "|"
+    for key, block in result.items():
+        if "batch" in key and isinstance(block, dict) and len(block.get("steered", ())) >= 6:
+            shape, _, what = key.partition("/")
+            yield f"| {shape}, {what.replace('batch', 'batch ').replace(' of ', ', replies of ')} | {' | '.join(paired(block, label) for label in labels)} |"
+
+
+def peers(result: dict[str, Any]) -> Iterator[str]:
+    asked = [key for key in result if key.startswith("batch")]
+    batches = list(dict.fromkeys(key.partition(",")[0] for key in asked))
+    yield f"| | {' | '.join(what.replace('batch', 'batch ').partition(' of ')[0] for what in batches)} |"
+    yield "|---" * (len(batches) + 1) + "|"
+    one = "this plugin", "hotwire-vllm 0.1.2", "vllm-lens 1.2.1"
+    for kind, title in zip(("plugin", "hotwire", "lens"), one, strict=True):
+        for mode in ("idle", "steered"):
+            cells = [
+                next(
+                    (found for key in asked if key.startswith(what) and (found := paired(result[key], f"{kind} {mode}")) != "–"),
+                    "–",
+                )
+                for what in batches
+            ]
+            yield f"| {title}, {mode} | {' | '.join(cells)} |"
+
+
+MADE = {"overheads": overheads, "pairs": pairs, "peers": peers}
+
+
+def filled(text: str) -> str:
+    for name, make in MADE.items():
+        result = json.loads((RAW / FILES[name]).read_text(encoding="utf-8"))
+        lines = "".join(line + "\n" for line in make(result))
+        text, found = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->\n)",
+            lambda marks, lines=lines: marks[1] + lines + marks[2],
+            text,
+            flags=re.DOTALL,
+        )
+        assert found == 1, f"docs/engine.md has no place for the table of {name}"
+    return text
 
 
 if __name__ == "__main__":
-    if not RAW.is_file():
-        sys.exit(f"no measurements at {RAW.relative_to(HOME)}; scripts/gpu_engine.py makes them")
-    DOC.write_text(filled(DOC.read_text(encoding="utf-8"), json.loads(RAW.read_text(encoding="utf-8"))), encoding="utf-8")
+    if missing := [name for name in FILES.values() if not (RAW / name).is_file()]:
+        sys.exit(f"no measurements at docs/benchmarks/{missing[0]}; scripts/gpu_engine.py and gpu_peers.py make them")
+    DOC.write_text(filled(DOC.read_text(encoding="utf-8")), encoding="utf-8")

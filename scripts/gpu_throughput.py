@@ -57,7 +57,7 @@ SHAPES = {
     "8b": Shape(4096, 14336, 32, 32, 8, layer=19, cache_gib=18.2, long=512, hooked=(10, 15, 19, 25)),
     "70b-quarter": Shape(8192, 28672, 20, 64, 8, layer=12, cache_gib=12, long=512),
     "70b-tp2": Shape(8192, 28672, 60, 64, 8, layer=50, cache_gib=8, long=128, tp=2),
-    "8b-quarter": Shape(4096, 14336, 8, 32, 8, layer=5, cache_gib=6, long=128, hooked=(2, 5)),
+    "8b-half": Shape(4096, 14336, 16, 32, 8, layer=9, cache_gib=6, long=256),
     "smoke": Shape(256, 512, 4, 4, 2, 2, 1, 16, head_dim=64, d_sae=40960, hooked=(1, 2), kinds=("plain", "plugin", "eager")),
 }
 """Every engine of `8b` hooks four blocks, of which one has the SAE. Two of them fit on 80 GB. Two engines of the 70B shape fit side by side on two GPUs of 140 GB with 60 of its 80 blocks, on one with 20."""

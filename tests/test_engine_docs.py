@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 
+import numpy as np
 import pytest
 from engine_routes import ROUTES
 
@@ -34,12 +35,23 @@ def test_the_documented_limits_are_the_ones_in_the_code() -> None:
     assert f"`capture_bytes`, {SITES.capture_bytes >> 30} GiB" in TEXT
 
 
-def test_the_table_of_overheads_is_what_was_measured() -> None:
-    script = runpy.run_path(str(HOME / "scripts" / "engine_table.py"))
-    if not script["RAW"].is_file():
-        assert script["BEGIN"] + script["END"] in TEXT, "a table without raw numbers"
-        return
-    assert script["filled"](TEXT, json.loads(script["RAW"].read_text(encoding="utf-8"))) == TEXT
+SCRIPT = runpy.run_path(str(HOME / "scripts" / "engine_table.py"))
+
+
+def test_the_tables_of_overheads_are_what_was_measured() -> None:
+    assert SCRIPT["filled"](TEXT) == TEXT
+
+
+@pytest.mark.parametrize("n", [6, 7, 10, 13, 21])
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says(n: int) -> None:
+    rng = np.random.default_rng(n)
+    rounds = rng.lognormal(sigma=0.5, size=(4000, n))  # as skewed as rounds are, with the median 1
+    held = [low <= 1 <= high for low, high in map(SCRIPT["interval"], rounds.tolist())]
+    assert np.mean(held) > 0.94
+
+
+def test_five_rounds_have_no_interval() -> None:
+    assert SCRIPT["interval"]([1.0, 1.1, 1.2, 1.3, 1.4]) is None
 
 
 def test_the_table_of_routes_is_the_one_that_is_tried() -> None:
