@@ -4,7 +4,7 @@ python scripts/bench_request.py           to docs/benchmarks/request_cost.json
 python scripts/bench_request.py --show    prints only
 
 256 requests at once of the kinds that gpu_throughput.py asks of the 8B shape, through the plugin's own functions around stand-ins of vLLM's; no
-model is loaded. Medians of rounds, in loops: between vLLM's own work the same takes about twice as long.
+model is loaded. Medians of rounds, in loops: between vLLM's own work the same takes longer. One process is the engine's and the worker's.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def once(kind: str, seed: int, of: Any, model: Any, parts: Parts) -> None:
     process = SimpleNamespace(vllm_config=of, scheduler=SimpleNamespace())
     admitting, receiving = plugin._admitting(lambda _, request: request), plugin._receiving(lambda _, request: request)
     each(parts, "front end: admission", lambda request: admitting(process, request), requests)
-    mark._digest.cache_clear()  # what this process remembers the engine's does not
+    mark._kept.cache_clear()  # what this process remembers the engine's does not
     each(parts, "engine's process: receiving", lambda request: receiving(process, request), requests)
     new = [
         SimpleNamespace(

@@ -53,10 +53,10 @@ def overheads(result: dict[str, Any]) -> Iterator[str]:
 
 
 def shares(block: Mapping[str, Any], label: str) -> list[float]:
-    """Of plain vLLM's throughput, round by round."""
+    """Of plain vLLM's throughput, round by round; gpu_throughput.py keeps a round that failed in its place."""
     return [
         plain["seconds"] / answer["seconds"]
-        for plain, answer in zip(block["plain"], block[label], strict=False)
+        for plain, answer in zip(block.get("plain", ()), block.get(label, ()), strict=False)
         if plain.get("seconds") and answer.get("seconds")
     ]
 
@@ -71,9 +71,9 @@ def interval(values: list[float]) -> tuple[float, float] | None:
 
 
 def paired(block: Mapping[str, Any], label: str) -> str:
-    if not isinstance(block.get(label), list):
-        return "–"
     some = shares(block, label)
+    if not some:
+        return "–"
     within = interval(some)
     around = "[{:.3f}, {:.3f}]".format(*within) if within else f"({min(some):.3f} to {max(some):.3f})"
     return f"{statistics.median(some):.3f} {around}, {len(some)}"
@@ -95,8 +95,7 @@ def peers(result: dict[str, Any]) -> Iterator[str]:
     batches = list(dict.fromkeys(key.partition(",")[0] for key in asked))
     yield f"| | {' | '.join(what.replace('batch', 'batch ').partition(' of ')[0] for what in batches)} |"
     yield "|---" * (len(batches) + 1) + "|"
-    one = "this plugin", "hotwire-vllm 0.1.2", "vllm-lens 1.2.1"
-    for kind, title in zip(("plugin", "hotwire", "lens"), one, strict=True):
+    for kind, title in {"plugin": "this plugin", **result["versions"]}.items():
         for mode in ("idle", "steered"):
             cells = [
                 next(

@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine_table import COLUMNS
 from gpu_throughput import SHAPES, WEIGHTS_NOTE, Child, throughput
 
 ENVIRONMENT = {
@@ -113,11 +114,13 @@ if __name__ == "__main__":
     parser.add_argument("--budget", type=float, default=560, help="seconds after which no further round begins")
     parser.add_argument("--gpus", type=int, default=-1, help="GPUs to use (default: those that nvidia-smi lists)")
     asked = parser.parse_args()
+    if unknown := {what.strip() for what in asked.without.split(",")} - {"", *COLUMNS}:
+        parser.error(f"nothing is called {', '.join(sorted(unknown))}; there are {', '.join(COLUMNS)}")
     main(
         asked.out,
         asked.phases.split(","),
         [what for what in asked.only.split(",") if what],
-        asked.without.split(","),
+        [what.strip() for what in asked.without.split(",")],
         asked.budget,
         asked.gpus if asked.gpus >= 0 else len(listed()),
     )

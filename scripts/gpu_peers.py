@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ SHAPE = SHAPES["8b-half"]
 VECTORS = 16
 PLUGINS = {"plain": "", "plugin": "esr", "hotwire": "hotwire", "lens": "activations"}
 """Which of vLLM's plugins are loaded, by their entry points' names."""
+PEERS = {"hotwire": "hotwire-vllm", "lens": "vllm-lens"}
+"""Their packages."""
 
 
 def serve(kind: str) -> None:
@@ -114,6 +117,7 @@ def main(out: Path, kinds: list[str]) -> None:
         result[kind] = kid.answer()
         note(kind, json.dumps(result[kind])[-1200:])
     up = [kind for kind in kinds if "error" not in result[kind]]
+    result["versions"] = {kind: f"{name} {version(name)}" for kind, name in PEERS.items() if kind in up}
     plan = [("plain", "plain", "none")] if "plain" in up else []
     plan += [
         (f"{kind} {what}", kind, mode) for kind in up if kind != "plain" for what, mode in (("idle", "none"), ("steered", "add"))
@@ -121,7 +125,7 @@ def main(out: Path, kinds: list[str]) -> None:
     batches = {"batch256 of 256": {"n": 256, "prompt": 64, "gen": 256}, "batch16 of 256": {"n": 16, "prompt": 64, "gen": 256}}
     quick = [one for one in plan if one[1] != "lens"]
     slow = [one for one in plan if one[1] in ("plain", "lens")]  # without graphs, half a minute a round
-    work = [(f"{what}, those with graphs", what, quick, 7) for what in batches]
+    work = [(f"{what}, those with graphs", what, quick, 7) for what in batches] if len(quick) > 1 else []
     work += [(f"{what}, the one without", what, slow, 3) for what in batches] if "lens" in up else []
     for named, what, some, times in work:
         result[named] = rounds(kids, some, batches[what], times, time.time() + 240)

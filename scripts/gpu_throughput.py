@@ -18,6 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from engine_table import shares
+
 HOME = Path(__file__).resolve().parent.parent
 GRAPHS = {"cudagraph_mode": "FULL_AND_PIECEWISE"}
 WEIGHTS_NOTE = "dummy weights, dummy SAE of 65,536 latents in float32"
@@ -343,8 +345,10 @@ def rounds(
             if time.time() > deadline and i > 1:
                 continue
             answer = kids[kid].ask(mode=mode, seed=1000 * i + 17, **(sizes if i else sizes | {"gen": min(sizes["gen"], 16)}))
-            if i or answer.get("error"):
+            if i:
                 out[label].append(answer)
+            elif answer.get("error"):
+                out.setdefault("warm-up", []).append(answer)
     good = {label: [a for a in out[label] if a.get("seconds")] for label, _, _ in plan}
     for label, answers in good.items():
         if answers:
@@ -353,11 +357,7 @@ def rounds(
     if good.get("plain"):
         reference = out["plain/tokens_per_second"]
         out["relative"] = {label: out[label + "/tokens_per_second"] / reference for label, answers in good.items() if answers}
-        out["paired"] = {
-            label: statistics.median(p["seconds"] / a["seconds"] for p, a in zip(good["plain"], answers, strict=False))
-            for label, answers in good.items()
-            if answers
-        }
+        out["paired"] = {label: statistics.median(some) for label, _, _ in plan if (some := shares(out, label))}
     return out
 
 

@@ -42,6 +42,14 @@ def test_the_tables_of_overheads_are_what_was_measured() -> None:
     assert SCRIPT["filled"](TEXT) == TEXT
 
 
+def test_what_a_request_costs_is_what_was_measured() -> None:
+    found = json.loads((HOME / "docs" / "benchmarks" / "request_cost.json").read_text(encoding="utf-8"))["kinds"]
+    add, direction, clamps = (round(found[kind]["in all"]) for kind in ("add", "directions", "clamp"))
+    assert (
+        f"takes {add} µs with a boost, {direction} with a direction after each of four blocks and {clamps} with 26 clamps" in TEXT
+    )
+
+
 @pytest.mark.parametrize("n", [6, 7, 10, 13, 21])
 def test_the_interval_of_a_median_holds_it_as_often_as_it_says(n: int) -> None:
     rng = np.random.default_rng(n)

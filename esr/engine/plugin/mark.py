@@ -16,8 +16,8 @@ from esr.errors import SpecError
 
 MARK = "sae_admitted"
 """In `extra_args`, beside the spec."""
-KNOWN = 1024
-"""Digests kept: where the engine's process is the worker's too, each is asked for twice."""
+KNOWN, SHORT = 4096, 4096
+"""Digests kept, of texts of so many characters: where the engine's process is the worker's too, each is asked for twice."""
 SESSION = "a session of streamed inputs takes no steering spec, since its chunks would share one prefix cache"
 
 
@@ -52,7 +52,13 @@ def check_request(request: Any, sites: Sites) -> None:
         raise SpecError("a steered request has another cache_salt than admission set and is not applied")
 
 
-@lru_cache(maxsize=KNOWN, typed=True)
 def _digest(text: str, salt: str | None, n_prompt: int, sites: str) -> str:
+    return (_kept if len(text) <= SHORT else _made)(text, salt, n_prompt, sites)
+
+
+def _made(text: str, salt: str | None, n_prompt: int, sites: str) -> str:
     key = f"esr {FORMAT} {sites}".encode()
     return hashlib.blake2b(f"{(salt, n_prompt)!r}{text}".encode(), key=key, digest_size=16).hexdigest()
+
+
+_kept = lru_cache(maxsize=KNOWN, typed=True)(_made)
