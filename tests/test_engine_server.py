@@ -5,75 +5,34 @@ import io
 import json
 import random
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import torch
+from engine_client import GREEDY, PROMPTS, Server, ask, bearer, openai, send, spec
+from engine_refused import BAD, MISPLACED
 from engine_routes import DROPS, ROUTES, with_spec
 from safetensors.numpy import load, save
-from tiny_models import WIDTH, Toy, make_toy
+from test_engine_directions import gguf
+from tiny_models import WIDTH, make_toy
 from vllm_server import serving
 
 from esr.engine import Capture, Request
 from esr.engine.hf import HfEngine
 from esr.sae import open_sae
-from esr.types import Op, Sampling
-
-openai = pytest.importorskip("openai")
-pytest.importorskip("vllm")
-spec = pytest.importorskip("esr.engine.plugin.spec")
+from esr.types import Op
 
 pytestmark = pytest.mark.slow
 
 LIMIT = 1 << 16
 """Bytes of a set of directions that the server takes."""
-GREEDY = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_tokens=16)
-PROMPTS = ("How do I whittle a spoon?", "Why is the sky blue?", "How do I whittle a chair?")
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server and the reference it must agree with."""
-
-    url: str
-    toy: Toy
-    hf: HfEngine
-
-    @property
-    def client(self) -> Any:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="key", max_retries=0, timeout=60)
-
-    def body(self, request: Request, id: str = "") -> dict[str, Any]:
-        """The keyword arguments of the client's call for `request`."""
-        asked = spec.Spec(ops=request.ops, scope=request.scope, capture=request.capture, id=id).as_json()
-        return {
-            "model": "toy", "max_tokens": request.sampling.max_tokens, "temperature": 0.0,
-            "extra_body": {"vllm_xargs": {"sae": asked} if asked != "{}" else {}, "return_token_ids": True, "stop_token_ids": [2]},
-        }  # fmt: skip
-
-    def complete(self, request: Request, id: str = "") -> tuple[int, ...]:
-        choice = self.client.completions.create(prompt=list(self.hf.render(request.prompt)), **self.body(request, id)).choices[0]
-        return tuple(choice.token_ids)
-
-    def reference(self, request: Request) -> tuple[int, ...]:
-        return self.hf.generate([request])[0].token_ids
-
-    def get(self, path: str, key: str = "key", **params: Any) -> httpx.Response:
-        return httpx.get(f"{self.url}/v1/sae{path}", params=params, headers=bearer(key), timeout=30)
-
-    def post(self, path: str, body: str | dict[str, Any]) -> httpx.Response:
-        raw = body if isinstance(body, str) else json.dumps({"model": "toy", **body})
-        headers = bearer() | {"Content-Type": "application/json"}
-        return httpx.post(self.url + path, content=raw, headers=headers, timeout=60)
-
-
-def bearer(key: str = "key") -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +41,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     toy = make_toy(folder, "llama")
     params = toy.params
     sites = spec.Sites(saes={name: params.sae(name) for name in ("early", "late")}, sha256={}, layers=(1, 2), http_directions=LIMIT)
-    more = ["--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "32", "--api-key", "key", "another"]
+    more = [
+        "--dtype",
+        "float32",
+        "--max-model-len",
+        "512",
+        "--max-num-seqs",
+        "32",
+        "--block-size",
+        "32",
+        "--api-key",
+        "key",
+        "another",
+    ]
     more += ["--enforce-eager", "--additional-config", json.dumps({spec.KEY: sites.as_config()})]
     with serving(toy.folder, "toy", more, folder / "log", VLLM_PLUGINS="esr,esr_captures") as url:
         yield Server(url, toy, HfEngine.open(params, toy.name))
-
-
-def ask(prompt: str = PROMPTS[0], **changes: Any) -> Request:
-    return replace(Request(prompt=prompt, sampling=GREEDY), **changes)
 
 
 MIXED = [
@@ -115,6 +82,41 @@ def test_a_chat_is_steered_as_a_completion_is(server: Server) -> None:
     messages = [{"role": "user", "content": request.prompt}]
     reply = server.client.chat.completions.create(messages=messages, **server.body(request))
     assert tuple(reply.choices[0].token_ids) == server.reference(request) == server.complete(request)
+
+
+def turns(server: Server, opening: str, ops: tuple[Op, ...], scope: str) -> tuple[Request, Request]:
+    """Of a conversation: the second has the reply to the first, whose positions lie in whole blocks, and another question."""
+    long = replace(GREEDY, max_tokens=70)
+    first = Request(token_ids=server.hf.render(opening), sampling=long, ops=ops, scope=scope)
+    reply = server.reference(first)
+    assert len(reply) == long.max_tokens
+    return first, replace(first, token_ids=(*first.token_ids, *reply, *server.hf.render("And then?")))
+
+
+@pytest.mark.parametrize("ops", [MIXED[1], MIXED[4]], ids=["a boost", "a clamp and boosts"])
+@pytest.mark.parametrize("backwards", [False, True], ids=["in order", "backwards"])
+def test_a_second_turn_under_generated_is_what_it_is_under_a_salt_of_its_own(
+    server: Server, ops: tuple[Op, ...], backwards: bool
+) -> None:
+    """What the first turn generated was steered then and is prompt now, so the second one reads none of it."""
+    first, second = turns(server, f"How are walls built, {len(ops)} {backwards}?", ops, "generated")
+    between = f"[{len(first.token_ids)},)"
+    assert server.reference(second) != server.reference(replace(second, scope=between)), "the two must differ to show anything"
+    wanted = {request: server.hf.generate([request])[0] for request in (first, second)}
+    for request in (second, first, second) if backwards else (first, second, first):
+        reply, alone = server.reply(request), server.reply(request, cache_salt=uuid.uuid4().hex)
+        for one in (reply, alone):
+            assert tuple(one.choices[0].token_ids) == wanted[request].token_ids
+            assert one.applied["due"] == wanted[request].applied
+        assert alone.applied["cached"] == 0
+
+
+def test_a_second_turn_under_all_reads_what_the_first_one_left(server: Server) -> None:
+    first, second = turns(server, "How are walls built, all of them?", MIXED[1], "all")
+    assert server.complete(first) == server.reference(first)
+    reply = server.reply(second)
+    assert tuple(reply.choices[0].token_ids) == server.reference(second)
+    assert reply.applied["cached"] > len(first.token_ids), "blocks of the first reply"
 
 
 def test_a_capture_is_taken_once_and_equals_the_reference(server: Server) -> None:
@@ -143,49 +145,11 @@ def test_a_capture_is_taken_once_and_equals_the_reference(server: Server) -> Non
             assert "was taken or forgotten" in again.json()["error"]["message"]
 
 
-BAD = {
-    "[": "is not JSON",
-    "[]": "not a JSON object",
-    '{"opps": []}': "no field 'opps' in the steering spec; nearest: ops",
-    '{"ops": [{"op": "add", "sae": "erly", "i": 1, "v": 1.0}]}': "no SAE 'erly'",
-    '{"ops": [{"op": "add", "sae": "early", "i": 96, "v": 1.0}]}': "no latent 96 in SAE 'early', which has 96",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": NaN}]}': "not a finite number",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1e300}]}': "not a finite number",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": "2"}]}': "not a number",
-    '{"ops": [{"op": "scale", "sae": "early", "i": 1, "v": 1.0}]}': "no intervention 'scale'",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0, "layer": 3}]}': "trained after block 1, not 3",
-    '{"ops": [{"op": "clamp", "sae": "early", "i": 1, "v": 1.0}, {"op": "clamp", "sae": "early", "i": 1, "v": 2.0}]}': "clamped twice",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}], "scope": "[3,3)"}': "holds no position",
-    '{"capture": {"sae": "late", "mode": "max"}}': "needs an `id`",
-    '{"id": "x", "capture": {"sae": "late", "mode": "topk"}}': "top 0",
-    '{"id": "x", "capture": {"sae": "late", "mode": "most"}}': "no capture mode 'most'",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": %s}]}' % (10**400): "not a finite number",
-    "[" * 100_000: "is not JSON",
-    '{"ops": [], "ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}]}': "has the key 'ops' twice",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0, "v": 0.0}]}': "has the key 'v' twice",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1e-60}]}': "which is 0 in 32 bits",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}], "scope": "[4000,5000)"}': "touches no position",
-    '{"ops": [{"op": "add", "sae": "early", "i": 1, "v": 1.0}], "scope": "[99999,)"}': "touches no position",
-}
-
-
 @pytest.mark.parametrize("text", BAD, ids=BAD.values())
 def test_a_malformed_spec_is_a_400_with_a_sentence(server: Server, text: str) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         server.client.completions.create(model="toy", prompt=[1, 3, 4], max_tokens=2, extra_body={"vllm_xargs": {"sae": text}})
     assert BAD[text] in str(caught.value)
-
-
-MISPLACED = {
-    "at the top": ('{"sae": %s}', "stands at the top of the request as 'sae' and goes into vllm_xargs.sae"),
-    "at the top, misspelt": ('{"SAE_steering": %s}', "stands at the top of the request as 'SAE_steering'"),
-    "in capitals": ('{"vllm_xargs": {"SAE": %s}}', "no field 'SAE' in vllm_xargs; nearest: sae"),
-    "in the client's own field": ('{"extra_body": {"vllm_xargs": {"sae": %s}}}', "stands in 'extra_body'"),
-    "in vLLM's inner field": ('{"extra_args": {"sae": %s}}', "stands in 'extra_args'"),
-    "twice": ('{"vllm_xargs": {"sae": %s, "sae": "{}"}}', "has the key 'sae' twice"),
-    "in the first of two": ('{"vllm_xargs": {"sae": %s}, "vllm_xargs": {}}', "has the key 'vllm_xargs' twice"),
-    "beside another key twice": ('{"vllm_xargs": {"sae": %s}, "max_tokens": 3}', "has the key 'max_tokens' twice"),
-}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -285,11 +249,6 @@ def test_one_id_under_two_keys_is_two_captures(server: Server) -> None:
     assert rows[1] > rows[0] > 0
 
 
-def send(server: Server, name: str, body: bytes, **params: Any) -> httpx.Response:
-    url = f"{server.url}/v1/sae/directions"
-    return httpx.post(url, params={"name": name, **params}, content=body, headers=bearer(), timeout=30)
-
-
 def test_directions_sent_to_a_server_steer_from_then_on(server: Server) -> None:
     rows = open_sae(server.toy.params, "early").W_dec[[5]].numpy()
     asked = {"ops": [{"op": "add", "sae": "sent", "i": 0, "v": 3.0, "layer": 1}]}
@@ -306,6 +265,21 @@ def test_directions_sent_to_a_server_steer_from_then_on(server: Server) -> None:
     assert server.get("").json()["directions"]["sent"]["sha256"] == answer.json()["sha256"]
     assert send(server, "sent", save({"layer.1": rows})).json() == answer.json()
     assert send(server, "sent", save({"layer.1": 2 * rows})).status_code == 400
+
+
+def test_a_control_vector_sent_as_gguf_steers_as_the_same_rows_in_safetensors_do(server: Server, tmp_path: Path) -> None:
+    rows = {f"direction.{layer}": open_sae(server.toy.params, sae).W_dec[7].numpy() for layer, sae in ((1, "early"), (2, "late"))}
+    sent = {"gguf": gguf(tmp_path / "a.gguf", rows).read_bytes(), "tensors": save(rows)}
+    taken = {name: send(server, name, body) for name, body in sent.items()}
+    assert [answer.status_code for answer in taken.values()] == [200, 200], [answer.text for answer in taken.values()]
+    server.hf.load_directions("gguf", tmp_path / "a.gguf")
+    replies = {}
+    for name in sent:
+        reply = server.reply(ask(ops=(Op("add", 0, 5.0, 1, name), Op("clamp_projection", 0, 4.0, 2, name))))
+        assert reply.applied["directions"] == {name: taken[name].json()["sha256"]}
+        replies[name] = tuple(reply.choices[0].token_ids)
+    wanted = ask(ops=(Op("add", 0, 5.0, 1, "gguf"), Op("clamp_projection", 0, 4.0, 2, "gguf")))
+    assert replies["gguf"] == replies["tensors"] == server.reference(wanted) != server.reference(ask())
 
 
 def test_directions_that_cannot_be_taken_are_refused_in_a_sentence(server: Server) -> None:
