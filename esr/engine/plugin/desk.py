@@ -35,13 +35,17 @@ class Desk:
 
     async def take(self, id: str, rows: int | None) -> dict[str, Any] | None:
         engines = [joined([answer[0] for answer in stages]) for stages in await self.ask("esr_take", [id], [rows])]
-        return next((answer for answer in engines if answer is not None), None)
+        known = [answer for answer in engines if answer is not None]
+        if len(known) > 1:
+            return {"error": "more than one request came with this id, to several engines; an `id` names one reply"}
+        return known[0] if known else None
 
     async def forget(self, ids: list[str]) -> None:
         await self.ask("esr_forget", ids)
 
     async def count(self, id: str, *, keep: bool) -> dict[str, Any] | None:
-        """How often the device applied a request's ops; keep: somebody may come for its capture."""
+        """How often the device applied a request's ops; None where no engine knows it, or more than one, which then had two by its
+        id. keep: somebody may come for its capture."""
         future: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
         self.waiting.append((id, keep, future))
         if self.asking is None or self.asking.done():
@@ -61,7 +65,8 @@ class Desk:
             for i, (_, _, future) in enumerate(batch):
                 if not future.done():
                     found = (joined([answer[i] for answer in stages]) for stages in engines)
-                    future.set_result(next((answer for answer in found if answer is not None), None))
+                    known = [answer for answer in found if answer is not None]
+                    future.set_result(known[0] if len(known) == 1 else None)
 
     async def ask(self, method: str, *args: object) -> list[list[Any]]:
         """Every engine's answers, stage by stage of its pipeline: vLLM's own call hands back those of one data-parallel engine only."""
