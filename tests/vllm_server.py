@@ -27,13 +27,15 @@ QUIET = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFL
 
 
 @contextmanager
-def serving(model: Path, name: str, more: Sequence[str], log: Path, **settings: str) -> Iterator[str]:
-    """The address of a server that knows `model` as `name`."""
+def serving(
+    model: Path, name: str, more: Sequence[str], log: Path, *, what: Sequence[str] = ("serve",), **settings: str
+) -> Iterator[str]:  # fmt: skip
+    """The address of a server that knows `model` as `name`; what: of vLLM's commands."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     start = ["-c", SERVE] if "vllm-cpu" in packages_distributions()["vllm"] else ["-m", "vllm.entrypoints.cli.main"]
-    command = [sys.executable, *start, "serve", str(model), "--served-model-name", name]
+    command = [sys.executable, *start, *what, str(model), "--served-model-name", name]
     command += ["--host", "127.0.0.1", "--port", str(port), *more]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | QUIET | settings, start_new_session=True)
