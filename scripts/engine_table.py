@@ -111,9 +111,9 @@ MADE = {"overheads": overheads, "pairs": pairs, "peers": peers}
 
 
 def filled(text: str) -> str:
+    results = {file: json.loads((RAW / file).read_text(encoding="utf-8")) for file in set(FILES.values())}
     for name, make in MADE.items():
-        result = json.loads((RAW / FILES[name]).read_text(encoding="utf-8"))
-        lines = "".join(line + "\n" for line in make(result))
+        lines = "".join(line + "\n" for line in make(results[FILES[name]]))
         text, found = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- /{name} -->\n)",
             lambda marks, lines=lines: marks[1] + lines + marks[2],

@@ -74,7 +74,7 @@ def correctness(phases: list[str], out: Path, gpus: int) -> dict[str, Child]:
     }
 
 
-def main(out: Path, phases: list[str], only: list[str], without: list[str], budget: float, gpus: int) -> None:
+def main(out: Path, phases: list[str], only: list[str], without: set[str], budget: float, gpus: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"what": WEIGHTS_NOTE, "gpus": [line.partition(" (")[0] for line in listed()[:gpus]]}
 
@@ -114,13 +114,14 @@ if __name__ == "__main__":
     parser.add_argument("--budget", type=float, default=560, help="seconds after which no further round begins")
     parser.add_argument("--gpus", type=int, default=-1, help="GPUs to use (default: those that nvidia-smi lists)")
     asked = parser.parse_args()
-    if unknown := {what.strip() for what in asked.without.split(",")} - {"", *COLUMNS}:
+    without = {what.strip() for what in asked.without.split(",")} - {""}
+    if unknown := without - set(COLUMNS):
         parser.error(f"nothing is called {', '.join(sorted(unknown))}; there are {', '.join(COLUMNS)}")
     main(
         asked.out,
         asked.phases.split(","),
         [what for what in asked.only.split(",") if what],
-        [what.strip() for what in asked.without.split(",")],
+        without,
         asked.budget,
         asked.gpus if asked.gpus >= 0 else len(listed()),
     )

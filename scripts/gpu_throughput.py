@@ -297,7 +297,7 @@ class Child:
 
 
 def throughput(
-    name: str, only: list[str], without: list[str], env: dict[str, str], deadline: float, note: Callable[..., None]
+    name: str, only: list[str], without: set[str], env: dict[str, str], deadline: float, note: Callable[..., None]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The blocks of engine-gpu.json for one shape, each as soon as it is measured; `only` these, if any are named, `NAME x N` with N rounds; of
     what is asked of the engines, `without` these."""

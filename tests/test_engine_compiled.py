@@ -1,6 +1,5 @@
 """A compiled engine is the reference token by token: over everything a request may say, in conversations, by thousands of directions."""
 
-import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +10,7 @@ import pytest
 from mixed_requests import rich, write_moods
 from safetensors.numpy import save_file
 from test_engine_served import agree
-from test_engine_turns import OPS, SCOPES, Talks, clear, hits, random_turns
+from test_engine_turns import Talks, clear, random_turns, right_in_every_order
 from tiny_models import WIDTH, Toy, make_toy
 
 from esr.engine import Request
@@ -78,12 +77,7 @@ def test_every_op_scope_schedule_condition_and_capture_is_the_reference_s_in_any
 
 
 def test_the_three_turns_of_a_conversation_are_right_under_every_scope_in_every_order(talks: Talks) -> None:
-    talked = [talks.conversation(OPS, (scope, scope, scope)) for scope in SCOPES]
-    before = hits()
-    for order in itertools.permutations(range(3)):
-        clear(talks)
-        assert not talks.wrong(*([turns[i] for turns in talked] for i in order)), order
-    assert hits() > before, "turns are meant to read what others left"
+    right_in_every_order(talks)
 
 
 def test_random_conversations_are_what_they_are_without_a_prefix_cache(talks: Talks) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import psutil  # type: ignore[import-untyped]  # it comes without types
 import pytest
+from engine_client import PROMPTS, ask, bearer
 from safetensors.numpy import load, save
 from tiny_models import Toy, make_toy
 from vllm_server import serving
@@ -21,15 +22,13 @@ from esr.engine import Capture, Output, Request
 from esr.engine.hf import HfEngine
 from esr.engine.plugin.spec import KEY, Sites, Spec
 from esr.sae import open_sae
-from esr.types import Op, Sampling
+from esr.types import Op
 
 pytest.importorskip("vllm")
 
 pytestmark = pytest.mark.slow
 
 ENGINES = 2
-GREEDY = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_tokens=16)
-PROMPTS = ("How do I whittle a spoon?", "Why is the sky blue?", "How do I whittle a chair?")
 BOOST = (Op("add", 5, 3.0, 1, "early"),)
 MIXED = (
     (),
@@ -46,14 +45,6 @@ CAPTURES = (
     Capture(layer=2, sae="late", mode="max"),
     None,
 )
-
-
-def ask(prompt: str = PROMPTS[0], **changes: Any) -> Request:
-    return replace(Request(prompt=prompt, sampling=GREEDY), **changes)
-
-
-def bearer(key: str = "key") -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def clear(talks: Talks) -> None:
     assert talks.engine._call(talks.engine._engine.reset_prefix_cache())
 
 
-def test_the_three_turns_of_a_conversation_are_right_under_every_scope_in_every_order(talks: Talks) -> None:
+def right_in_every_order(talks: Talks) -> None:
     """Conversations of differing scopes run side by side; their turns come in each order."""
     talked = [talks.conversation(OPS, (scope, scope, scope)) for scope in SCOPES]
     before = hits()
@@ -104,6 +104,10 @@ def test_the_three_turns_of_a_conversation_are_right_under_every_scope_in_every_
         clear(talks)
         assert not talks.wrong(*([turns[i] for turns in talked] for i in order)), order
     assert hits() > before, "turns are meant to read what others left"
+
+
+def test_the_three_turns_of_a_conversation_are_right_under_every_scope_in_every_order(talks: Talks) -> None:
+    right_in_every_order(talks)
 
 
 def test_turns_of_differing_scopes_and_plain_ones_share_no_steered_block(talks: Talks) -> None:

@@ -9,6 +9,7 @@ It is asked first what it serves and what can be steered there; a server that co
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -49,11 +50,11 @@ class Server:
             client = httpx.Client(base_url=address, headers=headers, timeout=PATIENCE, limits=limits)
         except httpx.InvalidURL as error:
             raise EngineError(f"{url!r:.200} is no address of a server: {error}") from None
-        try:
-            return cls.of(client, params, model, served)
-        except BaseException:
-            client.close()
-            raise
+        with ExitStack() as refused:
+            refused.enter_context(client)
+            server = cls.of(client, params, model, served)
+            refused.pop_all()
+            return server
 
     @classmethod
     def of(cls, client: httpx.Client, params: Params, model: str, served: str = "") -> "Server":
